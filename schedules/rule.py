@@ -1,0 +1,70 @@
+"""The frame of a schedule rule: match, choose, apply.
+
+A rule first looks (`match`), then decides (`choose`), then acts (`apply`); only the last touches a
+schedule, and only on its own copy of the kernel. Decisions are frozen plain data: they can be
+printed, stored in an artifact, compared and replayed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from tvm.tirx import IndexMap, PrimFunc
+
+    from tvmext.arch import Arch
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One TIR function to schedule, and what its callers promise about its arguments."""
+
+    name: str
+    func: PrimFunc
+    constant_args: frozenset[int] = frozenset()
+    """Parameters that are weights at every call: their layout may be changed at compile time."""
+
+
+@dataclass(frozen=True)
+class Declined:
+    """A rule's "not mine", with the reason, which `explain` shows."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A new layout of a weight: element ``index`` of the old one goes to ``index_map(index)``.
+
+    `shape` is the shape after the map; elements that no index reaches are zero.
+    """
+
+    index_map: IndexMap
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Scheduled:
+    """The scheduled kernel, and the layouts in which it wants its weights, by parameter index."""
+
+    func: PrimFunc
+    layouts: Mapping[int, Layout] = field(default_factory=dict)
+
+
+class Rule(Protocol):
+    """One family of kernels on one kind of machine.
+
+    `match` returns a frozen description of the kernel in the family's own terms, or `Declined`.
+    `choose` returns a frozen dataclass of ints, strings and tuples; it may change speed, never
+    results, and reads the hardware only through `arch`. `apply` carries the decision out.
+    """
+
+    name: str
+
+    def match(self, kernel: Kernel) -> Any | Declined: ...
+
+    def choose(self, workload: Any, arch: Arch) -> Any: ...
+
+    def apply(self, kernel: Kernel, workload: Any, decision: Any, arch: Arch) -> Scheduled: ...

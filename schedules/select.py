@@ -1,0 +1,43 @@
+"""Which rule schedules a kernel: the first of an ordered list that matches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tvmext.errors import InternalError
+
+from .rule import Declined, Kernel, Rule, Scheduled
+
+if TYPE_CHECKING:
+    from tvmext.arch import Arch
+
+
+@dataclass(frozen=True)
+class Selection:
+    """How one kernel was scheduled: by which rule, with which decision, and who declined before."""
+
+    kernel: str
+    rule: str
+    workload: Any
+    decision: Any
+    declined: tuple[tuple[str, str], ...]
+
+
+def select(kernel: Kernel, arch: Arch, rules: Sequence[Rule]) -> tuple[Scheduled, Selection]:
+    """Schedule `kernel` by the first rule that matches it.
+
+    The last rule of a complete list matches everything; that no rule matches is a defect.
+    """
+    declined: list[tuple[str, str]] = []
+    for rule in rules:
+        workload = rule.match(kernel)
+        if isinstance(workload, Declined):
+            declined.append((rule.name, workload.reason))
+            continue
+        decision = rule.choose(workload, arch)
+        scheduled = rule.apply(kernel, workload, decision, arch)
+        return scheduled, Selection(kernel.name, rule.name, workload, decision, tuple(declined))
+    reasons = "; ".join(f"{name}: {reason}" for name, reason in declined)
+    raise InternalError(f"no schedule rule takes kernel '{kernel.name}' ({reasons})")

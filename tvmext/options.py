@@ -1,0 +1,42 @@
+"""What a user may choose about a compilation; the command line is generated from these fields."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from .errors import OptionError
+
+DUMP_FORMATS = ("relax", "tir", "ll", "asm")
+
+
+def _option(default: Any, help_text: str, **choices: Any) -> Any:
+    return field(default=default, metadata={"help": help_text, **choices})
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of `tvmext.compile`. Hashable; two equal values compile to the same code."""
+
+    opt_level: int = _option(
+        3, "0 compiles operator by operator, 1 fuses, 2 and 3 also use every schedule", short="-O"
+    )
+    disabled_pass: tuple[str, ...] = _option((), "passes to leave out, by name")
+    pass_config: tuple[tuple[str, bool | int | str], ...] = _option(
+        (), "TVM pass configuration, KEY=VALUE", metavar="KEY=VALUE"
+    )
+    print_ir_before: tuple[str, ...] = _option((), "print the module before these passes")
+    print_ir_after: tuple[str, ...] = _option((), "print the module after these passes")
+    print_pass_times: bool = _option(False, "print how long each pass took")
+    dump_code: tuple[str, ...] = _option(
+        (), f"write intermediate code beside the output: {', '.join(DUMP_FORMATS)}"
+    )
+
+    def __post_init__(self) -> None:
+        if self.opt_level not in range(4):
+            raise OptionError(f"opt_level is {self.opt_level}", hint="0, 1, 2 or 3")
+        for name in self.dump_code:
+            if name not in DUMP_FORMATS:
+                raise OptionError(
+                    f"cannot dump code as '{name}'", hint=f"one of {', '.join(DUMP_FORMATS)}"
+                )
