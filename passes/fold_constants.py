@@ -51,7 +51,7 @@ class _Folder(PyExprMutator):
 
 
 def _operands(call: relax.Call) -> tuple[relax.Expr, ...]:
-    """The tensor arguments of a call; axes, shapes and scalars are read from it by the evaluator."""
+    """The tensor arguments of a call; axes and shapes are left to the evaluator."""
     first = call.args[0]
     if isinstance(first, relax.Tuple):
         return tuple(first.fields)
