@@ -1,0 +1,305 @@
+"""A structural view of a kernel: its blocks as equations over named axes.
+
+A fused function is a list of blocks in te.compute form. Each says, over its axes,
+
+    spatial block    out[index(s)] = value(s)
+    reduction block  out[s] = init;  out[s] = combine(out[s], value(s, r))  for every r
+
+`view` reads this off the function, or declines with a reason. Rules recognise a kernel from the
+view alone, never from a name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import tvm
+import tvm_ffi
+from tvm import s_tir, sym, tirx
+from tvm.ir import Call, Expr, Op, TensorLoad, Var
+
+from .rule import Declined
+
+SPATIAL, REDUCE = "spatial", "reduce"
+
+
+@dataclass(frozen=True, eq=False)
+class Axis:
+    """One iteration variable of a block: it runs over 0 .. extent-1."""
+
+    var: Var
+    extent: Expr
+    kind: str
+
+    @property
+    def size(self) -> int | None:
+        """The extent if it is a constant."""
+        return constant(self.extent)
+
+
+@dataclass(frozen=True, eq=False)
+class Store:
+    """``buffer[indices] = value``; `init` is the value a reduction starts from."""
+
+    buffer: Var
+    indices: tuple[Expr, ...]
+    value: Expr
+    init: Expr | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """One block. Every store of a reduction reads the same elements that the block writes."""
+
+    name: str
+    axes: tuple[Axis, ...]
+    stores: tuple[Store, ...]
+
+    @cached_property
+    def spatial(self) -> tuple[Axis, ...]:
+        return tuple(axis for axis in self.axes if axis.kind == SPATIAL)
+
+    @cached_property
+    def reduce(self) -> tuple[Axis, ...]:
+        return tuple(axis for axis in self.axes if axis.kind == REDUCE)
+
+    @cached_property
+    def loads(self) -> tuple[TensorLoad, ...]:
+        """Every load of the values, a reduction's own output left out."""
+        written = {store.buffer for store in self.stores}
+        return tuple(
+            load
+            for store in self.stores
+            for load in collect(store.value, TensorLoad)
+            if load.source not in written
+        )
+
+    @property
+    def is_reduction(self) -> bool:
+        return self.stores[0].init is not None
+
+    @cached_property
+    def combiner(self) -> Combiner | None:
+        """How a reduction with one output combines, or None if it is none of the known ways."""
+        return combiner(self.stores[0]) if self.is_reduction and len(self.stores) == 1 else None
+
+
+@dataclass(frozen=True, eq=False)
+class Combiner:
+    """``out = op(out, value)`` with op one of "add", "mul", "max", "min"."""
+
+    op: str
+    value: Expr
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """A kernel as equations: its parameters, its blocks in order, and who writes what."""
+
+    func: tirx.PrimFunc
+    blocks: tuple[Block, ...]
+
+    @cached_property
+    def buffers(self) -> tuple[Var, ...]:
+        """The parameters that are buffers."""
+        return tuple(p for p in self.func.params if tirx.is_buffer_var(p))
+
+    @cached_property
+    def producer(self) -> dict[Var, Block]:
+        return {store.buffer: block for block in self.blocks for store in block.stores}
+
+    @cached_property
+    def consumers(self) -> dict[Var, tuple[Block, ...]]:
+        found: dict[Var, list[Block]] = {}
+        for block in self.blocks:
+            for buffer in dict.fromkeys(load.source for load in block.loads):
+                found.setdefault(buffer, []).append(block)
+        return {buffer: tuple(blocks) for buffer, blocks in found.items()}
+
+    @cached_property
+    def outputs(self) -> tuple[Var, ...]:
+        """The parameters that some block writes."""
+        return tuple(p for p in self.buffers if p in self.producer)
+
+    @cached_property
+    def reductions(self) -> tuple[Block, ...]:
+        return tuple(block for block in self.blocks if block.is_reduction)
+
+
+# ------------------------------------------------------------------ expressions
+
+
+def constant(expr: Any) -> int | None:
+    """The value of an integer literal, else None."""
+    if isinstance(expr, int):
+        return expr
+    return int(expr.value) if isinstance(expr, tirx.IntImm) else None
+
+
+def collect(node: Any, kind: Any) -> list[Any]:
+    """Every node of type `kind` below `node`, in evaluation order."""
+    found: list[Any] = []
+    tvm_ffi.structural_walk(node, (kind, found.append))
+    return found
+
+
+def variables(node: Any) -> set[Var]:
+    """The scalar variables used below `node`; buffers are left out."""
+    return {var for var in collect(node, Var) if not tirx.is_buffer_var(var)}
+
+
+def substitute(node: Any, values: dict[Var, Any]) -> Any:
+    """`node` with variables (scalars or buffers) replaced."""
+    if not values:
+        return node
+    return tvm_ffi.structural_map(node, (Var, lambda var: values.get(var, var)))
+
+
+def replace_loads(node: Any, buffer: Var, value: Callable[[list[Expr]], Expr]) -> Any:
+    """`node` with every load ``buffer[indices]`` replaced by ``value(indices)``."""
+
+    def visit(load: TensorLoad) -> Expr:
+        return value(list(load.indices)) if load.source.same_as(buffer) else load
+
+    return tvm_ffi.structural_map(node, (TensorLoad, visit))
+
+
+def called_ops(node: Any) -> set[str]:
+    """Names of the operators called below `node`, such as "tirx.exp"."""
+    return {call.op.name for call in collect(node, Call) if isinstance(call.op, Op)}
+
+
+def analyzer(axes: Iterable[Axis], shapes: Iterable[Expr] = ()) -> sym.Analyzer:
+    """An analyzer that knows the range of every axis and that symbolic dims are not negative."""
+    ana = sym.Analyzer()
+    axes = tuple(axes)
+    for var in set().union(*(variables(e) for e in (*shapes, *(a.extent for a in axes)))):
+        ana.update(var, sym.ConstIntBound(0, sym.ConstIntBound.POS_INF))
+    for axis in axes:
+        ana.bind(axis.var, tvm.ir.Range(0, axis.extent))
+    return ana
+
+
+def stride(expr: Expr, var: Var, ana: sym.Analyzer) -> Expr | None:
+    """``expr(var + 1) - expr(var)`` if that does not depend on `var`, else None."""
+    step = ana.simplify(substitute(expr, {var: var + 1}) - expr)
+    return None if var in variables(step) else step
+
+
+def flat_index(load: TensorLoad | Store) -> Expr:
+    """Row-major offset of an element, in elements."""
+    buffer = load.source if isinstance(load, TensorLoad) else load.buffer
+    offset: Expr = tirx.const(0, "int64")
+    for extent, index in zip(buffer.shape, load.indices):
+        offset = offset * extent + index
+    return offset
+
+
+def combiner(store: Store) -> Combiner | None:
+    """Read ``out[i] = op(out[i], value)`` off a store, operands in either order."""
+    ops = {tirx.Add: "add", tirx.Mul: "mul", tirx.Max: "max", tirx.Min: "min"}
+    op = ops.get(type(store.value))
+    if op is None:
+        return None
+    for own, other in ((store.value.a, store.value.b), (store.value.b, store.value.a)):
+        if _is_own(own, store) and store.buffer not in collect(other, Var):
+            return Combiner(op, other)
+    return None
+
+
+def _is_own(expr: Expr, store: Store) -> bool:
+    return (
+        isinstance(expr, TensorLoad)
+        and expr.source.same_as(store.buffer)
+        and all(tvm_ffi.structural_equal(a, b) for a, b in zip(expr.indices, store.indices))
+    )
+
+
+# ------------------------------------------------------------------ reading a function
+
+
+class _NotAView(Exception):
+    """Raised inside `view` when the function is not a list of equations."""
+
+
+def view(func: tirx.PrimFunc) -> View | Declined:
+    """The kernel as equations, or the reason why it is not a list of them."""
+    try:
+        root = func.body
+        if isinstance(root, s_tir.SBlockRealize) and not root.block.iter_vars:
+            root = root.block.body
+        blocks = tuple(_block(stmt) for stmt in _sequence(root))
+        if len({store.buffer for block in blocks for store in block.stores}) != sum(
+            len(block.stores) for block in blocks
+        ):
+            raise _NotAView("a buffer is written by two blocks")
+    except _NotAView as reason:
+        return Declined(str(reason))
+    return View(func, blocks)
+
+
+def _sequence(stmt: Any) -> list[Any]:
+    return list(stmt.seq) if isinstance(stmt, tirx.SeqStmt) else [stmt]
+
+
+def _block(stmt: Any) -> Block:
+    loops: dict[Var, Expr] = {}
+    while isinstance(stmt, tirx.For):
+        if stmt.kind != tirx.ForKind.SERIAL or constant(stmt.min) != 0:
+            raise _NotAView("a loop is not a plain one")
+        loops[stmt.loop_var] = stmt.extent
+        stmt = stmt.body
+    if not isinstance(stmt, s_tir.SBlockRealize):
+        raise _NotAView("there is code outside of blocks")
+    block = stmt.block
+    if constant(stmt.predicate) != 1 or block.match_buffers or block.alloc_buffers:
+        raise _NotAView(f"block '{block.name_hint}' has a predicate or buffers of its own")
+    axes = tuple(
+        _axis(var, value, loops, block.name_hint)
+        for var, value in zip(block.iter_vars, stmt.iter_values)
+    )
+    if loops:
+        raise _NotAView(f"block '{block.name_hint}' does not bind each loop to one axis")
+    return Block(block.name_hint, axes, _stores(block))
+
+
+def _axis(var: tirx.IterVar, value: Expr, loops: dict[Var, Expr], block: str) -> Axis:
+    kind = {tirx.IterVar.DataPar: SPATIAL, tirx.IterVar.CommReduce: REDUCE}.get(var.iter_type)
+    if kind is None:
+        raise _NotAView(f"block '{block}' has an opaque axis")
+    if constant(value) == 0 and constant(var.dom.extent) == 1:
+        return Axis(var.var, var.dom.extent, kind)
+    extent = loops.pop(value, None) if isinstance(value, Var) else None
+    if extent is None or constant(var.dom.min) != 0:
+        raise _NotAView(f"block '{block}' does not bind each loop to one axis")
+    return Axis(var.var, extent, kind)
+
+
+def _stores(block: s_tir.SBlock) -> tuple[Store, ...]:
+    inits = {store.buffer: store.value for store in _assignments(block.init, block.name_hint)}
+    stores = _assignments(block.body, block.name_hint)
+    if not stores or (inits and set(inits) != {store.buffer for store in stores}):
+        raise _NotAView(f"block '{block.name_hint}' is not a list of stores")
+    return tuple(Store(s.buffer, s.indices, s.value, inits.get(s.buffer)) for s in stores)
+
+
+def _assignments(stmt: Any, block: str) -> list[Store]:
+    """The stores of a straight-line body, its bound variables substituted."""
+    if stmt is None:
+        return []
+    bound: dict[Var, Expr] = {}
+    stores: list[Store] = []
+    for item in _sequence(stmt):
+        if isinstance(item, tirx.Bind):
+            bound[item.var] = substitute(item.value, bound)
+        elif isinstance(item, tirx.BufferStore):
+            value = substitute(item.value, bound)
+            stores.append(Store(item.buffer, tuple(item.indices), value))
+        else:
+            raise _NotAView(f"block '{block}' is not a list of stores")
+    if len(stores) > len({store.buffer for store in stores}):
+        raise _NotAView(f"block '{block}' writes a buffer twice")
+    return stores
