@@ -35,7 +35,7 @@ class _Rewriter(PyExprMutator):
         norm = item.tuple_value
         if isinstance(norm, relax.Var):
             norm = self.lookup_binding(norm)
-        if item.index != 0 or not _is_batch_norm(norm):
+        if item.index != 0 or not _is_inference_batch_norm(norm):
             return item
         parameters = constant_values(norm.args[1:5], self.lookup_binding)
         if parameters is None:
@@ -51,5 +51,6 @@ class _Rewriter(PyExprMutator):
         return relax.op.add(scaled, constant(shift.reshape(shape)))
 
 
-def _is_batch_norm(expr: relax.Expr | None) -> bool:
-    return isinstance(expr, relax.Call) and getattr(expr.op, "name", "") == "relax.nn.batch_norm"
+def _is_inference_batch_norm(expr: relax.Expr | None) -> bool:
+    is_norm = isinstance(expr, relax.Call) and getattr(expr.op, "name", "") == "relax.nn.batch_norm"
+    return is_norm and not expr.attrs.training

@@ -30,6 +30,7 @@ def pipeline(
         transform.CanonicalizeBindings(),
         FoldConstants(),
         DecomposeBatchNorm(),
+        transform.DeadCodeElimination(),
         FoldAffine(),
         transform.DecomposeOpsForInference(),
         # Layout: channels last, so that they fill the vectors.
