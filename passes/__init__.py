@@ -1,0 +1,50 @@
+"""Relax to kernels: `lower` runs the pipeline on a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import tvm
+
+    from tvmext.frontends.model import Model
+    from tvmext.options import Options
+
+
+def lower(
+    model: Model,
+    schedule: tvm.transform.Pass,
+    target: tvm.target.Target,
+    options: Options,
+    report: Callable[[str, str], None],
+) -> tvm.IRModule:
+    """The module of `model` as VM calls and scheduled PrimFuncs, which code generation takes.
+
+    `schedule` is the pass that schedules PrimFuncs for `target`; `report` is told of every pass as
+    it begins.
+    """
+    import tvm
+    from tvm.ir.instrument import PassTimingInstrument
+
+    from .instruments import Watch
+    from .pipeline import pipeline
+
+    passes = pipeline(model, schedule, options)
+    timing = PassTimingInstrument()
+    watch = Watch(passes, options, lambda name: report("optimise", name))
+    with (
+        target,
+        tvm.transform.PassContext(
+            opt_level=3,
+            disabled_pass=list(options.disabled_pass),
+            config=dict(options.pass_config),
+            instruments=[watch, timing] if options.print_pass_times else [watch],
+        ),
+    ):
+        mod = model.mod
+        for each in passes:
+            mod = each(mod)
+        if options.print_pass_times:
+            print(timing.render(), flush=True)
+    return mod

@@ -1,14 +1,15 @@
-"""The passes from a Relax module to one that the virtual machine runs, as one flat list."""
+"""The passes from a model to a module that the virtual machine runs, as one flat list."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-import numpy as np
 import tvm
 from tvm import relax
 from tvm.relax import transform
 
+from tvmext.frontends.model import Model
+from tvmext.options import Options
+
+from .bind_model import BindModel
 from .decompose_batch_norm import DecomposeBatchNorm
 from .fold_affine import FoldAffine
 from .fold_constants import FoldConstants
@@ -17,38 +18,38 @@ CONV_LAYOUT = {"relax.nn.conv2d": ["NHWC", "OHWI"]}
 
 
 def pipeline(
-    params: Mapping[str, np.ndarray], schedule: tvm.transform.Pass
+    model: Model, schedule: tvm.transform.Pass, options: Options
 ) -> list[tvm.transform.Pass]:
-    """The passes of a CPU compilation.
+    """The passes of a CPU compilation, in order; the first takes ``model.mod``.
 
-    `params` are main's weights by parameter name; `schedule` turns the fused PrimFuncs of a module
-    into scheduled ones (schedules/schedule.py, which knows the machine).
+    `schedule` turns the fused PrimFuncs of a module into scheduled ones (schedules/schedule.py,
+    which knows the machine).
     """
-    return [
-        # Normalise: weights are constants, one way to write each thing.
-        transform.BindParams("main", dict(params)),
+    normalise = [
+        BindModel(model),
         transform.CanonicalizeBindings(),
         FoldConstants(),
         DecomposeBatchNorm(),
         transform.DeadCodeElimination(),
         FoldAffine(),
         transform.DecomposeOpsForInference(),
-        # Layout: channels last, so that they fill the vectors.
-        transform.ConvertLayout(CONV_LAYOUT),
+    ]
+    # Channels last, so that they fill the vectors of every convolution.
+    layout = [transform.ConvertLayout(CONV_LAYOUT)]
+    clean = [
         FoldConstants(),
         transform.CanonicalizeBindings(),
         transform.EliminateCommonSubexpr(),
         transform.DeadCodeElimination(),
-        # Kernels: one TIR function for each operator, then for each fused group.
+    ]
+    kernels = [
         relax.backend.DispatchSampling(),
         relax.backend.DispatchSortScan(),
         transform.LegalizeOps(),
         transform.AnnotateTIROpPattern(),
-        transform.FuseOps(),
-        transform.FuseTIR(),
-        transform.DeadCodeElimination(),
-        schedule,
-        # Lower: buffers planned, shapes computed, calls in the form the machine executes.
+    ]
+    fuse = [transform.FuseOps(), transform.FuseTIR(), transform.DeadCodeElimination()]
+    lower = [
         transform.RewriteDataflowReshape(),
         transform.ToNonDataflow(),
         transform.RemovePurityChecking(),
@@ -60,4 +61,13 @@ def pipeline(
         transform.ComputePrimValue(),
         transform.VMShapeLower(),
         transform.AttachGlobalSymbol(),
+    ]
+    return [
+        *normalise,
+        *(layout if options.opt_level >= 2 else []),
+        *clean,
+        *kernels,
+        *(fuse if options.opt_level >= 1 else []),
+        schedule,
+        *lower,
     ]

@@ -8,6 +8,7 @@ where ``W'`` is ``W`` permuted and padded with NumPy to the layout that the chos
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import tvm
@@ -35,6 +36,13 @@ class ScheduleKernels:
         self.rules = tuple(rules)
         self.selections: list[Selection] = []
 
+    def decisions(self) -> dict[str, dict[str, Any]]:
+        """How each kernel was scheduled, as plain data: {kernel: {"rule", "decision"}}."""
+        return {
+            one.kernel: {"rule": one.rule, "decision": plain(one.decision)}
+            for one in self.selections
+        }
+
     def transform_module(self, mod: tvm.IRModule, _ctx: Any) -> tvm.IRModule:
         self.selections.clear()
         constant_args = _constant_args(mod)
@@ -49,6 +57,17 @@ class ScheduleKernels:
             layouts[var] = dict(result.layouts)
             scheduled.update_func(var, _same_interface(func, result.func))
         return _relayout_weights(scheduled, layouts)
+
+
+def plain(decision: Any) -> Any:
+    """A decision in terms of JSON: dataclasses become objects, whatever is not plain its text."""
+    if is_dataclass(decision) and not isinstance(decision, type):
+        return {name.name: plain(getattr(decision, name.name)) for name in fields(decision)}
+    if isinstance(decision, list | tuple):
+        return [plain(item) for item in decision]
+    if decision is None or isinstance(decision, bool | int | float | str):
+        return decision
+    return str(decision)
 
 
 def _same_interface(old: PrimFunc, new: PrimFunc) -> PrimFunc:

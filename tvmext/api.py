@@ -1,0 +1,108 @@
+"""The main job from top to bottom: a model comes in, a checked library goes out.
+
+`compile` runs in the caller's process and only arranges the work; `compile_here` does it, in a
+child process, room by room: frontends, passes, schedules, build.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from .build import CompileRequest, Progress, compile_in_child
+from .model_file import model_file
+from .options import Options
+from .runtime import CompiledModel, load
+from .verify import verify
+
+__all__ = ["compile", "compile_here", "load", "verify"]
+
+DimSpec = int | tuple[int | None, ...]
+
+
+def compile(
+    model: Any,
+    target: str | Mapping[str, Any] = "llvm",
+    dims: Mapping[str, DimSpec] | None = None,
+    options: Options | None = None,
+    *,
+    trust: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+    output: Callable[[str], None] | None = None,
+) -> CompiledModel:
+    """Compile a model; the result runs at once, and `CompiledModel.save` keeps it.
+
+    `model` is the path of an ONNX, Relax JSON or (with `trust`, because it is run) TVMScript file,
+    the bytes of an ONNX file, an ``onnx.ModelProto``, an ``IRModule`` or ``(IRModule, params)``.
+    `target` is "llvm" for this machine, or a TVM target. `dims` binds a dim, ``{"batch": 4}``, or
+    gives its range, ``{"batch": (1, 64)}``; a dim that is not named here may have any size.
+    `progress` hears of every step, `output` gets what compilation prints.
+
+    Raises `tvmext.errors` types: ModelError, DimError and OptionError for what cannot be used,
+    UnsupportedError for operators, ToolchainError without a linker, InternalError for a defect.
+    """
+    folder = tempfile.TemporaryDirectory(prefix="tvmext-")
+    library = Path(folder.name) / "model.so"
+    with model_file(model) as (path, name):
+        request = CompileRequest(
+            model=str(path),
+            output=str(library),
+            target=target if isinstance(target, str) else dict(target),
+            dims=dict(dims or {}),
+            options=options or Options(),
+            trust=trust,
+            name=name,
+        )
+        compile_in_child(request, progress, output)
+    return CompiledModel(library, owned=folder)
+
+
+def compile_here(request: CompileRequest, report: Callable[..., None]) -> None:
+    """Compile in this process and write ``request.output``; the child's side of `compile`."""
+    import tvm
+
+    from .arch import resolve, to_target
+    from .artifact import ArtifactMetadata
+    from .build.kernels import build_module
+    from .build.link import link
+    from .frontends import load as load_model
+    from .passes import lower
+    from .schedules.cpu import RULES
+    from .schedules.schedule import ScheduleKernels
+
+    report("load", request.name)
+    model = load_model(request.model, dims=request.dims, trust=request.trust)
+    arch = resolve(request.target)
+    target = tvm.target.Target(to_target(arch))
+
+    schedule = ScheduleKernels(arch, RULES)
+    mod = lower(model, schedule, target, request.options, report)
+
+    metadata = ArtifactMetadata(
+        inputs=model.inputs,
+        outputs=model.outputs,
+        dims=model.dims,
+        guards=model.guards,
+        target=target.export(),
+        options=request.options,
+        source=request.name,
+        model_sha256=_sha256(request.model),
+        decisions=schedule.decisions(),
+    )
+    report("build", "")
+    executable = build_module(
+        mod, target, metadata.to_json(), report, one_by_one=request.one_by_one
+    )
+    report("link", "")
+    link(executable, Path(request.output))
+
+
+def _sha256(path: str) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,49 @@
+"""A model in memory becomes a file, because the compilation runs in another process."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from .errors import ModelError
+
+
+@contextmanager
+def model_file(model: Any) -> Iterator[tuple[Path, str]]:
+    """Yields (path, name for messages) of `model`, which is a path or a model in memory.
+
+    What is in memory goes to a private folder that is gone after the block. Raises ModelError for
+    objects that are not models.
+    """
+    if isinstance(model, str | os.PathLike):
+        yield Path(model).absolute(), os.fspath(model)
+        return
+    with tempfile.TemporaryDirectory(prefix="tvmext-") as folder:
+        yield _write(model, Path(folder)), type(model).__name__
+
+
+def _write(model: Any, folder: Path) -> Path:
+    if isinstance(model, bytes | bytearray | memoryview):
+        path = folder / "model.onnx"
+        path.write_bytes(model)
+        return path
+    # Modules that nobody has imported cannot have made the object.
+    onnx, tvm = sys.modules.get("onnx"), sys.modules.get("tvm")
+    if onnx and isinstance(model, onnx.ModelProto):
+        path = folder / "model.onnx"
+        onnx.save(model, path)
+        return path
+    mod, params = model if isinstance(model, tuple) and len(model) == 2 else (model, {})
+    if tvm and isinstance(mod, tvm.IRModule):
+        from .frontends.relax import save
+
+        return save(mod, params, folder / "model.json")
+    raise ModelError(
+        f"cannot compile a {type(model).__name__}",
+        hint="give a path, the bytes of an ONNX file, an onnx.ModelProto or a tvm.IRModule",
+    )
