@@ -1,0 +1,61 @@
+"""Models in: ONNX or Relax becomes a `Model`, whatever form it comes in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tvmext.errors import ModelError
+
+from .dims import DimSpec
+from .model import Model
+
+__all__ = ["load"]
+
+
+def load(model: Any, dims: Mapping[str, DimSpec] | None = None, *, trust: bool = False) -> Model:
+    """Read a network.
+
+    `model` is the path of an ``.onnx`` file, a ``.json`` file of Relax or a ``.py`` file of
+    TVMScript (run only with ``trust=True``, because it is a program); the bytes of an ONNX file; an
+    ``onnx.ModelProto``; a ``tvm.IRModule``; or a pair of an IRModule and {parameter name: array}.
+    `dims` gives sizes or ranges of named dynamic dims; a dim not named may have any size.
+
+    Raises ModelError for what cannot be read or is not valid, DimError for `dims` that do not fit
+    the model, UnsupportedError for operators that cannot be compiled.
+    """
+    if isinstance(model, str | Path):
+        return _from_path(Path(model), dims, trust)
+    if isinstance(model, bytes) or _is_a(model, "ModelProto"):
+        from .onnx import load_onnx
+
+        return load_onnx(model, dims)
+    module, params = model if isinstance(model, tuple) and len(model) == 2 else (model, {})
+    if _is_a(module, "IRModule"):
+        from .relax import from_module
+
+        return from_module(module, params, dims, "IRModule")
+    raise ModelError(
+        f"cannot read a model from a {type(model).__name__}",
+        hint="a path, bytes of an ONNX file, onnx.ModelProto, tvm.IRModule or (IRModule, params)",
+    )
+
+
+def _from_path(path: Path, dims: Mapping[str, DimSpec] | None, trust: bool) -> Model:
+    if path.suffix == ".json":
+        from .relax import from_json
+
+        return from_json(path, dims)
+    if path.suffix == ".py":
+        from .relax import from_script
+
+        return from_script(path, dims, trust)
+    from .onnx import load_onnx
+
+    return load_onnx(path, dims)
+
+
+def _is_a(value: object, name: str) -> bool:
+    """Whether a class of `value` has this name; asks without importing onnx or tvm."""
+    return any(kind.__name__ == name for kind in type(value).__mro__)

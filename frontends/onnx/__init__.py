@@ -1,0 +1,39 @@
+"""ONNX -> Model: load, check, prepare, infer symbolic shapes, import."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..dims import DimSpec
+from ..model import Model
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+MAX_BRANCH_ROUNDS = 8
+"""Ifs nested deeper than this in shape-dependent conditions stay in the graph."""
+
+
+def load_onnx(
+    model: str | Path | bytes | ModelProto, dims: Mapping[str, DimSpec] | None = None
+) -> Model:
+    """An ONNX model with the sizes and ranges of `dims` bound.
+
+    Raises ModelError if the model is damaged or not valid ONNX, DimError if `dims` do not fit it,
+    UnsupportedError if it has operators that cannot be imported.
+    """
+    from . import check, driver, load, prepare, static
+
+    source = load.load(model)
+    check.check(source)
+    prepared = prepare.prepare(source, driver.operators())
+    shapes = static.infer(prepared.model, dims or {})
+    for _ in range(MAX_BRANCH_ROUNDS):
+        decided = prepare.decided_conditions(prepared, shapes)
+        if not decided:
+            break
+        prepared = prepare.inline_branches(prepared, decided)
+        shapes = static.infer(prepared.model, dims or {})
+    return driver.import_graph(prepared, shapes)

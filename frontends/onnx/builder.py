@@ -1,0 +1,222 @@
+"""What a converter sees: `Call`, one ONNX node with its shapes, known values and Relax operands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from onnx import NodeProto
+from tvm import relax
+from tvm.sym import Analyzer
+
+from ..dims import Expr
+from . import graph as graphs
+from .prim import Prims
+
+if TYPE_CHECKING:
+    from .symbolic import Shapes, Value
+
+Dims = tuple[int | Expr, ...]
+Result = relax.Expr | Sequence[relax.Expr]
+Converter = Callable[["Call"], Result]
+
+CONST_ELEMENTS = 16
+"""Integer constants up to this size, and all single elements, are Relax constants, not weights."""
+
+
+class DeclinedError(Exception):
+    """A converter cannot do this node; the text says why."""
+
+
+class Builder:
+    """The function under construction: values by ONNX name, weights, Relax BlockBuilder."""
+
+    def __init__(
+        self, shapes: Shapes, constants: dict[str, np.ndarray], versions: dict[str, int]
+    ) -> None:
+        self.bb = relax.BlockBuilder()
+        self.shapes = shapes
+        self.constants = dict(constants)
+        self.versions = versions
+        self.prims = Prims(shapes.dims)
+        self.values: dict[str, relax.Expr] = {}
+        self.weights: dict[str, tuple[relax.Var, np.ndarray]] = {}
+        self._names: set[str] = set()
+        self._shared: dict[tuple, relax.Var] = {}  # type: ignore[type-arg]
+        self._analyzer = Analyzer()
+
+    def value(self, name: str) -> Value:
+        return self.shapes.values[name]
+
+    def proves_equal(self, found: Any, dim: int | Expr) -> bool:
+        """Whether TVM can prove that its own dim is the one that shape inference found."""
+        return bool(self._analyzer.can_prove_equal(found, self.prims.prim(dim)))
+
+    def unique(self, name: str) -> str:
+        """`name` as an identifier that no other parameter of the function has."""
+        base = "".join(c if c.isalnum() and c.isascii() else "_" for c in name) or "value"
+        base = f"_{base}" if base[0].isdigit() else base
+        result, count = base, 0
+        while result in self._names:
+            count += 1
+            result = f"{base}_{count}"
+        self._names.add(result)
+        return result
+
+    def tensor(self, name: str) -> relax.Expr:
+        """The value as a tensor: computed, a weight, a constant, or made from known dims."""
+        if name not in self.values:
+            if name in self.constants:
+                self.values[name] = self.weight(name, self.constants[name])
+            else:
+                self.values[name] = self._from_known(name)
+        return self.values[name]
+
+    def weight(self, name: str, array: np.ndarray) -> relax.Expr:
+        """A Relax constant if the array is small and shape-like, else a parameter of main.
+
+        Arrays that are the same memory under several names become one parameter.
+        """
+        if array.dtype == object:
+            raise DeclinedError(f"'{name}' holds strings")
+        integer = array.dtype.kind in "iub"
+        if array.size == 1 or (integer and 0 < array.size <= CONST_ELEMENTS):
+            return relax.const(np.ascontiguousarray(array).reshape(array.shape), str(array.dtype))
+        memory = (array.ctypes.data, array.shape, array.strides, array.dtype)
+        if memory not in self._shared:
+            key = self.unique(name)
+            var = relax.Var(key, relax.TensorType(array.shape, str(array.dtype)))
+            self.weights[key] = (var, array)
+            self._shared[memory] = var
+        return self._shared[memory]
+
+    def _from_known(self, name: str) -> relax.Expr:
+        value = self.value(name)
+        if value.data is None:
+            raise DeclinedError(f"'{name}' has no value here")
+        if not any(isinstance(element, Expr) for element in value.data.flat):
+            return self.weight(name, value.data.astype(value.dtype))
+        elements = self.prims.shape(list(value.data.flat))
+        tensor = self.bb.emit(relax.op.shape_to_tensor(elements))
+        if value.data.ndim != 1:
+            tensor = self.bb.emit(relax.op.reshape(tensor, value.data.shape))
+        if value.dtype != "int64":
+            tensor = self.bb.emit(relax.op.astype(tensor, value.dtype))
+        return tensor
+
+
+class Call:
+    """One node to convert. Positions count inputs; an omitted input is absent."""
+
+    def __init__(self, builder: Builder, node: NodeProto) -> None:
+        self.builder = builder
+        self.node = node
+        self.op = node.op_type
+        self.domain = graphs.domain_of(node)
+        self.version = builder.versions.get(self.domain, 1)
+        self.attributes = graphs.attributes(node)
+
+    def __len__(self) -> int:
+        return len(self.node.input)
+
+    def attr(self, name: str, default: Any = None) -> Any:
+        return self.attributes.get(name, default)
+
+    def has(self, index: int) -> bool:
+        return index < len(self.node.input) and bool(self.node.input[index])
+
+    def wants(self, index: int) -> bool:
+        """Whether output `index` exists."""
+        return index < len(self.node.output) and bool(self.node.output[index])
+
+    def only_outputs(self, count: int) -> None:
+        """Declines if the node has more outputs than the converter computes."""
+        if any(self.wants(index) for index in range(count, len(self.node.output))):
+            raise DeclinedError(f"only its first {count} output(s) are supported")
+
+    def tensor(self, index: int) -> relax.Expr:
+        return self.builder.tensor(self.node.input[index])
+
+    def tensors(self) -> list[relax.Expr]:
+        return [self.tensor(index) for index in range(len(self)) if self.has(index)]
+
+    def dtype(self, index: int) -> str:
+        return self.builder.value(self.node.input[index]).dtype
+
+    def shape(self, index: int) -> Dims:
+        """Dims of input `index`; declines if they are not known."""
+        return self._known_shape(self.node.input[index])
+
+    def out_shape(self, index: int = 0) -> Dims:
+        return self._known_shape(self.node.output[index])
+
+    def out_dtype(self, index: int = 0) -> str:
+        return self.builder.value(self.node.output[index]).dtype
+
+    def _known_shape(self, name: str) -> Dims:
+        shape = self.builder.value(name).shape
+        if shape is None:
+            raise DeclinedError(f"the shape of '{name}' depends on data or is not known")
+        return shape
+
+    def rank(self, index: int) -> int:
+        return len(self.shape(index))
+
+    def known(self, index: int) -> np.ndarray | None:
+        """Elements of input `index` (ints, bools, floats, Exprs) if known before run time."""
+        name = self.node.input[index]
+        if name in self.builder.constants:
+            return self.builder.constants[name]
+        return self.builder.value(name).data
+
+    def ints(self, index: int) -> list[int] | None:
+        """The elements of input `index` if all are known plain integers."""
+        data = self.known(index)
+        if data is None or any(isinstance(element, Expr) for element in data.flat):
+            return None
+        return [int(element) for element in data.flat]
+
+    def need_ints(self, index: int, what: str) -> list[int]:
+        """Like `ints`, but declines; `what` names the operand."""
+        values = self.ints(index)
+        if values is None:
+            raise DeclinedError(f"{what} is known only at run time")
+        return values
+
+    def scalar(self, index: int) -> float | int | bool | None:
+        """The single known element of input `index`, else None."""
+        data = self.known(index)
+        if data is None or data.size != 1 or isinstance(data.flat[0], Expr):
+            return None
+        element = data.flat[0]
+        return element.item() if isinstance(element, np.generic) else element
+
+    def axis(self, default: int | None, rank: int, name: str = "axis") -> int:
+        """The attribute `name` as a non-negative axis."""
+        axis = self.attr(name, default)
+        if axis is None or not -rank <= axis < max(rank, 1):
+            raise DeclinedError(f"{name} {axis} does not exist in {rank} dims")
+        return axis % rank if rank else 0
+
+    def axes(self, index: int) -> list[int] | None:
+        """Axes from the attribute (older operator sets) or input `index`; None if not given."""
+        if "axes" in self.attributes:
+            return list(self.attributes["axes"])
+        return self.need_ints(index, "the list of axes") if self.has(index) else None
+
+    def emit(self, expr: relax.Expr) -> relax.Var:
+        return self.builder.bb.emit(expr)
+
+    def prim(self, dim: int | Expr) -> Any:
+        return self.builder.prims.prim(dim)
+
+    def shape_expr(self, dims: Sequence[int | Expr]) -> relax.ShapeExpr:
+        return self.builder.prims.shape(dims)
+
+    def reshape(self, tensor: relax.Expr, dims: Sequence[int | Expr]) -> relax.Expr:
+        return relax.op.reshape(tensor, self.shape_expr(dims))
+
+    def constant(self, array: np.ndarray, hint: str) -> relax.Expr:
+        """A new constant or weight that the ONNX model does not have."""
+        return self.builder.weight(f"{graphs.label(self.node)}_{hint}", array)

@@ -1,0 +1,126 @@
+"""What must hold before anything looks closer at a model; every error names file and node.
+
+onnx.checker sees the graph last, because it stops at the first fault and names little.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import onnx
+from onnx import GraphProto, ModelProto, NodeProto
+
+from tvmext.errors import ModelError
+
+from . import graph as graphs
+from .load import Source
+
+EXPORT_AGAIN = "the exporter or a tool that changed the graph left it inconsistent; export it again"
+MAX_DEPTH = 64
+
+
+def check(source: Source) -> None:
+    """Raises ModelError if the model breaks a rule of ONNX."""
+    model, name = source.model, source.name
+    if not model.graph.node and not model.graph.output:
+        raise ModelError(f"'{name}' holds no graph", hint="is it an ONNX model? export it again")
+    _check_opsets(model, name)
+    if not model.graph.output:
+        raise ModelError(f"'{name}' has no outputs", hint="mark a value as output of the graph")
+    _check_types(model.graph, source)
+    _check_graph(model.graph, set(source.constants), name, 0)
+    _check_with_onnx(source)
+
+
+def _check_opsets(model: ModelProto, name: str) -> None:
+    newest = onnx.defs.onnx_opset_version()
+    versions = graphs.opsets(model)
+    if any(graphs.domain_of(node) == "" for node in model.graph.node) and "" not in versions:
+        raise ModelError(f"'{name}' does not say which operator set it uses", hint=EXPORT_AGAIN)
+    version = versions.get("", newest)
+    if not 1 <= version <= newest:
+        raise ModelError(
+            f"'{name}' uses version {version} of the ONNX operators; 1 to {newest} exist here",
+            hint=f"pip install -U onnx, or export with opset_version={min(newest, 20)}",
+        )
+
+
+def _check_types(graph: GraphProto, source: Source) -> None:
+    for value in graph.input:
+        where = f"input '{value.name}' of '{source.name}'"
+        if value.name in source.constants:
+            continue
+        if value.type.WhichOneof("value") != "tensor_type":
+            raise ModelError(
+                f"{where} is not a tensor", hint="sequences, maps and optionals are not supported"
+            )
+        tensor = value.type.tensor_type
+        if tensor.elem_type not in onnx.TensorProto.DataType.values() or not tensor.elem_type:
+            raise ModelError(f"{where} has no data type", hint=EXPORT_AGAIN)
+        negative = [dim.dim_value for dim in tensor.shape.dim if dim.dim_value < 0]
+        if negative:
+            raise ModelError(
+                f"{where} has the negative dim {negative[0]}",
+                hint="name the dim (dim_param) if its size is not known",
+            )
+
+
+def _check_graph(graph: GraphProto, outer: set[str], name: str, depth: int) -> None:
+    """Single assignment, no missing values, no cycles; `outer` are the names visible around it."""
+    if depth > MAX_DEPTH:
+        raise ModelError(f"'{name}' nests graphs more than {MAX_DEPTH} deep", hint=EXPORT_AGAIN)
+    own = [value.name for value in graph.input if value.name not in outer or depth]
+    own += [tensor.name for tensor in graph.initializer if tensor.name not in own]
+    _check_unique([*own, *(name for node in graph.node for name in node.output if name)], name)
+    visible = outer.union(own)
+    for node in graph.node:
+        visible.update(node.output)
+    for node in graph.node:
+        for missing in sorted(graphs.reads(node) - visible):
+            raise ModelError(
+                f"'{name}': node '{graphs.label(node)}' ({node.op_type}) reads '{missing}', "
+                "which no input, weight or node defines",
+                hint=EXPORT_AGAIN,
+            )
+    for output in graph.output:
+        if output.name not in visible:
+            raise ModelError(
+                f"'{name}': nothing computes the output '{output.name}'", hint=EXPORT_AGAIN
+            )
+    for node in graphs.in_order(graph.node, name):
+        for body in graphs.subgraphs(node):
+            _check_graph(body, visible, name, depth + 1)
+
+
+def _check_unique(names: Iterable[str], source: str) -> None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise ModelError(f"'{source}' defines '{name}' twice", hint=EXPORT_AGAIN)
+        seen.add(name)
+
+
+def _check_with_onnx(source: Source) -> None:
+    """Attributes and numbers of inputs, node by node, against ONNX's own schemas."""
+    context = onnx.checker.DEFAULT_CONTEXT.__class__()
+    context.ir_version = max(source.model.ir_version, 3)
+    context.opset_imports = graphs.opsets(source.model)
+    local = {(function.domain, function.name) for function in source.model.functions}
+    for node in source.model.graph.node:
+        if (node.domain, node.op_type) not in local and _has_schema(node):
+            _check_node(node, context, source.name)
+
+
+def _has_schema(node: NodeProto) -> bool:
+    return onnx.defs.has(node.op_type, graphs.domain_of(node))
+
+
+def _check_node(node: NodeProto, context: onnx.checker.C.CheckerContext, name: str) -> None:
+    try:
+        onnx.checker.check_node(node, context)
+    except onnx.checker.ValidationError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(
+            f"'{name}': node '{graphs.label(node)}' ({node.op_type}) is not valid: {reason}",
+            hint=EXPORT_AGAIN,
+        ) from error

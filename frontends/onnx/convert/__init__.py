@@ -1,0 +1,18 @@
+"""Operators of the default domain, by family: {operator: converter}."""
+
+from __future__ import annotations
+
+from ..builder import Converter
+from . import conv, elementwise, indexing, matmul, movement, norm, pool, reduce, resize
+
+CONVERTERS: dict[str, Converter] = {
+    **conv.CONVERTERS,
+    **elementwise.CONVERTERS,
+    **indexing.CONVERTERS,
+    **matmul.CONVERTERS,
+    **movement.CONVERTERS,
+    **norm.CONVERTERS,
+    **pool.CONVERTERS,
+    **reduce.CONVERTERS,
+    **resize.CONVERTERS,
+}

@@ -1,0 +1,88 @@
+"""Convolutions of one to three spatial dims."""
+
+from __future__ import annotations
+
+from tvm import relax
+
+from ..builder import Call, Converter, DeclinedError, Result
+from .window import window
+
+_CONV = {1: relax.op.nn.conv1d, 2: relax.op.nn.conv2d, 3: relax.op.nn.conv3d}
+_TRANSPOSED = {
+    1: relax.op.nn.conv1d_transpose,
+    2: relax.op.nn.conv2d_transpose,
+    3: relax.op.nn.conv3d_transpose,
+}
+
+
+def _kernel(call: Call) -> tuple[int, ...]:
+    """Spatial dims of the weight, which must be known sizes."""
+    kernel = call.shape(1)[2:]
+    if not 1 <= len(kernel) <= 3 or not all(isinstance(size, int) for size in kernel):
+        raise DeclinedError(f"a kernel of dims {list(kernel)}")
+    return tuple(int(size) for size in kernel)
+
+
+def _conv(call: Call) -> Result:
+    kernel = _kernel(call)
+    win = window(call, kernel)
+    result = _CONV[len(kernel)](
+        call.tensor(0),
+        call.tensor(1),
+        strides=win.strides,
+        padding=win.padding,
+        dilation=win.dilations,
+        groups=call.attr("group", 1),
+    )
+    return _with_bias(call, result, len(kernel))
+
+
+def _conv_transpose(call: Call) -> Result:
+    kernel = _kernel(call)
+    rank = len(kernel)
+    if any(step != 1 for step in call.attr("dilations", [])):
+        raise DeclinedError("dilations in a transposed convolution")
+    extra, padding = _transposed_padding(call, kernel)
+    result = _TRANSPOSED[rank](
+        call.tensor(0),
+        call.tensor(1),
+        strides=tuple(call.attr("strides", [1] * rank)),
+        padding=padding,
+        output_padding=extra,
+        groups=call.attr("group", 1),
+    )
+    return _with_bias(call, result, rank)
+
+
+def _transposed_padding(
+    call: Call, kernel: tuple[int, ...]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """(output_padding, padding); from `output_shape` or auto_pad the padding that reaches it."""
+    rank = len(kernel)
+    extra = tuple(call.attr("output_padding", [0] * rank))
+    mode = call.attr("auto_pad", "NOTSET")
+    target = call.attr("output_shape")
+    if target is None and mode not in ("SAME_UPPER", "SAME_LOWER"):
+        pads = call.attr("pads", [0] * 2 * rank) if mode == "NOTSET" else [0] * 2 * rank
+        return extra, tuple(pads)
+    begins, ends = [], []
+    for axis, k in enumerate(kernel):
+        size, stride = call.shape(0)[2 + axis], call.attr("strides", [1] * rank)[axis]
+        wanted = target[-rank:][axis] if target is not None else size * stride
+        total = stride * (size - 1) + extra[axis] + k - wanted
+        if not isinstance(total, int) or total < 0:
+            raise DeclinedError("an output shape that no padding reaches")
+        small, large = total // 2, total - total // 2
+        begins.append(large if mode != "SAME_UPPER" else small)
+        ends.append(small if mode != "SAME_UPPER" else large)
+    return extra, (*begins, *ends)
+
+
+def _with_bias(call: Call, result: relax.Expr, spatial: int) -> Result:
+    if not call.has(2):
+        return result
+    bias = call.reshape(call.tensor(2), (1, call.shape(2)[0], *[1] * spatial))
+    return relax.op.add(call.emit(result), call.emit(bias))
+
+
+CONVERTERS: dict[str, Converter] = {"Conv": _conv, "ConvTranspose": _conv_transpose}

@@ -1,0 +1,227 @@
+"""Arithmetic, comparisons, logic, casts and activations: one element in, one element out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import reduce
+
+import numpy as np
+from tvm import relax
+
+from ..builder import Call, Converter, DeclinedError, Result
+
+FLOATS = ("float16", "bfloat16", "float32", "float64")
+
+
+def _unary(build: Callable[[relax.Expr], relax.Expr]) -> Converter:
+    def convert(call: Call) -> Result:
+        return build(call.tensor(0))
+
+    return convert
+
+
+def operand(call: Call, index: int, dtype: str | None = None) -> relax.Expr:
+    """Input `index` of a broadcasting operator; one known element becomes a 0-d constant.
+
+    Shape inference of the other operand then keeps its dims, and the number ends up in the kernel
+    instead of in a buffer. `dtype` converts it.
+    """
+    rank = max(call.rank(i) for i in range(len(call)) if i != index) if len(call) > 1 else -1
+    value = call.scalar(index)
+    target = dtype or call.dtype(index)
+    if value is not None and call.rank(index) <= rank:
+        return relax.const(np.array(value, _numpy(target)), target)
+    tensor = call.tensor(index)
+    return tensor if target == call.dtype(index) else relax.op.astype(tensor, target)
+
+
+def _numpy(dtype: str) -> np.dtype:
+    if dtype == "bfloat16":
+        import ml_dtypes
+
+        return np.dtype(ml_dtypes.bfloat16)
+    return np.dtype(dtype)
+
+
+def _binary(build: Callable[[relax.Expr, relax.Expr], relax.Expr]) -> Converter:
+    def convert(call: Call) -> Result:
+        if call.attr("broadcast") or call.attr("axis") is not None:
+            raise DeclinedError("broadcasting by attribute (before operator set 7)")
+        return build(operand(call, 0), operand(call, 1))
+
+    return convert
+
+
+def _variadic(build: Callable[[relax.Expr, relax.Expr], relax.Expr]) -> Converter:
+    def convert(call: Call) -> Result:
+        return reduce(lambda a, b: call.emit(build(a, b)), call.tensors())
+
+    return convert
+
+
+def _mean(call: Call) -> Result:
+    total = reduce(lambda a, b: call.emit(relax.op.add(a, b)), call.tensors())
+    return relax.op.divide(total, relax.const(float(len(call)), call.dtype(0)))
+
+
+def _mod(call: Call) -> Result:
+    """fmod=1 takes the sign of the dividend, as C does; else that of the divisor."""
+    build = relax.op.mod if call.attr("fmod", 0) else relax.op.floor_mod
+    if call.dtype(0) not in FLOATS:
+        return build(operand(call, 0), operand(call, 1))
+    a, b = call.tensor(0), call.tensor(1)
+    quotient = call.emit(relax.op.trunc(relax.op.divide(a, b)))
+    return relax.op.subtract(a, relax.op.multiply(quotient, b))
+
+
+def _pow(call: Call) -> Result:
+    """Small constant exponents become products, which are exact and vectorize."""
+    base, exponent = call.tensor(0), call.scalar(1)
+    if call.rank(1) <= call.rank(0):
+        if exponent == 2:
+            return relax.op.multiply(base, base)
+        if exponent == 3:
+            return relax.op.multiply(call.emit(relax.op.multiply(base, base)), base)
+        if exponent == 0.5 and call.dtype(0) in FLOATS:
+            return relax.op.sqrt(base)
+    if call.dtype(0) in FLOATS:
+        return relax.op.power(operand(call, 0), operand(call, 1, call.dtype(0)))
+    wide = relax.op.power(operand(call, 0, "float64"), operand(call, 1, "float64"))
+    return relax.op.astype(call.emit(wide), call.dtype(0))
+
+
+def _reciprocal(call: Call) -> Result:
+    return relax.op.divide(relax.const(1.0, call.dtype(0)), call.tensor(0))
+
+
+def _clip(call: Call) -> Result:
+    tensor, dtype = call.tensor(0), call.dtype(0)
+    limits = [call.attr("min"), call.attr("max")]
+    for side, build in enumerate((relax.op.maximum, relax.op.minimum)):
+        if limits[side] is not None:
+            limit = relax.const(np.array(limits[side], _numpy(dtype)), dtype)
+        elif call.has(side + 1):
+            limit = operand(call, side + 1)
+        else:
+            continue
+        tensor = call.emit(build(tensor, limit))
+    return tensor
+
+
+def _where(call: Call) -> Result:
+    return relax.op.where(call.tensor(0), operand(call, 1), operand(call, 2))
+
+
+def _cast(call: Call) -> Result:
+    return cast(call, call.out_dtype())
+
+
+def cast(call: Call, target: str) -> relax.Expr:
+    """Input 0 as `target`; ONNX truncates towards zero and maps every nonzero to true."""
+    source = call.dtype(0)
+    supported = {"bool", *FLOATS, *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64))}  # fmt: skip
+    if not {source, target} <= supported:
+        raise DeclinedError(f"a cast from {source} to {target}")
+    if source == target:
+        return call.tensor(0)
+    if target == "bool":
+        return relax.op.not_equal(call.tensor(0), relax.const(np.array(0, _numpy(source)), source))
+    return relax.op.astype(call.tensor(0), target)
+
+
+def _gelu(call: Call) -> Result:
+    if call.attr("approximate", "none") == "tanh":
+        return relax.op.nn.gelu_tanh(call.tensor(0))
+    return relax.op.nn.gelu(call.tensor(0))
+
+
+def _hard_sigmoid(call: Call) -> Result:
+    """max(0, min(1, alpha * x + beta))"""
+    return _clamped_line(call, call.attr("alpha", 0.2), call.attr("beta", 0.5))
+
+
+def _hard_swish(call: Call) -> Result:
+    """x * max(0, min(1, x / 6 + 0.5))"""
+    return relax.op.multiply(call.tensor(0), _clamped_line(call, 1 / 6, 0.5))
+
+
+def _clamped_line(call: Call, slope: float, offset: float) -> relax.Expr:
+    dtype = call.dtype(0)
+    line = relax.op.multiply(call.tensor(0), relax.const(slope, dtype))
+    line = call.emit(relax.op.add(call.emit(line), relax.const(offset, dtype)))
+    low = call.emit(relax.op.maximum(line, relax.const(0.0, dtype)))
+    return call.emit(relax.op.minimum(low, relax.const(1.0, dtype)))
+
+
+def _leaky_relu(call: Call) -> Result:
+    return relax.op.nn.leakyrelu(call.tensor(0), call.attr("alpha", 0.01))
+
+
+def _softplus(call: Call) -> Result:
+    """log(1 + exp(x)) = max(x, 0) + log(1 + exp(-|x|)), which cannot overflow."""
+    x, dtype = call.tensor(0), call.dtype(0)
+    decay = call.emit(relax.op.exp(call.emit(relax.op.negative(call.emit(relax.op.abs(x))))))
+    tail = call.emit(relax.op.log(call.emit(relax.op.add(decay, relax.const(1.0, dtype)))))
+    return relax.op.add(call.emit(relax.op.maximum(x, relax.const(0.0, dtype))), tail)
+
+
+def _identity(call: Call) -> Result:
+    return call.tensor(0)
+
+
+def _dropout(call: Call) -> Result:
+    """The identity at inference."""
+    if call.has(2) and call.scalar(2) is not False:
+        raise DeclinedError("training mode")
+    call.only_outputs(1)
+    return call.tensor(0)
+
+
+CONVERTERS: dict[str, Converter] = {
+    "Abs": _unary(relax.op.abs),
+    "Ceil": _unary(relax.op.ceil),
+    "Cos": _unary(relax.op.cos),
+    "Erf": _unary(relax.op.erf),
+    "Exp": _unary(relax.op.exp),
+    "Floor": _unary(relax.op.floor),
+    "IsNaN": _unary(relax.op.isnan),
+    "Log": _unary(relax.op.log),
+    "Neg": _unary(relax.op.negative),
+    "Not": _unary(relax.op.logical_not),
+    "Relu": _unary(relax.op.nn.relu),
+    "Sigmoid": _unary(relax.op.sigmoid),
+    "Sign": _unary(relax.op.sign),
+    "Sin": _unary(relax.op.sin),
+    "Sqrt": _unary(relax.op.sqrt),
+    "Tanh": _unary(relax.op.tanh),
+    "Add": _binary(relax.op.add),
+    "And": _binary(relax.op.logical_and),
+    "Div": _binary(relax.op.divide),
+    "Equal": _binary(relax.op.equal),
+    "Greater": _binary(relax.op.greater),
+    "GreaterOrEqual": _binary(relax.op.greater_equal),
+    "Less": _binary(relax.op.less),
+    "LessOrEqual": _binary(relax.op.less_equal),
+    "Mul": _binary(relax.op.multiply),
+    "Or": _binary(relax.op.logical_or),
+    "Sub": _binary(relax.op.subtract),
+    "Xor": _binary(relax.op.logical_xor),
+    "Max": _variadic(relax.op.maximum),
+    "Min": _variadic(relax.op.minimum),
+    "Sum": _variadic(relax.op.add),
+    "Mean": _mean,
+    "Mod": _mod,
+    "Pow": _pow,
+    "Reciprocal": _reciprocal,
+    "Clip": _clip,
+    "Where": _where,
+    "Cast": _cast,
+    "CastLike": _cast,
+    "Gelu": _gelu,
+    "HardSigmoid": _hard_sigmoid,
+    "HardSwish": _hard_swish,
+    "LeakyRelu": _leaky_relu,
+    "Softplus": _softplus,
+    "Identity": _identity,
+    "Dropout": _dropout,
+}

@@ -1,0 +1,112 @@
+"""Normalizations and softmax."""
+
+from __future__ import annotations
+
+import numpy as np
+from tvm import relax
+
+from ..builder import Call, Converter, DeclinedError, Result
+
+
+def _batch_norm(call: Call) -> Result:
+    if call.attr("training_mode", 0) or call.attr("is_test", 1) == 0:
+        raise DeclinedError("training mode")
+    call.only_outputs(1)
+    normalized = relax.op.nn.batch_norm(
+        *(call.tensor(index) for index in range(5)),
+        axis=1,
+        epsilon=call.attr("epsilon", 1e-5),
+        training=False,
+    )
+    return relax.TupleGetItem(call.emit(normalized), 0)
+
+
+def _layer_norm(call: Call) -> Result:
+    call.only_outputs(1)
+    rank = call.rank(0)
+    axes = list(range(call.axis(-1, rank), rank))
+    dims = [call.shape(0)[axis] for axis in axes]
+    scale = _spread(call, 1, dims)
+    offset = _spread(call, 2, dims) if call.has(2) else _filled(call, dims, 0.0)
+    return relax.op.nn.layer_norm(call.tensor(0), scale, offset, axes, call.attr("epsilon", 1e-5))
+
+
+def _rms_norm(call: Call) -> Result:
+    rank = call.rank(0)
+    axes = list(range(call.axis(-1, rank), rank))
+    scale = _spread(call, 1, [call.shape(0)[axis] for axis in axes])
+    return relax.op.nn.rms_norm(call.tensor(0), scale, axes, call.attr("epsilon", 1e-5))
+
+
+def _spread(call: Call, index: int, dims: list) -> relax.Expr:  # type: ignore[type-arg]
+    """Scale or offset as dims `dims`, which Relax asks for and ONNX only broadcasts to."""
+    tensor = call.tensor(index)
+    if list(call.shape(index)) == dims:
+        return tensor
+    return call.emit(relax.op.broadcast_to(tensor, call.shape_expr(dims)))
+
+
+def _filled(call: Call, dims: list, value: float) -> relax.Expr:  # type: ignore[type-arg]
+    if not all(isinstance(dim, int) for dim in dims):
+        raise DeclinedError("normalization over a symbolic dim without offset")
+    return call.constant(np.full(dims, value, call.dtype(0)), "offset")
+
+
+def _instance_norm(call: Call) -> Result:
+    axes = list(range(2, call.rank(0)))
+    return relax.op.nn.instance_norm(
+        call.tensor(0),
+        call.tensor(1),
+        call.tensor(2),
+        channel_axis=1,
+        axes=axes,
+        epsilon=call.attr("epsilon", 1e-5),
+    )
+
+
+def _group_norm(call: Call) -> Result:
+    groups = call.attr("num_groups")
+    scale, offset = call.tensor(1), call.tensor(2)
+    channels = call.shape(0)[1]
+    if call.version < 21:  # one scale per group; since 21 one per channel
+        if not isinstance(channels, int):
+            raise DeclinedError("a symbolic number of channels")
+        scale = call.emit(relax.op.repeat(scale, channels // groups, 0))
+        offset = call.emit(relax.op.repeat(offset, channels // groups, 0))
+    axes = list(range(2, call.rank(0)))
+    return relax.op.nn.group_norm(
+        call.tensor(0), scale, offset, groups, 1, axes, call.attr("epsilon", 1e-5)
+    )
+
+
+def _softmax(call: Call) -> Result:
+    return _over_axis(call, relax.op.nn.softmax)
+
+
+def _log_softmax(call: Call) -> Result:
+    return _over_axis(call, relax.op.nn.log_softmax)
+
+
+def _over_axis(call: Call, build: object) -> Result:
+    """Before operator set 13, all axes from `axis` on were one."""
+    rank = call.rank(0)
+    axis = call.axis(-1 if call.version >= 13 else 1, rank)
+    if call.version >= 13 or axis == rank - 1:
+        return build(call.tensor(0), axis)  # type: ignore[operator]
+    shape = call.shape(0)
+    size: object = 1
+    for dim in shape[axis:]:
+        size = size * dim  # type: ignore[operator]
+    flat = call.emit(call.reshape(call.tensor(0), (*shape[:axis], size)))  # type: ignore[arg-type]
+    return call.reshape(call.emit(build(flat, axis)), shape)  # type: ignore[operator]
+
+
+CONVERTERS: dict[str, Converter] = {
+    "BatchNormalization": _batch_norm,
+    "LayerNormalization": _layer_norm,
+    "RMSNormalization": _rms_norm,
+    "InstanceNormalization": _instance_norm,
+    "GroupNormalization": _group_norm,
+    "Softmax": _softmax,
+    "LogSoftmax": _log_softmax,
+}

@@ -1,0 +1,209 @@
+"""Prepared ONNX graph + symbolic shapes -> Relax: one function, one dataflow block.
+
+The driver walks the nodes in order and asks, by domain and operator, our converter and then TVM's.
+Nodes whose result is known before run time (shape arithmetic) emit nothing. What no converter can
+do is collected and reported in one error.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import tvm
+from onnx import NodeProto
+from tvm import relax
+
+from tvmext.errors import InternalError, UnsupportedError, UnsupportedOp
+
+from ..model import Model, TensorSpec
+from . import graph as graphs
+from . import stock
+from .builder import Builder, Call, DeclinedError, Dims, Result
+from .convert import CONVERTERS
+from .prepare import Prepared
+
+if TYPE_CHECKING:
+    from .symbolic import Shapes
+
+HINT = "replace these nodes in the exporting script, or cut the model before them"
+
+
+def operators() -> frozenset[str]:
+    """Operators of the default domain that can be converted, by our converters or TVM's."""
+    return frozenset(CONVERTERS) | stock.operators()
+
+
+def import_graph(prepared: Prepared, shapes: Shapes) -> Model:
+    """The network as Relax.
+
+    Raises UnsupportedError that lists every node without a converter.
+    """
+    builder = Builder(shapes, prepared.constants, prepared.versions)
+    inputs = [_input(builder, name) for name in prepared.inputs]
+    outputs = [output.name for output in prepared.model.graph.output]
+    with builder.bb.function("main", inputs):
+        with builder.bb.dataflow():
+            unsupported = _convert_all(builder, prepared.model.graph.node)
+            values = [] if unsupported else [builder.tensor(name) for name in outputs]
+            results = [builder.bb.emit_output(value) for value in values]
+        builder.bb.emit_func_output(results[0] if len(results) == 1 else relax.Tuple(results))
+    if unsupported:
+        raise UnsupportedError(unsupported, hint=HINT)
+    return Model(
+        mod=_with_weights(builder, inputs),
+        params={name: array for name, (_, array) in builder.weights.items()},
+        inputs=tuple(_spec(builder, name) for name in prepared.inputs),
+        outputs=tuple(_spec(builder, name) for name in outputs),
+        dims=dict(shapes.dims),
+        guards=tuple(shapes.guards),
+        source=prepared.name,
+    )
+
+
+def _input(builder: Builder, name: str) -> relax.Var:
+    value = builder.value(name)
+    var = relax.Var(
+        builder.unique(name), relax.TensorType(builder.prims.shape(_shape(value)), value.dtype)
+    )
+    builder.values[name] = var
+    return var
+
+
+def _shape(value: object) -> Dims:
+    shape = value.shape  # type: ignore[attr-defined]
+    if shape is None:
+        raise InternalError("an input of the graph has no shape", hint="give its rank in the model")
+    return shape
+
+
+def _spec(builder: Builder, name: str) -> TensorSpec:
+    value = builder.value(name)
+    return TensorSpec(name, value.dtype, _shape(value))
+
+
+def _with_weights(builder: Builder, inputs: list[relax.Var]) -> tvm.IRModule:
+    """The module with the weights as further parameters of main."""
+    mod = builder.bb.get()
+    main = mod["main"]
+    params = [*inputs, *(var for var, _ in builder.weights.values())]
+    mod["main"] = relax.Function(
+        params, main.body, main.ret_ty, main.is_pure, main.attrs
+    ).with_attr("num_input", len(inputs))
+    return mod
+
+
+def _convert_all(builder: Builder, nodes: list[NodeProto]) -> list[UnsupportedOp]:
+    """Emit the nodes; returns those that no converter can do."""
+    unsupported: list[UnsupportedOp] = []
+    failed: set[str] = set()
+    for node in nodes:
+        if _known(builder, node):
+            continue
+        if graphs.reads(node) & failed:  # nothing new to say about what depends on a failure
+            failed.update(node.output)
+            continue
+        call = Call(builder, node)
+        try:
+            _store(call, _convert(call))
+        except DeclinedError as error:
+            failed.update(node.output)
+            unsupported.append(
+                UnsupportedOp(call.op, call.domain, call.version, graphs.label(node), str(error))
+            )
+    return unsupported
+
+
+def _known(builder: Builder, node: NodeProto) -> bool:
+    """Whether every result is known before run time, so that the node computes nothing."""
+    for name in node.output:
+        value = builder.shapes.values.get(name)
+        if name and (value is None or value.data is None):
+            return False
+    return True
+
+
+def _convert(call: Call) -> Result:
+    """Ours, else TVM's; the first refusal is the reason that the user reads."""
+    if call.domain:
+        raise DeclinedError("")
+    ours = CONVERTERS.get(call.op)
+    if ours is None and call.op not in stock.operators():
+        raise DeclinedError("")
+    if ours is not None:
+        try:
+            return _checked(call, ours)
+        except DeclinedError as error:
+            if call.op not in stock.operators():
+                raise
+            reason = str(error)
+    else:
+        reason = ""
+    try:
+        return _checked(call, stock.convert)
+    except DeclinedError as error:
+        raise DeclinedError(reason or str(error)) from error
+
+
+def _checked(call: Call, convert: object) -> list[relax.Expr]:
+    """The results, bound to variables; an error inside TVM becomes a refusal with its first line."""
+    try:
+        return _bound(call, convert(call))  # type: ignore[operator]
+    except DeclinedError:
+        raise
+    except Exception as error:  # whatever TVM's type inference or converter raises for this node
+        lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+        text = lines[-1] if lines else ""
+        raise DeclinedError(f"{type(error).__name__}: {text}") from error
+
+
+def _bound(call: Call, result: Result) -> list[relax.Expr]:
+    if isinstance(result, list | tuple):
+        parts = list(result)
+    else:
+        whole = result if isinstance(result, relax.Tuple) else call.emit(result)
+        if isinstance(whole, relax.Tuple):
+            parts = list(whole.fields)
+        elif isinstance(whole.ty, relax.TupleType):
+            parts = [relax.TupleGetItem(whole, i) for i in range(len(whole.ty.fields))]
+        else:
+            parts = [whole]
+    wanted = [index for index in range(len(call.node.output)) if call.wants(index)]
+    if wanted and wanted[-1] >= len(parts):
+        raise DeclinedError(f"only its first {len(parts)} output(s) are supported")
+    return [
+        _pinned(call, index, part if isinstance(part, relax.Var) else call.emit(part))
+        if call.wants(index)
+        else part
+        for index, part in enumerate(parts[: len(call.node.output)])
+    ]
+
+
+def _pinned(call: Call, index: int, var: relax.Var) -> relax.Var:
+    """The value with the type that shape inference found; declines if Relax found another."""
+    shape, dtype = call.out_shape(index), call.out_dtype(index)
+    found = var.ty
+    if not isinstance(found, relax.TensorType) or str(found.dtype) != dtype:
+        raise DeclinedError(f"its result is {found}, not a tensor of {dtype}")
+    if found.shape is not None and _same(call, list(found.shape.values), shape):
+        return var
+    return call.builder.bb.match_cast(var, relax.TensorType(call.shape_expr(shape), dtype))
+
+
+def _same(call: Call, found: list, shape: Dims) -> bool:  # type: ignore[type-arg]
+    """Whether the dims are provably equal; declines if they are provably different."""
+    if len(found) != len(shape):
+        raise DeclinedError(f"its result has {len(found)} dims, not {len(shape)}")
+    equal = True
+    for have, want in zip(found, shape):
+        if isinstance(want, int) and isinstance(have, tvm.tirx.IntImm):
+            if want != have.value:
+                raise DeclinedError(f"its result has dims {found}, not {list(shape)}")
+        elif not call.builder.proves_equal(have, want):
+            equal = False
+    return equal
+
+
+def _store(call: Call, results: list[relax.Expr]) -> None:
+    for name, result in zip(call.node.output, results):
+        if name:
+            call.builder.values[name] = result
