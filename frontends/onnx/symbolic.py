@@ -1,0 +1,110 @@
+"""Symbolic shapes, and values of small tensors, of every tensor of an ONNX graph.
+
+`infer` walks the nodes in order. A rule per operator computes dtype, dims and known elements from
+those of the inputs; operators without a rule go through ONNX's inference. What the rules learn
+about the dims (see `Facts`) is substituted and the walk repeated until nothing new is learned.
+
+Subgraphs of If, Loop and Scan are not entered; their outputs are what ONNX's inference says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import onnx
+
+from ..dims import Dim, DimSpec, Expr, Guard, bind_dims
+from .symbolic_elementwise import RULES as ELEMENTWISE
+from .symbolic_facts import Facts, has_unknown
+from .symbolic_fallback import OnnxInference
+from .symbolic_inputs import InputTypes, constant_value, initializer_value
+from .symbolic_movement import RULES as MOVEMENT
+from .symbolic_node import Node, Value
+from .symbolic_spatial import RULES as SPATIAL
+
+__all__ = ["Shapes", "Value", "infer"]
+
+RULES = {**ELEMENTWISE, **MOVEMENT, **SPATIAL}
+CORE = ("", "ai.onnx")
+MAX_PASSES = 12
+"""A pass is repeated while it learns something; real networks need two or three."""
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """What `infer` found.
+
+    Expressions are over the names in `dims`, and over those in `unknown`: sizes that only the run
+    knows, such as the number of non-zero elements. `unknown` maps each to the value and axis whose
+    dim it is.
+    """
+
+    values: dict[str, Value]
+    dims: dict[str, Dim]
+    guards: tuple[Guard, ...]
+    unknown: dict[str, tuple[str, int]] = field(default_factory=dict)
+    solved: dict[str, int | Expr] = field(default_factory=dict)
+    """Dims of the model that follow from others or were given by the user."""
+
+    def is_known(self, name: str) -> bool:
+        """Whether rank and every dim of a value follow from the dims of the inputs."""
+        shape = self.values[name].shape
+        return shape is not None and not any(map(has_unknown, shape))
+
+
+def infer(model: onnx.ModelProto, dims: Mapping[str, DimSpec] | None = None) -> Shapes:
+    """Propagates symbolic shapes through the main graph of `model`, functions inlined.
+
+    `dims` fixes ({"batch": 4}) or limits ({"seq": (1, 512)}) dims. Raises DimError for a dim that
+    the model does not have or that contradicts it, ModelError if the model contradicts itself.
+    """
+    inputs = InputTypes(model.graph)
+    sizes, free = bind_dims(dims, inputs.dims)
+    facts = Facts(free, inputs.rank, bool(dims), dict(sizes))
+    walk = _Walk(model, inputs.values, facts)
+    for _ in range(MAX_PASSES):
+        version = facts.version
+        values = walk.run()
+        if facts.version == version and not facts.use_suggestions():
+            break
+    unknown = {str(size): place for place, size in facts.unknowns.items()}
+    return Shapes(values, facts.ranges, facts.guards, unknown, facts.values)
+
+
+class _Walk:
+    """The nodes of a graph, ready to be propagated over and over."""
+
+    def __init__(self, model: onnx.ModelProto, inputs: Mapping[str, Value], facts: Facts) -> None:
+        graph = model.graph
+        self.inputs = inputs
+        self.facts = facts
+        self.opset = next((o.version for o in model.opset_import if o.domain in CORE), 1)
+        self.inference = OnnxInference(model)
+        self.constants = {t.name: initializer_value(t) for t in graph.initializer}
+        self.nodes = [node for node in graph.node if node.op_type != "Constant"]
+        for node in graph.node:
+            if node.op_type == "Constant":
+                self.constants[node.output[0]] = constant_value(node)
+
+    def run(self) -> dict[str, Value]:
+        """The values of every tensor with what is known now."""
+        values = dict(self.constants)
+        for name, value in self.inputs.items():
+            shape = value.shape
+            if shape is not None:
+                shape = tuple(map(self.facts.simplify, shape))
+            values[name] = Value(value.dtype, shape)
+        for proto in self.nodes:
+            inputs = [values.get(name) if name else None for name in proto.input]
+            node = Node(proto, inputs, self.facts, self.opset)
+            values.update(zip(proto.output, self._outputs(node, values)))
+        values.pop("", None)
+        return values
+
+    def _outputs(self, node: Node, values: Mapping[str, Value]) -> list[Value]:
+        rule = RULES.get(node.op_type) if node.proto.domain in CORE else None
+        found = rule(node) if rule else None
+        if found is None:
+            return self.inference.infer(node, values)
+        return found if isinstance(found, list) else [found]

@@ -1,0 +1,287 @@
+"""What propagation learns about the dims of a network: equalities, ranges, divisibility, guards.
+
+A rule of a node states what has to hold (`require_equal`, `assume_at_least`, `require_divides`). An
+equation is solved for a symbol where possible (``total == past + seq`` replaces total everywhere);
+one that only says which argument a min or max takes, or that a quotient is exact, becomes a rewrite
+and the guard that makes it true; every other one is a guard, checked when the model is called.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from itertools import combinations
+from itertools import product as cartesian
+
+from tvmext.errors import DimError, ModelError
+
+from ..dims import (
+    Dim,
+    Expr,
+    Guard,
+    as_symbol,
+    at_least,
+    bounds,
+    floordiv,
+    maximum,
+    minimum,
+    names_of,
+    refine,
+    substitute,
+)
+from ..expr import Atom, atoms, of_atom, rebuild, terms_of
+from .symbolic_rewrites import divides, inequality, primitive, quotients, replace_atom, use_divisors
+
+UNKNOWN_PREFIX = "_u"
+"""Names of sizes that only the run knows begin with this; names of dims never do."""
+
+Size = int | Expr
+
+
+def is_unknown(name: str) -> bool:
+    """Whether the symbol stands for a size that only the run knows."""
+    return name.startswith(UNKNOWN_PREFIX)
+
+
+def has_unknown(size: Size) -> bool:
+    """Whether the size depends on one that only the run knows."""
+    return any(map(is_unknown, names_of(size)))
+
+
+@dataclass
+class Facts:
+    """Knowledge about the dims; grows while a graph is propagated and is kept between passes."""
+
+    ranges: dict[str, Dim]
+    """The dims that are left, with their ranges."""
+    rank: dict[str, int]
+    """Of two equal dims the one of lower rank is kept."""
+    bound: bool = False
+    """Whether the user fixed or limited dims: a contradiction is then an error in them."""
+    values: dict[str, Size] = field(default_factory=dict)
+    """Dims that are expressions over others."""
+    version: int = 0
+    """Counts what was learned that changes shapes."""
+    unknowns: dict[tuple[str, int], Expr] = field(default_factory=dict)
+    """Value and axis of each size that only the run knows."""
+    _chosen: dict[Atom, Size] = field(default_factory=dict)
+    """min and max atoms with the argument that guards make them equal to."""
+    _divisors: dict[Size, set[int]] = field(default_factory=dict)
+    """Expressions with the integers that guards make divide them."""
+    _guards: dict[tuple[Size, str, Size], Guard] = field(default_factory=dict)
+    _suggestions: dict[tuple[Size, Size], str] = field(default_factory=dict)
+
+    # ---- questions ----
+
+    def simplify(self, size: Size) -> Size:
+        """The size over the dims that are left, in the simplest form known."""
+        if isinstance(size, int):
+            return size
+        size = refine(substitute(size, self.values), self.ranges)
+        if not self._chosen and not self._divisors:
+            return size
+        for _ in range(4):
+            before = size
+            if isinstance(size, Expr) and self._chosen:
+                size = rebuild(size, lambda atom: self._chosen.get(atom, of_atom(atom)))
+            size = use_divisors(size, self._divisors)
+            if size == before:
+                break
+        return size
+
+    def at_least(self, a: Size, b: Size) -> bool | None:
+        """Whether a >= b in every valid run: True, False (in none) or None."""
+        return at_least(self.simplify(a - b), 0, self.ranges)
+
+    def equal(self, a: Size, b: Size) -> bool | None:
+        """Whether a == b in every valid run: True, False (in none) or None."""
+        gap = self.simplify(a - b)
+        low, high = bounds(gap, self.ranges)
+        if low == high == 0:
+            return True
+        if (low is not None and low > 0) or (high is not None and high < 0):
+            return False
+        return None
+
+    def minimum(self, a: Size, b: Size) -> Size:
+        """The smaller size, simplified."""
+        return self.simplify(minimum(a, b))
+
+    def maximum(self, a: Size, b: Size) -> Size:
+        """The larger size, simplified."""
+        return self.simplify(maximum(a, b))
+
+    def unknown(self, value: str, axis: int) -> Expr:
+        """The size of an axis that only the run knows; the same one in every pass."""
+        name = f"{UNKNOWN_PREFIX}{len(self.unknowns)}"
+        return self.unknowns.setdefault((value, axis), of_atom(Atom("symbol", (), name)))
+
+    @property
+    def guards(self) -> tuple[Guard, ...]:
+        """What has to be checked when the model is called."""
+        return tuple(self._guards.values())
+
+    # ---- statements; each raises DimError or ModelError if it can never hold ----
+
+    def assume_at_least(self, a: Size, b: Size, where: str) -> None:
+        """The model is valid only if a >= b."""
+        known = self.at_least(a, b)
+        if known is False:
+            raise self._contradiction(a, ">=", b, where)
+        if known is None:
+            self._guard(*inequality(self.simplify(a - b)), where)
+
+    def require_divides(self, n: Size, size: Size, where: str) -> None:
+        """The model is valid only if n divides the size."""
+        n, size = self.simplify(n), self.simplify(size)
+        if n == 0 or divides(n, size, self._divisors) or size % n == 0:
+            return
+        if isinstance(size, int) and isinstance(n, int):
+            raise self._contradiction(n, "divides", size, where)
+        if isinstance(n, int):
+            self._divisors.setdefault(size, set()).add(n)
+            self.version += 1
+        self._guard(n, "divides", size, where)
+
+    def require_equal(self, a: Size, b: Size, where: str) -> None:
+        """The model is valid only if a == b."""
+        a, b = self.simplify(a), self.simplify(b)
+        known = self.equal(a, b)
+        if known is False:
+            raise self._contradiction(a, "==", b, where)
+        if known or (a, "==", b) in self._guards or (b, "==", a) in self._guards:
+            return
+        gap = primitive(a - b)
+        if self._choose(gap, where) or self._divide(gap, where) or self._solve(gap, where):
+            self.version += 1
+        else:
+            self._guard(a, "==", b, where)
+
+    def suggest_equal(self, a: Size, b: Size, where: str) -> None:
+        """a == b is the sensible reading of a broadcast, unless one of them turns out to be 1."""
+        if not has_unknown(a) and not has_unknown(b):
+            self._suggestions.setdefault((a, b), where)
+
+    def use_suggestions(self) -> bool:
+        """Requires what was suggested and is still undecided; whether that taught anything."""
+        before, suggested = self.version, self._suggestions
+        self._suggestions = {}
+        for (a, b), where in suggested.items():
+            a, b = self.simplify(a), self.simplify(b)
+            if a != 1 and b != 1:
+                self.require_equal(a, b, where)
+        return self.version > before
+
+    # ---- solving gap == 0 ----
+
+    def _choose(self, gap: Size, where: str) -> bool:
+        """min(a, b) == a says a <= b; tried for each min and max, then for two at once."""
+        extremes = [a for a in sorted(atoms(gap), key=str) if a.kind in ("min", "max")]
+        for group in [*combinations(extremes, 1), *combinations(extremes, 2)]:
+            for args in cartesian(*(atom.args for atom in group)):
+                chosen = gap
+                for atom, arg in zip(group, args):
+                    chosen = replace_atom(chosen, atom, arg) if isinstance(chosen, Expr) else chosen
+                if self.simplify(chosen) == 0:
+                    self._chosen |= zip(group, args)
+                    for atom, arg in zip(group, args):
+                        self._assume_chosen(atom, arg, where)
+                    return True
+        return False
+
+    def _assume_chosen(self, atom: Atom, arg: Size, where: str) -> None:
+        sign = 1 if atom.kind == "min" else -1
+        for other in atom.args:
+            self.assume_at_least(sign * other, sign * arg, where)
+
+    def _divide(self, gap: Size, where: str) -> bool:
+        """n * floordiv(a, n) == a says that n divides a; tried for each quotient, then for all."""
+        found = quotients(gap)
+        for group in [*([atom] for atom in found), found]:
+            exact = {a: {n} for a, n in (atom.args for atom in group) if isinstance(n, int)}
+            if group and self.simplify(use_divisors(gap, exact)) == 0:
+                for numerator, (n,) in exact.items():
+                    self.require_divides(n, numerator, where)
+                return True
+        return False
+
+    def _solve(self, gap: Size, where: str) -> bool:
+        """Replaces a symbol that occurs once, with a coefficient that divides the rest."""
+        candidates = []
+        for monomial, coefficient in terms_of(gap):
+            if len(monomial) != 1 or monomial[0].kind != "symbol":
+                continue
+            name = monomial[0].text
+            rest = coefficient * of_atom(monomial[0]) - gap
+            value = floordiv(rest, coefficient)
+            if name in names_of(rest) or value * coefficient != rest:
+                continue
+            # a size that only the run knows must not enter the dims of the inputs
+            if is_unknown(name) or not has_unknown(value):
+                negative = any(c < 0 for _, c in terms_of(value))
+                candidates.append((is_unknown(name), not negative, self.rank.get(name, 0), name))
+        if not candidates:
+            return False
+        name = max(candidates)[-1]
+        coefficient = next(c for m, c in terms_of(gap) if m and m[0].text == name and len(m) == 1)
+        rest = coefficient * of_atom(Atom("symbol", (), name)) - gap
+        self._define(name, floordiv(rest, coefficient), where)
+        return True
+
+    def _define(self, name: str, value: Size, where: str) -> None:
+        """Replaces a dim in everything that is known."""
+        dim = self.ranges.pop(name, None)
+        self.values = {key: substitute(v, {name: value}) for key, v in self.values.items()}
+        self.values[name] = value
+        # rewrites that mention the dim are learned again in the next pass
+        self._chosen = {
+            atom: arg for atom, arg in self._chosen.items() if name not in of_atom(atom).names
+        }
+        self._divisors = {
+            size: found for size, found in self._divisors.items() if name not in names_of(size)
+        }
+        old, self._guards = self._guards, {}
+        for guard in old.values():
+            self._restate(guard.substitute({name: value}))
+        if dim is not None:
+            reason = f"{where}: {name} = {value}"
+            self.assume_at_least(value, dim.low, reason)
+            if dim.high is not None:
+                self.assume_at_least(dim.high, value, reason)
+
+    def _restate(self, guard: Guard) -> None:
+        """States a guard again after a dim was replaced."""
+        match guard.op:
+            case "==":
+                self.require_equal(guard.left, guard.right, guard.reason)
+            case ">=":
+                self.assume_at_least(guard.left, guard.right, guard.reason)
+            case "<=":
+                self.assume_at_least(guard.right, guard.left, guard.reason)
+            case _:
+                self.require_divides(guard.left, guard.right, guard.reason)
+
+    # ---- guards ----
+
+    def _guard(self, left: Size, op: str, right: Size, where: str) -> None:
+        if has_unknown(left) or has_unknown(right):
+            return  # nothing can check it before the run
+        name = as_symbol(left)
+        if name in self.ranges and isinstance(right, int) and op in (">=", "<="):
+            self._limit(self.ranges[name], op, right)
+        self._guards.setdefault((left, op, right), Guard(left, op, right, where))
+
+    def _limit(self, dim: Dim, op: str, limit: int) -> None:
+        """A guard on a bare dim narrows its range."""
+        low = max(dim.low, limit) if op == ">=" else dim.low
+        high = limit if op == "<=" and (dim.high is None or limit < dim.high) else dim.high
+        opt = dim.opt
+        if opt is not None:
+            opt = max(low, opt if high is None else min(opt, high))
+        self.ranges[dim.name] = replace(dim, low=low, high=high, opt=opt)
+        self.version += 1
+
+    def _contradiction(self, a: Size, op: str, b: Size, where: str) -> Exception:
+        message = f"{where} needs {a} {op} {b}, which holds for no valid size"
+        if self.bound:
+            return DimError(message, hint="other sizes for the dims that were given")
+        return ModelError(message, hint="check the shapes of the model's inputs")

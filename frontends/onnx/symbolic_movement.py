@@ -1,0 +1,346 @@
+"""Symbolic rules of operators that move, select and reshape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from ..dims import Expr, ceildiv, floordiv, product
+from .symbolic_node import MAX_ELEMENTS, Node, Shape, Size, Value, array, element_count
+
+FAR = 2**31 - 1
+"""A slice bound at or beyond this means the end of the axis."""
+
+
+def shape_of(node: Node) -> Value | None:
+    """y = dims of x, from start to end."""
+    shape = node.shape()
+    if shape is None:
+        return None
+    dims = list(shape[node.attr("start", 0) : node.attr("end", len(shape))])
+    return node.value("int64", [len(dims)], dims)
+
+
+def size_of(node: Node) -> Value | None:
+    """y = product of the dims of x."""
+    shape = node.shape()
+    return None if shape is None else node.value("int64", (), [product(shape)])
+
+
+def reshape(node: Node) -> Value | None:
+    """y has the elements of x and the dims in `shape`; 0 copies a dim, -1 takes what is left."""
+    x = node.input(0)
+    target = node.attr("shape") or node.elements(1)
+    if x is None:
+        return None
+    if target is None:
+        length = node.shape(1)
+        if not length or not isinstance(length[0], int):
+            return Value(x.dtype, None)
+        target = [None] * length[0]
+    dims: list[Size | None] = []
+    for k, size in enumerate(target):
+        copies = size == 0 and isinstance(size, int) and not node.attr("allowzero", 0)
+        if copies:
+            size = x.shape[k] if x.shape is not None and k < len(x.shape) else None
+        dims.append(None if size == -1 else size)
+    return node.value(x.dtype, _reshaped(node, x.shape, dims), x.data)
+
+
+def _reshaped(node: Node, source: Shape | None, dims: list[Size | None]) -> list[Size]:
+    """The open dim follows from the number of elements; without one, the numbers must agree."""
+    open_axes = [k for k, size in enumerate(dims) if size is None]
+    rest = product(size for size in dims if size is not None)
+    if source is None or len(open_axes) > 1:
+        return [node.unknown(k) if size is None else size for k, size in enumerate(dims)]
+    total = product(source)
+    if not open_axes:
+        node.facts.require_equal(total, rest, node.where)
+    elif rest == 0:
+        dims[open_axes[0]] = 0
+    else:
+        node.facts.require_divides(rest, total, node.where)
+        dims[open_axes[0]] = floordiv(total, rest)
+    return [size for size in dims if size is not None]
+
+
+def flatten(node: Node) -> Value | None:
+    """y = x as a matrix, split before `axis`."""
+    x = node.input(0)
+    if x is None or x.shape is None:
+        return None
+    axis = node.attr("axis", 1)
+    axis += len(x.shape) if axis < 0 else 0
+    return node.value(x.dtype, (product(x.shape[:axis]), product(x.shape[axis:])), x.data)
+
+
+def transpose(node: Node) -> Value | None:
+    """y[i, j, ...] = x[... permuted]."""
+    x = node.input(0)
+    if x is None or x.shape is None:
+        return None
+    perm = node.attr("perm") or list(range(len(x.shape)))[::-1]
+    data = None if x.data is None else x.data.transpose(perm)
+    return node.value(x.dtype, [x.shape[k] for k in perm], data)
+
+
+def unsqueeze(node: Node) -> Value | None:
+    """y = x with dims of 1 at `axes` of y."""
+    x, axes = node.input(0), node.ints(1, "axes")
+    if x is None or x.shape is None or axes is None:
+        return None
+    dims = list(x.shape)
+    for axis in sorted(a % (len(x.shape) + len(axes)) for a in axes):
+        dims.insert(axis, 1)
+    return node.value(x.dtype, dims, x.data)
+
+
+def squeeze(node: Node) -> Value | None:
+    """y = x without `axes`, which must be 1; without `axes`, without every dim that is 1."""
+    x, axes = node.input(0), node.ints(1, "axes")
+    if x is None or x.shape is None or (axes is None and node.input(1) is not None):
+        return None
+    if axes is None:
+        dropped = {k for k, size in enumerate(x.shape) if size == 1}
+    else:
+        dropped = {axis % len(x.shape) for axis in axes}
+    for k in dropped:
+        node.facts.require_equal(x.shape[k], 1, node.where)
+    return node.value(x.dtype, [s for k, s in enumerate(x.shape) if k not in dropped], x.data)
+
+
+def concat(node: Node) -> Value | None:
+    """y = inputs one after the other along `axis`; the other dims must agree."""
+    shapes = [node.shape(k) for k in range(len(node.inputs))]
+    if any(shape is None for shape in shapes) or not shapes[0]:
+        return None
+    axis = node.axis(1 if node.opset < 4 else 0, len(shapes[0]))
+    dims: list[Size] = list(shapes[0])
+    for shape in shapes[1:]:
+        for k, size in enumerate(shape or ()):
+            if k == axis:
+                dims[k] = dims[k] + size
+            else:
+                node.facts.require_equal(dims[k], size, node.where)
+                dims[k] = size if isinstance(size, int) else dims[k]
+    parts = [_tracked(value) for value in node.inputs]
+    known = all(part is not None for part in parts)
+    return node.value(node.dtype(), dims, np.concatenate(parts, axis) if known else None)  # type: ignore[arg-type]
+
+
+def _tracked(value: Value | None) -> np.ndarray | None:
+    """The elements, all None where only their number is known."""
+    if value is None or value.data is not None:
+        return None if value is None else value.data
+    count = element_count(value.shape)
+    if count is None or count > MAX_ELEMENTS:
+        return None
+    return array([None] * count, value.shape or ())
+
+
+def split(node: Node) -> list[Value] | None:
+    """Consecutive parts of x along `axis`."""
+    x = node.input(0)
+    if x is None or x.shape is None:
+        return None
+    axis = node.axis(0, len(x.shape))
+    sizes: list[Size] | None = node.attr("split") or node.sizes(1)
+    parts = len(node.proto.output)
+    if sizes is None:
+        if node.input(1) is not None:
+            return None
+        chunk = ceildiv(x.shape[axis], parts)
+        if node.opset < 18:
+            node.facts.require_divides(parts, x.shape[axis], node.where)
+            chunk = floordiv(x.shape[axis], parts)
+        sizes = [chunk] * (parts - 1) + [x.shape[axis] - chunk * (parts - 1)]
+    node.facts.require_equal(sum(sizes[1:], sizes[0]), x.shape[axis], node.where)
+    values, start = [], 0
+    for size in sizes:
+        data = None
+        if x.data is not None and isinstance(size, int):
+            data = x.data.take(range(start, start + size), axis)
+            start += size
+        dims = [*x.shape[:axis], size, *x.shape[axis + 1 :]]
+        values.append(node.value(x.dtype, dims, data))
+    return values
+
+
+def gather(node: Node) -> Value | None:
+    """y[i, j, k] = x[i, indices[j], k]."""
+    x, indices = node.input(0), node.input(1)
+    if x is None or indices is None or x.shape is None or indices.shape is None or not x.shape:
+        return None
+    axis = node.axis(0, len(x.shape))
+    dims = x.shape[:axis] + indices.shape + x.shape[axis + 1 :]
+    where, data = node.ints(1), None
+    if x.data is not None and where is not None and x.data.shape[axis]:
+        picks = np.array(where, int).reshape(indices.data.shape)  # type: ignore[union-attr]
+        data = x.data.take(picks % x.data.shape[axis], axis)
+    return node.value(x.dtype, dims, data)
+
+
+def expand(node: Node) -> Value | None:
+    """y = x broadcast with a tensor of the dims in `shape`."""
+    x, shape = node.input(0), node.sizes(1)
+    if x is None or x.shape is None or shape is None:
+        return None
+    dims = node.broadcast(x.shape, tuple(shape))
+    count = element_count(dims)
+    data = None
+    if x.data is not None and count is not None and count <= MAX_ELEMENTS:
+        data = np.broadcast_to(x.data, dims)
+    return node.value(x.dtype, dims, data)
+
+
+def tile(node: Node) -> Value | None:
+    """y = x repeated along each axis."""
+    x, repeats = node.input(0), node.sizes(1)
+    if x is None or x.shape is None or repeats is None:
+        return None
+    dims = [size * times for size, times in zip(x.shape, repeats)]
+    count = element_count(tuple(dims))
+    tracked = x.data is not None and count is not None and count <= MAX_ELEMENTS
+    return node.value(x.dtype, dims, np.tile(x.data, repeats) if tracked else None)  # type: ignore[arg-type]
+
+
+def slice_(node: Node) -> Value | None:
+    """y = x[start:end:step] per axis, bounds clamped to the axis."""
+    x = node.input(0)
+    starts = node.attr("starts") or node.sizes(1)
+    ends = node.attr("ends") or node.sizes(2)
+    if x is None or x.shape is None or starts is None or ends is None:
+        return None if x is None else _unknown_slice(node, x)
+    axes = node.ints(3, "axes") or list(range(len(starts)))
+    steps = node.ints(4) or [1] * len(starts)
+    dims, data = list(x.shape), x.data
+    for start, end, axis, step in zip(starts, ends, axes, steps):
+        axis %= len(dims)
+        dims[axis] = _slice_length(node, dims[axis], start, end, step)
+        if data is not None and isinstance(start, int) and isinstance(end, int):
+            data = data[(slice(None),) * axis + (_python_slice(start, end, step),)]
+        else:
+            data = None
+    return node.value(x.dtype, dims, data)
+
+
+def _python_slice(start: int, end: int, step: int) -> slice:
+    return slice(start, None if step < 0 and end < -FAR + 1 else end, step)
+
+
+def _unknown_slice(node: Node, x: Value) -> Value | None:
+    """The bounds are known only at run time: so are the dims of the axes that are named."""
+    if x.shape is None:
+        return None
+    axes = node.ints(3, "axes")
+    if axes is None and node.input(3) is not None:
+        return node.value(x.dtype, [node.unknown(k) for k in range(len(x.shape))])
+    count = (node.shape(1) or (len(x.shape),))[0]
+    sliced = axes if axes is not None else range(count if isinstance(count, int) else len(x.shape))
+    named = {axis % len(x.shape) for axis in sliced}
+    return node.value(x.dtype, [node.unknown(k) if k in named else s for k, s in enumerate(x.shape)])
+
+
+def _slice_length(node: Node, size: Size, start: Size, end: Size, step: int) -> Size:
+    facts = node.facts
+    if all(isinstance(v, int) for v in (size, start, end)):
+        return len(range(size)[_python_slice(start, end, step)])  # type: ignore[arg-type]
+    if step > 0:
+        low, high = _clamp(node, start, size, True), _clamp(node, end, size, False)
+        return ceildiv(facts.maximum(0, facts.simplify(high - low)), step)
+    if start == -1 and isinstance(end, int) and end < -FAR + 1:
+        return ceildiv(size, -step)
+    return node.unknown(0)
+
+
+def _clamp(node: Node, bound: Size, size: Size, is_start: bool) -> Size:
+    """A slice bound, counted from the end if negative, inside [0, size]."""
+    facts = node.facts
+    if isinstance(bound, int) and abs(bound) >= FAR:
+        return size if bound > 0 else 0
+    if facts.at_least(bound, 0) is False:
+        return facts.maximum(0, facts.simplify(size + bound))
+    facts.assume_at_least(bound, 0, node.where)
+    if is_start and isinstance(bound, int):
+        # a slice that begins beyond the end of its axis is empty; no network means that
+        facts.assume_at_least(size, bound, node.where)
+        return bound
+    return facts.minimum(facts.simplify(bound), size)
+
+
+def pad(node: Node) -> Value | None:
+    """y[k] = x[k] + begin[k] + end[k] elements along each axis."""
+    x = node.input(0)
+    pads = node.attr("pads") or node.attr("paddings") or node.sizes(1)
+    if x is None or x.shape is None or pads is None:
+        return None
+    axes = node.ints(3)
+    if axes is None:
+        if node.input(3) is not None:
+            return None
+        axes = list(range(len(x.shape)))
+    dims = list(x.shape)
+    for k, axis in enumerate(axes):
+        dims[axis % len(dims)] = dims[axis % len(dims)] + pads[k] + pads[k + len(axes)]
+    return node.value(x.dtype, dims)
+
+
+def top_k(node: Node) -> list[Value] | None:
+    """The k largest elements along `axis` and their indices."""
+    shape = node.shape()
+    k = [node.attr("k")] if node.attr("k") is not None else node.sizes(1)
+    if not shape:
+        return None
+    axis = node.axis(-1, len(shape))
+    size: Size = k[0] if k is not None else node.unknown(axis)
+    dims = [*shape[:axis], size, *shape[axis + 1 :]]
+    return [node.value(node.dtype(), dims), node.value("int64", dims)]
+
+
+def one_hot(node: Node) -> Value | None:
+    """y[i, d] = on if indices[i] == d else off."""
+    shape, depth = node.shape(), node.sizes(1)
+    if shape is None:
+        return None
+    axis = node.attr("axis", -1)
+    axis += len(shape) + 1 if axis < 0 else 0
+    size: Size = depth[0] if depth else node.unknown(axis)
+    return node.value(node.dtype(2), [*shape[:axis], size, *shape[axis:]])
+
+
+def gather_nd(node: Node) -> Value | None:
+    """y[batch, i, rest] = x[batch, indices[batch, i, :], rest]."""
+    shape, indices = node.shape(), node.shape(1)
+    if shape is None or not indices or not isinstance(indices[-1], int):
+        return None
+    batch = node.attr("batch_dims", 0)
+    return node.value(node.dtype(), indices[:-1] + shape[batch + indices[-1] :])
+
+
+def unknown_count(node: Node) -> Value | None:
+    """NonZero: y[d, n], n known only to the run."""
+    shape = node.shape()
+    return None if shape is None else node.value("int64", [len(shape), node.unknown(1)])
+
+
+RULES: dict[str, Callable[[Node], Value | list[Value] | None]] = {
+    "Concat": concat,
+    "Expand": expand,
+    "Flatten": flatten,
+    "Gather": gather,
+    "GatherND": gather_nd,
+    "NonZero": unknown_count,
+    "OneHot": one_hot,
+    "Pad": pad,
+    "Reshape": reshape,
+    "Shape": shape_of,
+    "Size": size_of,
+    "Slice": slice_,
+    "Split": split,
+    "Squeeze": squeeze,
+    "Tile": tile,
+    "TopK": top_k,
+    "Transpose": transpose,
+    "Unsqueeze": unsqueeze,
+}

@@ -1,0 +1,189 @@
+"""What a rule of symbolic propagation sees: one node with the values of its inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from onnx import NodeProto, TensorProto, helper
+
+from ..dims import Expr
+from .symbolic_facts import Facts
+from .symbolic_numbers import Arithmetic, Number
+
+MAX_ELEMENTS = 256
+"""Elements are tracked for tensors of at most this many."""
+TRACKED = frozenset(
+    "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64".split()
+)
+"""Dtypes whose elements are tracked."""
+
+Size = int | Expr
+Shape = tuple[Size, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Value:
+    """What is known of a tensor before the run.
+
+    `dtype` is a NumPy dtype name, "str" for strings, "" if unknown or not a tensor. `shape` is None
+    where the rank is unknown. `data`, an object array of that shape, holds the elements: bool, int,
+    float or Expr (in a float tensor: an integral float).
+    """
+
+    dtype: str
+    shape: Shape | None
+    data: np.ndarray | None = None
+
+    def __str__(self) -> str:
+        dims = "?" if self.shape is None else ", ".join(map(str, self.shape))
+        return f"{self.dtype or '?'}[{dims}]"
+
+
+class Node:
+    """One node, its attributes and the values of its inputs; builds the values of its outputs."""
+
+    def __init__(
+        self, proto: NodeProto, inputs: Sequence[Value | None], facts: Facts, opset: int
+    ) -> None:
+        self.proto = proto
+        self.inputs = inputs
+        self.facts = facts
+        self.opset = opset
+        self.op_type = proto.op_type
+
+    @cached_property
+    def where(self) -> str:
+        """The node as messages name it."""
+        name = self.proto.name or (self.proto.output[0] if self.proto.output else "")
+        return f"{self.proto.op_type} '{name}'"
+
+    @cached_property
+    def _attributes(self) -> dict[str, Any]:
+        return {a.name: helper.get_attribute_value(a) for a in self.proto.attribute}
+
+    def attr(self, name: str, default: Any = None) -> Any:
+        """An attribute; bytes are decoded."""
+        value = self._attributes.get(name, default)
+        return value.decode() if isinstance(value, bytes) else value
+
+    def input(self, k: int) -> Value | None:
+        """Input k; None if it is left out."""
+        return self.inputs[k] if k < len(self.inputs) else None
+
+    def shape(self, k: int = 0) -> Shape | None:
+        """Shape of input k, None if it is left out or its rank is unknown."""
+        value = self.input(k)
+        return value.shape if value is not None else None
+
+    def dtype(self, k: int = 0) -> str:
+        value = self.input(k)
+        return value.dtype if value is not None else ""
+
+    def elements(self, k: int) -> list[Number] | None:
+        """Elements of input k in order, None if they are not tracked; each may be None."""
+        value = self.input(k)
+        return None if value is None or value.data is None else list(value.data.flat)
+
+    def sizes(self, k: int) -> list[Size] | None:
+        """Elements of an integer input, None unless all are known."""
+        found = self.elements(k)
+        if found is None or any(isinstance(x, bool) or not isinstance(x, int | Expr) for x in found):
+            return None
+        return found  # type: ignore[return-value]
+
+    def ints(self, k: int, attribute: str = "") -> list[int] | None:
+        """Constants of input k, or of the attribute that older opsets have in its place."""
+        if attribute and self.attr(attribute) is not None:
+            return list(self.attr(attribute))
+        found = self.sizes(k)
+        if found is None or not all(isinstance(x, int) for x in found):
+            return None
+        return found  # type: ignore[return-value]
+
+    def axis(self, default: int, rank: int) -> int:
+        """The attribute `axis`, counted from the front."""
+        return self.attr("axis", default) % rank if rank else 0
+
+    def arithmetic(self, dtype: str) -> Arithmetic:
+        return Arithmetic(dtype, self.facts, self.where)
+
+    def value(self, dtype: str, shape: Iterable[Size] | None, data: Any = None) -> Value:
+        """An output; dims and elements are simplified, elements dropped where too many."""
+        if shape is None:
+            return Value(dtype, None)
+        dims = tuple(map(self.facts.simplify, shape))
+        return Value(dtype, dims, self._data(dtype, dims, data))
+
+    def _data(self, dtype: str, shape: Shape, data: Any) -> np.ndarray | None:
+        count = element_count(shape)
+        if data is None or dtype not in TRACKED or count is None or count > MAX_ELEMENTS:
+            return None
+        simplified = [self.facts.simplify(x) if isinstance(x, Expr) else x for x in flat(data)]
+        return None if all(x is None for x in simplified) and simplified else array(simplified, shape)
+
+    def unknown(self, axis: int, output: int = 0) -> Expr:
+        """A size that only the run knows."""
+        return self.facts.unknown(self.proto.output[output], axis)
+
+    def broadcast(self, *shapes: Shape) -> Shape:
+        """NumPy's broadcasting; two dims that may differ are taken as equal (a soft equation)."""
+        rank = max(map(len, shapes), default=0)
+        result: list[Size] = [1] * rank
+        for shape in shapes:
+            for k, size in enumerate(shape, rank - len(shape)):
+                result[k] = self._broadcast_dim(result[k], size)
+        return tuple(result)
+
+    def _broadcast_dim(self, a: Size, b: Size) -> Size:
+        if a == 1 or b == 1:
+            return b if a == 1 else a
+        known = self.facts.equal(a, b)
+        if known is None:
+            self.facts.suggest_equal(a, b, self.where)
+        elif known is False:
+            large = [self.facts.at_least(size, 2) is True for size in (a, b)]
+            if all(large):
+                self.facts.require_equal(a, b, self.where)  # raises
+            if any(large):
+                self.facts.require_equal(b if large[0] else a, 1, self.where)
+                return a if large[0] else b
+        return b if isinstance(b, int) else a
+
+
+def element_count(shape: Shape | None) -> int | None:
+    """Number of elements, None if it is not constant."""
+    if shape is None:
+        return None
+    count = 1
+    for size in shape:
+        if not isinstance(size, int):
+            return None
+        count *= size
+    return count
+
+
+def array(elements: Iterable[Number], shape: Iterable[Size]) -> np.ndarray:
+    """An object array; NumPy would otherwise look for sequences inside the elements."""
+    items = list(elements)
+    result = np.empty(len(items), object)
+    for k, item in enumerate(items):
+        result[k] = item
+    return result.reshape([int(size) for size in shape])  # type: ignore[arg-type]
+
+
+def flat(data: Any) -> list[Number]:
+    """Elements of an array, a list, or one element."""
+    if isinstance(data, np.ndarray):
+        return list(data.flat)
+    return list(data) if isinstance(data, list | tuple) else [data]
+
+
+def dtype_name(elem_type: int) -> str:
+    """NumPy's name of an ONNX element type, "str" for strings, "" for undefined."""
+    if elem_type in (TensorProto.UNDEFINED, TensorProto.STRING):
+        return "str" if elem_type else ""
+    return np.dtype(helper.tensor_dtype_to_np_dtype(elem_type)).name
