@@ -13,14 +13,14 @@ from typing import Any
 
 import tvm
 from tvm import relax
-from tvm.ir import GenericConst
+from tvm.ir import GenericConst, GlobalVar
 from tvm.relax.expr_functor import PyExprMutator, mutator
 from tvm.tirx import PrimFunc
 
 from tvmext.arch import Arch
 
 from .layout import relayout
-from .rule import Kernel, Layout, Rule
+from .rule import Kernel, Rule, Scheduled
 from .select import Selection, select
 
 SCHEDULED = "tvmext.scheduled"
@@ -46,17 +46,19 @@ class ScheduleKernels:
     def transform_module(self, mod: tvm.IRModule, _ctx: Any) -> tvm.IRModule:
         self.selections.clear()
         constant_args = _constant_args(mod)
-        layouts: dict[tvm.ir.GlobalVar, dict[int, Layout]] = {}
-        scheduled = mod.clone()
+        functions = dict(mod.functions_items())
+        relaid: dict[GlobalVar, Scheduled] = {}
         for var, func in mod.functions_items():
             if not isinstance(func, PrimFunc) or SCHEDULED in func.attrs:
                 continue
             kernel = Kernel(var.name_hint, func, constant_args.get(var, frozenset()))
             result, selection = select(kernel, self.arch, self.rules)
             self.selections.append(selection)
-            layouts[var] = dict(result.layouts)
-            scheduled.update_func(var, _same_interface(func, result.func))
-        return _relayout_weights(scheduled, layouts)
+            functions[var] = _same_interface(func, result.func)
+            if result.layouts:
+                relaid[var] = Scheduled(functions.pop(var), result.layouts)
+        scheduled = tvm.IRModule(functions, attrs=mod.attrs, global_infos=mod.global_infos)
+        return _relay_weights(scheduled, relaid) if relaid else scheduled
 
 
 def plain(decision: Any) -> Any:
@@ -93,16 +95,16 @@ def _call_sites(mod: tvm.IRModule) -> list[relax.Call]:
     return found
 
 
-def _callee(call: relax.Call) -> tvm.ir.GlobalVar | None:
+def _callee(call: relax.Call) -> GlobalVar | None:
     """The PrimFunc that a ``call_tir`` or ``call_tir_inplace`` runs."""
     if getattr(call.op, "name", "") in ("relax.call_tir", "relax.call_tir_inplace"):
         return call.args[0]
     return None
 
 
-def _constant_args(mod: tvm.IRModule) -> dict[tvm.ir.GlobalVar, frozenset[int]]:
+def _constant_args(mod: tvm.IRModule) -> dict[GlobalVar, frozenset[int]]:
     """Per PrimFunc, the parameters that are constants at every call."""
-    found: dict[tvm.ir.GlobalVar, frozenset[int]] = {}
+    found: dict[GlobalVar, frozenset[int]] = {}
     for call in _call_sites(mod):
         here = frozenset(
             i for i, arg in enumerate(call.args[1].fields) if isinstance(arg, GenericConst)
@@ -112,12 +114,12 @@ def _constant_args(mod: tvm.IRModule) -> dict[tvm.ir.GlobalVar, frozenset[int]]:
     return found
 
 
-def _relayout_weights(
-    mod: tvm.IRModule, layouts: dict[tvm.ir.GlobalVar, dict[int, Layout]]
-) -> tvm.IRModule:
-    if not any(layouts.values()):
-        return mod
-    rewriter = _WeightRewriter(mod, layouts)
+def _relay_weights(mod: tvm.IRModule, relaid: dict[GlobalVar, Scheduled]) -> tvm.IRModule:
+    """Add the functions in `relaid`, which `mod` calls but lacks, and permute their weights.
+
+    A GlobalVar carries the type of its function, so a new layout takes a new variable.
+    """
+    rewriter = _WeightRewriter(mod, relaid)
     for var, func in mod.functions_items():
         if isinstance(func, relax.Function):
             rewriter.builder_.update_func(var, rewriter.visit_expr(func))
@@ -126,31 +128,27 @@ def _relayout_weights(
 
 @mutator
 class _WeightRewriter(PyExprMutator):
-    def __init__(
-        self, mod: tvm.IRModule, layouts: dict[tvm.ir.GlobalVar, dict[int, Layout]]
-    ) -> None:
+    def __init__(self, mod: tvm.IRModule, relaid: dict[GlobalVar, Scheduled]) -> None:
         super().__init__(mod)
-        self.layouts = layouts
-        self.done: dict[tuple[GenericConst, tvm.ir.GlobalVar, int], GenericConst] = {}
+        self.layouts = {old: scheduled.layouts for old, scheduled in relaid.items()}
+        self.renamed = {
+            old: self.builder_.add_func(scheduled.func, old.name_hint)
+            for old, scheduled in relaid.items()
+        }
+        self.done: dict[tuple[GenericConst, GlobalVar, int], GenericConst] = {}
 
     def visit_call_(self, call: relax.Call) -> relax.Expr:
         callee = _callee(call)
-        wanted = self.layouts.get(callee) if callee is not None else None
-        if not wanted:
+        if callee not in self.renamed:
             return self.visit_expr_post_order(call)
         args = list(call.args[1].fields)
-        for index, layout in wanted.items():
-            args[index] = self._in_layout(args[index], callee, index, layout)
-        new_args = [call.args[0], relax.Tuple(args), *call.args[2:]]
+        for index, layout in self.layouts[callee].items():
+            key = (args[index], callee, index)
+            if key not in self.done:
+                packed = relayout(args[index].value.numpy(), layout)
+                self.done[key] = relax.const(tvm.runtime.tensor(packed))
+            args[index] = self.done[key]
+        new_args = [self.renamed[callee], relax.Tuple(args), *call.args[2:]]
         return self.visit_expr_post_order(
             relax.Call(call.op, new_args, call.attrs, ty_args=call.ty_args)
         )
-
-    def _in_layout(
-        self, weight: GenericConst, callee: tvm.ir.GlobalVar, index: int, layout: Layout
-    ) -> GenericConst:
-        key = (weight, callee, index)
-        if key not in self.done:
-            packed = relayout(weight.value.numpy(), layout)
-            self.done[key] = relax.const(tvm.runtime.tensor(packed))
-        return self.done[key]
