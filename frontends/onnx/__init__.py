@@ -24,16 +24,16 @@ def load_onnx(
     Raises ModelError if the model is damaged or not valid ONNX, DimError if `dims` do not fit it,
     UnsupportedError if it has operators that cannot be imported.
     """
-    from . import check, driver, load, prepare, static
+    from . import check, driver, load, prepare, symbolic
 
     source = load.load(model)
     check.check(source)
     prepared = prepare.prepare(source, driver.operators())
-    shapes = static.infer(prepared.model, dims or {})
+    shapes = symbolic.infer(prepared.model, dims)
     for _ in range(MAX_BRANCH_ROUNDS):
         decided = prepare.decided_conditions(prepared, shapes)
         if not decided:
             break
         prepared = prepare.inline_branches(prepared, decided)
-        shapes = static.infer(prepared.model, dims or {})
+        shapes = symbolic.infer(prepared.model, dims)
     return driver.import_graph(prepared, shapes)

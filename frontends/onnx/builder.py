@@ -49,6 +49,13 @@ class Builder:
     def value(self, name: str) -> Value:
         return self.shapes.values[name]
 
+    def known(self, name: str) -> np.ndarray | None:
+        """The elements of a value if all of them are known before run time."""
+        if name in self.constants:
+            return self.constants[name]
+        data = self.value(name).data
+        return None if data is None or any(x is None for x in data.flat) else data
+
     def proves_equal(self, found: Any, dim: int | Expr) -> bool:
         """Whether TVM can prove that its own dim is the one that shape inference found."""
         return bool(self._analyzer.can_prove_equal(found, self.prims.prim(dim)))
@@ -92,15 +99,14 @@ class Builder:
         return self._shared[memory]
 
     def _from_known(self, name: str) -> relax.Expr:
-        value = self.value(name)
-        if value.data is None:
+        value, data = self.value(name), self.known(name)
+        if data is None:
             raise DeclinedError(f"'{name}' has no value here")
-        if not any(isinstance(element, Expr) for element in value.data.flat):
-            return self.weight(name, value.data.astype(value.dtype))
-        elements = self.prims.shape(list(value.data.flat))
-        tensor = self.bb.emit(relax.op.shape_to_tensor(elements))
-        if value.data.ndim != 1:
-            tensor = self.bb.emit(relax.op.reshape(tensor, value.data.shape))
+        if not any(isinstance(element, Expr) for element in data.flat):
+            return self.weight(name, data.astype(value.dtype))
+        tensor = self.bb.emit(relax.op.shape_to_tensor(self.prims.shape(list(data.flat))))
+        if data.ndim != 1:
+            tensor = self.bb.emit(relax.op.reshape(tensor, data.shape))
         if value.dtype != "int64":
             tensor = self.bb.emit(relax.op.astype(tensor, value.dtype))
         return tensor
@@ -165,10 +171,7 @@ class Call:
 
     def known(self, index: int) -> np.ndarray | None:
         """Elements of input `index` (ints, bools, floats, Exprs) if known before run time."""
-        name = self.node.input[index]
-        if name in self.builder.constants:
-            return self.builder.constants[name]
-        return self.builder.value(name).data
+        return self.builder.known(self.node.input[index])
 
     def ints(self, index: int) -> list[int] | None:
         """The elements of input `index` if all are known plain integers."""

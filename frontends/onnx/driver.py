@@ -115,11 +115,7 @@ def _convert_all(builder: Builder, nodes: list[NodeProto]) -> list[UnsupportedOp
 
 def _known(builder: Builder, node: NodeProto) -> bool:
     """Whether every result is known before run time, so that the node computes nothing."""
-    for name in node.output:
-        value = builder.shapes.values.get(name)
-        if name and (value is None or value.data is None):
-            return False
-    return True
+    return all(builder.known(name) is not None for name in node.output if name)
 
 
 def _convert(call: Call) -> Result:

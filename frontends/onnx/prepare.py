@@ -15,7 +15,6 @@ from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
 from tvmext.errors import ModelError
 
-from ..dims import Expr
 from . import graph as graphs
 from . import inline, tensors
 from .fold import fold
@@ -69,10 +68,11 @@ def inline_branches(prepared: Prepared, decided: dict[str, bool]) -> Prepared:
 def decided_conditions(prepared: Prepared, shapes: Shapes) -> dict[str, bool]:
     """{condition: value} of the Ifs that the sizes decide."""
     found: dict[str, bool] = {}
-    for node in prepared.model.graph.node:
-        if node.op_type == "If" and (value := shapes.values.get(node.input[0])) is not None:
-            if value.data is not None and not isinstance(value.data.flat[0], Expr):
-                found[node.input[0]] = bool(value.data.flat[0])
+    conditions = {n.input[0] for n in prepared.model.graph.node if n.op_type == "If"}
+    for name in conditions & shapes.values.keys():
+        data = shapes.values[name].data
+        if data is not None and isinstance(data.flat[0], bool | int):
+            found[name] = bool(data.flat[0])
     return found
 
 
