@@ -44,9 +44,8 @@ def compile(
     Raises `tvmext.errors` types: ModelError, DimError and OptionError for what cannot be used,
     UnsupportedError for operators, ToolchainError without a linker, InternalError for a defect.
     """
-    folder = tempfile.TemporaryDirectory(prefix="tvmext-")
-    library = Path(folder.name) / "model.so"
-    with model_file(model) as (path, name):
+    with tempfile.TemporaryDirectory(prefix="tvmext-") as folder, model_file(model) as (path, name):
+        library = Path(folder) / "model.so"
         request = CompileRequest(
             model=str(path),
             output=str(library),
@@ -57,7 +56,7 @@ def compile(
             name=name,
         )
         compile_in_child(request, progress, output)
-    return CompiledModel(library, owned=folder)
+        return CompiledModel(library)
 
 
 def compile_here(request: CompileRequest, report: Callable[..., None]) -> None:
@@ -76,7 +75,8 @@ def compile_here(request: CompileRequest, report: Callable[..., None]) -> None:
     report("load", request.name)
     model = load_model(request.model, dims=request.dims, trust=request.trust)
     arch = resolve(request.target)
-    target = tvm.target.Target(to_target(arch))
+    target_fields = to_target(arch)
+    target = tvm.target.Target(target_fields)
 
     schedule = ScheduleKernels(arch, RULES)
     mod = lower(model, schedule, target, request.options, report)
@@ -86,7 +86,7 @@ def compile_here(request: CompileRequest, report: Callable[..., None]) -> None:
         outputs=model.outputs,
         dims=model.dims,
         guards=model.guards,
-        target=target.export(),
+        target=target_fields,
         options=request.options,
         source=request.name,
         model_sha256=_sha256(request.model),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,3 +41,12 @@ class Options:
                 raise OptionError(
                     f"cannot dump code as '{name}'", hint=f"one of {', '.join(DUMP_FORMATS)}"
                 )
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Options:
+        """The options whose `dataclasses.asdict` went through JSON, which turns tuples to lists."""
+        return cls(**{name: _as_tuple(value) for name, value in fields.items()})
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(map(_as_tuple, value)) if isinstance(value, list) else value

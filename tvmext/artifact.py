@@ -1,0 +1,144 @@
+"""A compiled library as a file: what it says about itself, and whether it can run here.
+
+The metadata are JSON and lie in the library twice: in an ELF section, which `read_metadata` reads
+without loading any code, and behind the function ``tvmext_metadata`` for programs on plain TVM.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tvmext import __version__
+from tvmext.arch import FAMILIES, from_device, from_target
+from tvmext.build.elf import METADATA_SECTION, read_section
+from tvmext.build.files import naming, write_atomically
+from tvmext.errors import ArtifactError, TvmextError
+from tvmext.frontends.dims import Dim, Guard, parse
+from tvmext.frontends.model import TensorSpec
+from tvmext.options import Options
+
+__all__ = ["ArtifactMetadata", "check_runs_here", "naming", "read_metadata", "write_atomically"]
+
+FORMAT_VERSION = 1
+"""Of the metadata and the calling convention; a library with a higher one is refused."""
+
+
+@dataclass(frozen=True)
+class ArtifactMetadata:
+    """What a compiled library says about itself.
+
+    `target` holds the fields of the TVM target, `source` and `model_sha256` name the model as it
+    was given, `decisions` is the schedule of every kernel: {kernel: {"rule": name, ...}}.
+    `weight_outputs` names outputs that are weights of the model, not results: callers get a copy.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    target: Mapping[str, Any]
+    dims: Mapping[str, Dim] = field(default_factory=dict)
+    guards: tuple[Guard, ...] = ()
+    options: Options = field(default_factory=Options)
+    source: str = ""
+    model_sha256: str = ""
+    decisions: Mapping[str, Any] = field(default_factory=dict)
+    weight_outputs: tuple[str, ...] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+
+    def to_json(self) -> str:
+        """One JSON object; `from_json` reads it back."""
+        return json.dumps(
+            {
+                "format_version": self.format_version,
+                "versions": {"tvmext": __version__, **self.versions},
+                "source": self.source,
+                "model_sha256": self.model_sha256,
+                "inputs": [_spec_to_json(spec) for spec in self.inputs],
+                "outputs": [_spec_to_json(spec) for spec in self.outputs],
+                "dims": {name: asdict(dim) for name, dim in self.dims.items()},
+                "guards": [guard.to_json() for guard in self.guards],
+                "target": dict(self.target),
+                "options": asdict(self.options),
+                "weight_outputs": list(self.weight_outputs),
+                "decisions": dict(self.decisions),
+            }
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> ArtifactMetadata:
+        """Raises ArtifactError for a newer format, ValueError or KeyError for other text."""
+        values = json.loads(text)
+        version = values.pop("format_version")
+        if version > FORMAT_VERSION:
+            made_by = values.get("versions", {}).get("tvmext", "a newer version")
+            raise ArtifactError(
+                f"its format is version {version}, this tvmext {__version__} reads up to "
+                f"{FORMAT_VERSION}",
+                hint=f"install tvmext {made_by} or compile the model again",
+            )
+        return cls(
+            **{
+                **values,
+                "inputs": tuple(map(_spec_from_json, values["inputs"])),
+                "outputs": tuple(map(_spec_from_json, values["outputs"])),
+                "dims": {name: Dim(**dim) for name, dim in values["dims"].items()},
+                "guards": tuple(map(Guard.from_json, values["guards"])),
+                "options": Options.from_json(values["options"]),
+                "weight_outputs": tuple(values["weight_outputs"]),
+            }
+        )
+
+
+def read_metadata(path: str | Path) -> ArtifactMetadata:
+    """The metadata of a compiled library, read without loading it.
+
+    Raises ArtifactError if there is no such file or tvmext did not write it.
+    """
+    path = Path(path)
+    hint = "give a library that tvmext compile wrote"
+    try:
+        section = read_section(path, METADATA_SECTION)
+    except OSError as error:
+        raise ArtifactError(f"cannot read {path}: {error.strerror}", hint=hint) from error
+    except ValueError as error:
+        raise ArtifactError(f"{path} is not a compiled library: {error}", hint=hint) from error
+    if section.content is None:
+        raise ArtifactError(f"{path} was not written by tvmext", hint=hint)
+    try:
+        return ArtifactMetadata.from_json(section.content.decode())
+    except ArtifactError as error:
+        raise ArtifactError(f"cannot use {path}: {error.message}", hint=error.hint) from error
+    except (ValueError, KeyError, TypeError, TvmextError) as error:
+        raise ArtifactError(f"the metadata of {path} are damaged", hint=hint) from error
+
+
+def check_runs_here(metadata: ArtifactMetadata, path: str | Path) -> None:
+    """Raises ArtifactError if this CPU lacks instructions that the library was compiled for."""
+    here, needed = from_device(), from_target(metadata.target)
+    hint = "compile the model on this machine, or with --target for it"
+    if needed.isa != here.isa:
+        raise ArtifactError(
+            f"{path} was compiled for {needed.isa}, this machine is {platform.machine()}", hint=hint
+        )
+    levels = [family.family for family in FAMILIES.values()]
+    missing = sorted(needed.features - here.features)
+    if levels.index(needed.family) > levels.index(here.family):
+        missing.insert(0, needed.family)
+    if missing:
+        raise ArtifactError(
+            f"{path} was compiled for a CPU with {', '.join(missing)}, which this one lacks",
+            hint=hint,
+        )
+
+
+def _spec_to_json(spec: TensorSpec) -> dict[str, Any]:
+    return {"name": spec.name, "dtype": spec.dtype, "shape": [str(dim) for dim in spec.shape]}
+
+
+def _spec_from_json(fields: Mapping[str, Any]) -> TensorSpec:
+    return TensorSpec(fields["name"], fields["dtype"], tuple(map(parse, fields["shape"])))

@@ -1,0 +1,63 @@
+"""A lowered module becomes an executable: bytecode for the virtual machine, code for kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import tvm
+from tvm import relax
+from tvm.tirx import PrimFunc
+
+from .weights import detach
+
+METADATA_FUNCTION = "tvmext_metadata"
+"""The function of a library that returns its metadata as a JSON string."""
+
+Report = Callable[[str, str], None]
+"""report(step, detail): says what is being worked on; detail may be empty."""
+
+
+@dataclass(frozen=True)
+class Executable:
+    """What `build_module` returns and `link` writes: code, with the large weights beside it."""
+
+    code: relax.VMExecutable
+    weights: list[tvm.runtime.Tensor]
+    metadata: str
+
+
+def build_module(
+    mod: tvm.IRModule,
+    target: tvm.target.Target,
+    metadata: str,
+    report: Report,
+    *,
+    one_by_one: bool = False,
+) -> Executable:
+    """Generate code for a module that the pipeline has lowered to VM calls and scheduled PrimFuncs.
+
+    `metadata` becomes the result of a function of its own (`METADATA_FUNCTION`). With `one_by_one`
+    every kernel is first built alone and reported, which names the one that crashes LLVM.
+    """
+    if one_by_one:
+        _build_alone(mod, target, report)
+    kernels = sum(isinstance(function, PrimFunc) for function in mod.functions.values())
+    report("build", f"{kernels} kernels")
+    mod, weights = detach(_with_metadata(mod, metadata))
+    code = relax.build(mod, target, relax_pipeline=None)
+    return Executable(code, weights, metadata)
+
+
+def _with_metadata(mod: tvm.IRModule, text: str) -> tvm.IRModule:
+    function = relax.Function([], tvm.ir.StringImm(text), tvm.ir.StringType())
+    mod = tvm.IRModule(dict(mod.functions), attrs=mod.attrs, global_infos=mod.global_infos)
+    mod[METADATA_FUNCTION] = function.with_attr("global_symbol", METADATA_FUNCTION)
+    return mod
+
+
+def _build_alone(mod: tvm.IRModule, target: tvm.target.Target, report: Report) -> None:
+    for gvar, function in mod.functions.items():
+        if isinstance(function, PrimFunc):
+            report("build", f"function {gvar.name_hint}")
+            tvm.tirx.build(tvm.IRModule({gvar: function}, attrs=mod.attrs), target)

@@ -1,0 +1,111 @@
+"""An executable becomes a shared library, with the system's compiler or the one of a wheel."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import tvm
+
+from tvmext.errors import ArtifactError, InternalError, ToolchainError
+
+from .elf import METADATA_SECTION
+from .files import naming, scratch_folder
+from .kernels import Executable
+from .weights import write_library_bin
+
+LARGE_BYTES = 1 << 30
+"""Above this the weights go to ``.lrodata``: x86-64 code reaches only 2 GB around itself."""
+
+_COMPILERS = ("c++", "g++", "clang++", "cc")
+
+
+def link(executable: Executable, output: Path) -> None:
+    """Write `executable` as a shared library to `output`.
+
+    The weights pass through a file in `files.scratch_folder(output)`, not through memory. Raises
+    ToolchainError without a compiler, ArtifactError where the files cannot be written.
+    """
+    compiler = find_compiler()
+    folder = scratch_folder(output)
+    with naming(output):
+        folder.mkdir()
+        executable.code.export_library(
+            str(output),
+            workspace_dir=str(folder),
+            fpack_imports=lambda code, _system, prefix, into: _write_imports(
+                code, prefix, executable, Path(into)
+            ),
+            fcompile=lambda path, objects: _run_compiler(compiler, path, objects),
+        )
+        shutil.rmtree(folder)
+
+
+def find_compiler() -> list[str]:
+    """The command of a C or C++ compiler that links: $CXX, the system's, or the ziglang wheel."""
+    if chosen := shlex.split(os.environ.get("CXX", "")):
+        if not shutil.which(chosen[0]):
+            raise ToolchainError(
+                f"the compiler in $CXX is not installed: {chosen[0]}",
+                hint="unset CXX or set it to a compiler that exists",
+            )
+        return chosen
+    for name in _COMPILERS:
+        if found := shutil.which(name):
+            return [found]
+    if find_spec("ziglang"):
+        return [sys.executable, "-m", "ziglang", "c++"]
+    raise ToolchainError(
+        "no compiler to link the library with",
+        hint="install g++ or clang (apt install g++), or the ziglang wheel "
+        "(pip install 'tvmext[toolchain]')",
+    )
+
+
+def _write_imports(
+    code: tvm.runtime.Module, prefix: str, executable: Executable, folder: Path
+) -> str:
+    """Assembler source that brings in the packed imports and the metadata; returns its path."""
+    pack = tvm.get_global_func("runtime.ModulePackImportsToTensor")
+    name = prefix + tvm.get_global_func("runtime.ModuleImportsBlobName")()
+    blob, metadata, source = folder / "imports.bin", folder / "metadata.json", folder / "imports.s"
+    write_library_bin(pack(code).numpy().tobytes(), executable.weights, blob)
+    metadata.write_text(executable.metadata, encoding="utf-8")
+    large = blob.stat().st_size > LARGE_BYTES
+    section = '.lrodata,"al",%progbits' if large else '.rodata,"a",%progbits'
+    source.write_text(
+        f"""\
+    .section {section}
+    .globl {name}
+    .type {name}, %object
+    .balign 64
+{name}:
+    .incbin "{blob}"
+    .size {name}, . - {name}
+    .section {METADATA_SECTION},"",%progbits
+    .incbin "{metadata}"
+    .section .note.GNU-stack,"",%progbits
+"""
+    )
+    return str(source)
+
+
+def _run_compiler(compiler: list[str], output: str, objects: list[str]) -> None:
+    command = [*compiler, "-shared", "-fPIC", "-o", output, *objects, "-lm"]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    if done.returncode == 0:
+        return
+    said = (done.stderr + done.stdout).decode(errors="replace").strip()
+    if "No space left on device" in said or "File size limit" in said:
+        raise ArtifactError(
+            f"no space left to write {output}", hint="free some space or write elsewhere with -o"
+        )
+    raise InternalError(
+        f"linking failed with exit code {done.returncode}:\n{said[-2000:]}",
+        hint=f"the command was: {shlex.join(command)}",
+    )

@@ -1,0 +1,42 @@
+"""What a compilation is asked to do, as plain data that travels to the child process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from tvmext.options import Options
+
+
+@dataclass(frozen=True)
+class CompileRequest:
+    """One compilation: a model on disk, what to make of it, and where to put the library.
+
+    `dims` is as in `tvmext.compile`: a size binds, a tuple is a range. `name` is what messages call
+    the model; `one_by_one` builds every kernel alone first, to find the one that crashes LLVM.
+    """
+
+    model: str
+    output: str
+    target: str | Mapping[str, Any] = "llvm"
+    dims: Mapping[str, int | tuple[int | None, ...]] = field(default_factory=dict)
+    options: Options = field(default_factory=Options)
+    trust: bool = False
+    name: str = ""
+    one_by_one: bool = False
+
+    def to_json(self) -> str:
+        """One line of text that `from_json` reads back."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> CompileRequest:
+        values = json.loads(text)
+        dims = {
+            name: tuple(size) if isinstance(size, list) else size
+            for name, size in values["dims"].items()
+        }
+        options = Options.from_json(values["options"])
+        return cls(**{**values, "options": options, "dims": dims})

@@ -1,0 +1,158 @@
+"""A compiled model in this process: arrays in, arrays out."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm import relax
+
+from tvmext.artifact import (
+    ArtifactMetadata,
+    check_runs_here,
+    read_metadata,
+    write_atomically,
+)
+from tvmext.errors import ArtifactError, OptionError
+from tvmext.frontends.model import TensorSpec
+
+from .signature import Signature
+from .tensors import Input, Output
+
+_COPY_BYTES = 1 << 26
+_KNOWN_SHAPES = 256  # combinations of input shapes whose check is remembered
+
+
+class CompiledModel:
+    """A compiled network, ready to run.
+
+    `run` may be called from several threads; calls on one model take turns, calls on different
+    models run side by side. TVM keeps a pool of worker threads for each thread that calls it, so
+    call from few threads.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        device: str | None = None,
+        num_threads: int | None = None,
+    ) -> None:
+        """Load a library that tvmext wrote.
+
+        `device` is "cpu", the default. `num_threads` limits the cores one run uses; TVM takes all
+        cores by default, or as many as TVM_NUM_THREADS says. Raises ArtifactError if the file is
+        not such a library or cannot run on this machine.
+        """
+        if device not in (None, "cpu"):
+            raise OptionError(f"device '{device}' is not supported", hint='"cpu"')
+        self.metadata: ArtifactMetadata = read_metadata(path)
+        check_runs_here(self.metadata, path)
+        self.num_threads = num_threads
+        self._file = os.open(path, os.O_RDONLY)  # for save(), also when the path is gone
+        weakref.finalize(self, os.close, self._file)
+        self._main = _load_main(Path(path))
+        self._signature = Signature(self.metadata)
+        self._slots = [Input(spec) for spec in self.inputs]
+        weights = self.metadata.weight_outputs
+        self._results = [Output(spec, spec.name in weights) for spec in self.outputs]
+        self._check = lru_cache(_KNOWN_SHAPES)(lambda *shapes: self._signature.sizes(shapes))
+        self._lock = threading.Lock()
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """Name, dtype and shape of every input, in the order of positional arguments."""
+        return self.metadata.inputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """Name, dtype and shape of every output, in the order of the dict that `run` returns."""
+        return self.metadata.outputs
+
+    @property
+    def num_threads(self) -> int | None:
+        """The most threads that a run uses; None leaves the number to TVM."""
+        return self._num_threads
+
+    @num_threads.setter
+    def num_threads(self, value: int | None) -> None:
+        if value is not None and value < 1:
+            raise OptionError(f"num_threads is {value}", hint="1 or more, or None for all cores")
+        self._num_threads = value
+
+    def run(self, *inputs: Any) -> dict[str, np.ndarray]:
+        """Compute the outputs: ``run({"x": a, "mask": b})`` or ``run(a, b)``.
+
+        An input is a NumPy array, a torch tensor, a number, or anything with ``__dlpack__`` on the
+        CPU. It is read in place if it is contiguous and starts at a multiple of 64 bytes, else
+        copied. The arrays returned are the caller's own. Raises InputError for a wrong name, dtype,
+        rank or fixed size, DimError for sizes that the model does not take; no dtype is cast.
+        """
+        values = self._signature.order(inputs)
+        arrays = [slot.accept(value) for slot, value in zip(self._slots, values)]
+        self._check(*[array.shape for array in arrays])
+        with self._lock:
+            _use_threads(self._num_threads or 0)
+            tensors = [slot.bind(array) for slot, array in zip(self._slots, arrays)]
+            result = self._main(*tensors)
+            return self._own(result, tensors)
+
+    def save(self, path: str | Path) -> None:
+        """Write the library to `path`, whole or not at all. Raises ArtifactError."""
+        with write_atomically(path) as unfinished, unfinished.open("wb") as file:
+            position = 0
+            while sent := os.sendfile(file.fileno(), self._file, position, _COPY_BYTES):
+                position += sent
+
+    def _own(self, result: Any, tensors: list[Any]) -> dict[str, np.ndarray]:
+        """The results by name, none of them in the memory of an input or of another result."""
+        taken = [slot.span(tensor) for slot, tensor in zip(self._slots, tensors)]
+        owned = {}
+        results = (result,) if len(self._results) == 1 else result
+        for output, tensor in zip(self._results, results):
+            owned[output.spec.name] = output.own(tensor, taken)
+            taken.append(output.span(tensor))
+        return owned
+
+    def __repr__(self) -> str:
+        inputs, outputs = (", ".join(map(str, specs)) for specs in (self.inputs, self.outputs))
+        return f"CompiledModel({inputs} -> {outputs})"
+
+
+def load(
+    path: str | Path, device: str | None = None, num_threads: int | None = None
+) -> CompiledModel:
+    """A model that was compiled and saved before; see `CompiledModel`."""
+    return CompiledModel(path, device=device, num_threads=num_threads)
+
+
+def _load_main(path: Path) -> Callable[..., Any]:
+    """The function ``main`` of the library, on a virtual machine of its own."""
+    # Threads bound to cores ignore the affinity of the process and double the median run time.
+    os.environ.setdefault("TVM_BIND_THREADS", "0")
+    try:
+        library = tvm.runtime.load_module(str(path.resolve()))
+        return relax.VirtualMachine(library, tvm.cpu())["main"]
+    except Exception as error:
+        raise ArtifactError(
+            f"cannot load {path}: {error}", hint="compile the model again with this version"
+        ) from error
+
+
+_pool = threading.local()
+_configure = tvm.get_global_func("runtime.config_threadpool")
+_ALL_CORES_ALIKE = 1  # AffinityMode kBig: no little cores
+
+
+def _use_threads(count: int) -> None:
+    """Set the size of the calling thread's pool, 0 for all cores."""
+    if getattr(_pool, "count", 0) != count:
+        _configure(_ALL_CORES_ALIKE, count)
+        _pool.count = count

@@ -1,0 +1,142 @@
+"""Arrays of the caller as tensors of the virtual machine and back, without a copy where possible.
+
+Generated code loads whole vectors at addresses it takes to be multiples of 64, so an array that
+lies elsewhere, or has strides, is copied into a buffer that is kept for the next call.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import ml_dtypes  # noqa: F401  gives NumPy the dtypes bfloat16 and float8
+import numpy as np
+import tvm
+import tvm_ffi
+
+from tvmext.errors import InputError
+from tvmext.frontends.model import TensorSpec
+
+ALIGNMENT = 64
+"""Bytes; TVM's kAllocAlignment, which kernels may rely on."""
+
+_CPU = 1
+_NO_DLPACK = ("bfloat16", "float8", "float4", "int4", "uint4")  # of ml_dtypes, not of NumPy
+
+
+class _Port:
+    """One input or output of a model, as tensors of the virtual machine."""
+
+    def __init__(self, spec: TensorSpec) -> None:
+        self.spec = spec
+        self._dtype = np.dtype(spec.dtype)
+        self._exchanged = not spec.dtype.startswith(_NO_DLPACK)
+
+    def span(self, tensor: tvm_ffi.Tensor) -> tuple[int, int]:
+        """The addresses that a contiguous tensor covers: first byte, one past the last."""
+        start = tensor.data_ptr()
+        return start, start + tensor.numel() * self._dtype.itemsize
+
+
+class Input(_Port):
+    """Turns the values given for one input into tensors. Not thread-safe: it holds a buffer."""
+
+    def __init__(self, spec: TensorSpec) -> None:
+        super().__init__(spec)
+        self._buffer: tvm.runtime.Tensor | None = None
+        self._view = np.empty(0)
+
+    def accept(self, value: Any) -> Any:
+        """A NumPy array or DLPack tensor of the right dtype on the CPU; nothing is cast.
+
+        Raises InputError.
+        """
+        if isinstance(value, np.ndarray):
+            if value.dtype == self._dtype:
+                return value
+            raise self._wrong_dtype(str(value.dtype), f'.astype("{self.spec.dtype}")')
+        if not hasattr(value, "__dlpack__"):
+            return self.accept(self._as_array(value))
+        try:
+            tensor = tvm_ffi.from_dlpack(value)
+        except Exception as error:  # each library raises its own: RuntimeError, BufferError, ...
+            raise InputError(
+                f"input '{self.spec.name}' cannot be read through DLPack: {error}",
+                hint="for a torch tensor, .detach().cpu()",
+            ) from error
+        if tensor.device.dlpack_device_type() != _CPU:
+            raise InputError(
+                f"input '{self.spec.name}' is on {tensor.device}, expected the CPU", hint=".cpu()"
+            )
+        if str(tensor.dtype) != self.spec.dtype:
+            raise self._wrong_dtype(str(tensor.dtype), f".to(torch.{self.spec.dtype})")
+        return tensor
+
+    def bind(self, value: Any) -> tvm_ffi.Tensor:
+        """What `accept` returned as a contiguous, aligned tensor."""
+        if isinstance(value, np.ndarray):
+            if not (self._exchanged and value.flags.writeable):
+                return self._copy(value)
+            tensor = tvm_ffi.from_dlpack(value)
+        else:
+            tensor = value
+        if tensor.data_ptr() % ALIGNMENT == 0 and tensor.is_contiguous():
+            return tensor
+        return self._copy(_as_numpy(tensor, self._dtype))
+
+    def _copy(self, array: np.ndarray) -> tvm.runtime.Tensor:
+        if self._buffer is None or self._buffer.shape != array.shape:
+            self._buffer = tvm.runtime.empty(array.shape, self.spec.dtype)
+            self._view = _as_numpy(self._buffer, self._dtype)
+        np.copyto(self._view, array)
+        return self._buffer
+
+    def _as_array(self, value: Any) -> np.ndarray:
+        """Python numbers, NumPy scalars and nested lists, as NumPy reads them."""
+        array = np.asarray(value)
+        if array.dtype == object:
+            raise InputError(
+                f"input '{self.spec.name}' is a {type(value).__name__}, expected an array",
+                hint="a NumPy array, a torch tensor or anything with __dlpack__",
+            )
+        return array
+
+    def _wrong_dtype(self, got: str, cast: str) -> InputError:
+        return InputError(
+            f"input '{self.spec.name}' is {got}, expected {self.spec.dtype}",
+            hint=f"nothing is cast silently: {cast}",
+        )
+
+
+class Output(_Port):
+    """Turns the tensors of one output into arrays; with `always_copy`, never into views."""
+
+    def __init__(self, spec: TensorSpec, always_copy: bool) -> None:
+        super().__init__(spec)
+        self._always_copy = always_copy
+
+    def own(self, tensor: tvm.runtime.Tensor, taken: list[tuple[int, int]]) -> np.ndarray:
+        """An array that the caller may keep and write to.
+
+        It is the tensor's own memory, unless that lies in one of the address ranges `taken`.
+        """
+        if not self._exchanged:
+            return tensor.numpy()
+        array = np.from_dlpack(tensor)
+        if self._always_copy:
+            return array.copy()
+        start = tensor.data_ptr()
+        for low, high in taken:
+            if low <= start < high:
+                return array.copy()
+        return array
+
+
+def _as_numpy(tensor: tvm_ffi.Tensor, dtype: np.dtype) -> np.ndarray:
+    """The tensor's memory, strides and all, as an array; it does not keep the tensor alive."""
+    reach = 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.strides))
+    count = reach if tensor.numel() else 0
+    bytes_ = ctypes.c_ubyte * (count * dtype.itemsize)
+    memory = memoryview(bytes_.from_address(tensor.data_ptr()))
+    strides = [stride * dtype.itemsize for stride in tensor.strides]
+    return np.ndarray(tensor.shape, dtype, memory, strides=strides)
