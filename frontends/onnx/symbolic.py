@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 
 import onnx
 
-from ..dims import Dim, DimSpec, Expr, Guard, bind_dims
+from ..dims import Dim, DimSpec, Expr, Guard, bind_dims, names_of
 from .symbolic_elementwise import RULES as ELEMENTWISE
-from .symbolic_facts import Facts, has_unknown
+from .symbolic_facts import Facts, has_unknown, is_unknown
 from .symbolic_fallback import OnnxInference
 from .symbolic_inputs import InputTypes, constant_value, initializer_value
 from .symbolic_movement import RULES as MOVEMENT
@@ -64,12 +64,21 @@ def infer(model: onnx.ModelProto, dims: Mapping[str, DimSpec] | None = None) -> 
     facts = Facts(free, inputs.rank, bool(dims), dict(sizes))
     walk = _Walk(model, inputs.values, facts)
     for _ in range(MAX_PASSES):
-        version = facts.version
+        before = facts.state
         values = walk.run()
-        if facts.version == version and not facts.use_suggestions():
-            break
-    unknown = {str(size): place for place, size in facts.unknowns.items()}
-    return Shapes(values, facts.ranges, facts.guards, unknown, facts.values)
+        facts.restate()
+        if facts.state == before:
+            facts.use_suggestions()
+            if facts.state == before:
+                break
+    return _result(values, facts)
+
+
+def _result(values: dict[str, Value], facts: Facts) -> Shapes:
+    used = {name for v in values.values() for size in v.shape or () for name in names_of(size)}
+    unknown = {str(size): place for place, size in facts.unknowns.items() if str(size) in used}
+    solved = {name: size for name, size in facts.values.items() if not is_unknown(name)}
+    return Shapes(values, facts.ranges, facts.guards, unknown, solved)
 
 
 class _Walk:

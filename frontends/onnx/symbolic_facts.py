@@ -59,8 +59,6 @@ class Facts:
     """Whether the user fixed or limited dims: a contradiction is then an error in them."""
     values: dict[str, Size] = field(default_factory=dict)
     """Dims that are expressions over others."""
-    version: int = 0
-    """Counts what was learned that changes shapes."""
     unknowns: dict[tuple[str, int], Expr] = field(default_factory=dict)
     """Value and axis of each size that only the run knows."""
     _chosen: dict[Atom, Size] = field(default_factory=dict)
@@ -68,6 +66,8 @@ class Facts:
     _divisors: dict[Size, set[int]] = field(default_factory=dict)
     """Expressions with the integers that guards make divide them."""
     _guards: dict[tuple[Size, str, Size], Guard] = field(default_factory=dict)
+    _limits: dict[tuple[str, str], str] = field(default_factory=dict)
+    """Where the model itself narrowed the range of a dim: (name, ">=" or "<=") to the node."""
     _suggestions: dict[tuple[Size, Size], str] = field(default_factory=dict)
 
     # ---- questions ----
@@ -116,9 +116,20 @@ class Facts:
         return self.unknowns.setdefault((value, axis), of_atom(Atom("symbol", (), name)))
 
     @property
+    def state(self) -> tuple:
+        """What shapes depend on; equal states give equal shapes."""
+        divisors = {size: frozenset(found) for size, found in self._divisors.items()}
+        return dict(self.values), dict(self.ranges), dict(self._chosen), divisors
+
+    @property
     def guards(self) -> tuple[Guard, ...]:
-        """What has to be checked when the model is called."""
-        return tuple(self._guards.values())
+        """What has to be checked when the model is called, in terms of the dims that are left."""
+        limits = []
+        for (name, op), where in self._limits.items():
+            dim = self.ranges[name]
+            limit = dim.low if op == ">=" else dim.high
+            limits.append(Guard(of_atom(Atom("symbol", (), name)), op, limit or 0, where))
+        return (*limits, *self._guards.values())
 
     # ---- statements; each raises DimError or ModelError if it can never hold ----
 
@@ -139,7 +150,6 @@ class Facts:
             raise self._contradiction(n, "divides", size, where)
         if isinstance(n, int):
             self._divisors.setdefault(size, set()).add(n)
-            self.version += 1
         self._guard(n, "divides", size, where)
 
     def require_equal(self, a: Size, b: Size, where: str) -> None:
@@ -151,9 +161,7 @@ class Facts:
         if known or (a, "==", b) in self._guards or (b, "==", a) in self._guards:
             return
         gap = primitive(a - b)
-        if self._choose(gap, where) or self._divide(gap, where) or self._solve(gap, where):
-            self.version += 1
-        else:
+        if not (self._choose(gap, where) or self._divide(gap, where) or self._solve(gap, where)):
             self._guard(a, "==", b, where)
 
     def suggest_equal(self, a: Size, b: Size, where: str) -> None:
@@ -161,15 +169,29 @@ class Facts:
         if not has_unknown(a) and not has_unknown(b):
             self._suggestions.setdefault((a, b), where)
 
-    def use_suggestions(self) -> bool:
-        """Requires what was suggested and is still undecided; whether that taught anything."""
-        before, suggested = self.version, self._suggestions
-        self._suggestions = {}
+    def use_suggestions(self) -> None:
+        """Requires what was suggested and is still undecided."""
+        suggested, self._suggestions = self._suggestions, {}
         for (a, b), where in suggested.items():
             a, b = self.simplify(a), self.simplify(b)
             if a != 1 and b != 1:
                 self.require_equal(a, b, where)
-        return self.version > before
+
+    def restate(self, values: dict[str, Size] | None = None) -> None:
+        """States every guard again, with dims replaced; those that now hold by themselves go."""
+        old, self._guards = self._guards, {}
+        for guard in old.values():
+            left, right = (substitute(size, values or {}) for size in (guard.left, guard.right))
+            match guard.op:
+                case "==":
+                    self.require_equal(left, right, guard.reason)
+                case ">=":
+                    self.assume_at_least(left, right, guard.reason)
+                case "<=":
+                    self.assume_at_least(right, left, guard.reason)
+                case _:
+                    self._divisors.get(guard.right, set()).discard(guard.left)  # type: ignore[arg-type]
+                    self.require_divides(left, right, guard.reason)
 
     # ---- solving gap == 0 ----
 
@@ -239,26 +261,14 @@ class Facts:
         self._divisors = {
             size: found for size, found in self._divisors.items() if name not in names_of(size)
         }
-        old, self._guards = self._guards, {}
-        for guard in old.values():
-            self._restate(guard.substitute({name: value}))
+        self.restate({name: value})
         if dim is not None:
-            reason = f"{where}: {name} = {value}"
-            self.assume_at_least(value, dim.low, reason)
+            reason = f"{where}, where {name} is {value},"
+            low = self._limits.pop((name, ">="), reason)
+            high = self._limits.pop((name, "<="), reason)
+            self.assume_at_least(value, dim.low, low)
             if dim.high is not None:
-                self.assume_at_least(dim.high, value, reason)
-
-    def _restate(self, guard: Guard) -> None:
-        """States a guard again after a dim was replaced."""
-        match guard.op:
-            case "==":
-                self.require_equal(guard.left, guard.right, guard.reason)
-            case ">=":
-                self.assume_at_least(guard.left, guard.right, guard.reason)
-            case "<=":
-                self.assume_at_least(guard.right, guard.left, guard.reason)
-            case _:
-                self.require_divides(guard.left, guard.right, guard.reason)
+                self.assume_at_least(dim.high, value, high)
 
     # ---- guards ----
 
@@ -267,10 +277,11 @@ class Facts:
             return  # nothing can check it before the run
         name = as_symbol(left)
         if name in self.ranges and isinstance(right, int) and op in (">=", "<="):
-            self._limit(self.ranges[name], op, right)
-        self._guards.setdefault((left, op, right), Guard(left, op, right, where))
+            self._limit(self.ranges[name], op, right, where)
+        else:
+            self._guards.setdefault((left, op, right), Guard(left, op, right, where))
 
-    def _limit(self, dim: Dim, op: str, limit: int) -> None:
+    def _limit(self, dim: Dim, op: str, limit: int, where: str) -> None:
         """A guard on a bare dim narrows its range."""
         low = max(dim.low, limit) if op == ">=" else dim.low
         high = limit if op == "<=" and (dim.high is None or limit < dim.high) else dim.high
@@ -278,7 +289,7 @@ class Facts:
         if opt is not None:
             opt = max(low, opt if high is None else min(opt, high))
         self.ranges[dim.name] = replace(dim, low=low, high=high, opt=opt)
-        self.version += 1
+        self._limits[dim.name, op] = where
 
     def _contradiction(self, a: Size, op: str, b: Size, where: str) -> Exception:
         message = f"{where} needs {a} {op} {b}, which holds for no valid size"

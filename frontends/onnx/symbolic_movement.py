@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ..dims import Expr, ceildiv, floordiv, product
+from .symbolic_facts import has_unknown
 from .symbolic_node import MAX_ELEMENTS, Node, Shape, Size, Value, array, element_count
 
 FAR = 2**31 - 1
@@ -183,10 +184,19 @@ def gather(node: Node) -> Value | None:
 
 def expand(node: Node) -> Value | None:
     """y = x broadcast with a tensor of the dims in `shape`."""
-    x, shape = node.input(0), node.sizes(1)
-    if x is None or x.shape is None or shape is None:
+    x, target = node.input(0), node.elements(1)
+    if x is None or x.shape is None or target is None:
         return None
-    dims = node.broadcast(x.shape, tuple(shape))
+    padded = (1,) * (len(target) - len(x.shape)) + x.shape
+    offset = len(padded) - len(target)
+    # an element that is not known can only be the dim of x, if that is not 1
+    sizes = [
+        (padded[k] if node.facts.at_least(padded[k], 2) else node.unknown(k)) if size is None else size
+        for k, size in enumerate(target, offset)
+    ]
+    open_axes = {k for k, size in enumerate(sizes, offset) if has_unknown(size)}
+    source = [1 if k in open_axes else size for k, size in enumerate(padded)]
+    dims = node.broadcast(tuple(source), tuple(sizes))
     count = element_count(dims)
     data = None
     if x.data is not None and count is not None and count <= MAX_ELEMENTS:
@@ -299,14 +309,19 @@ def top_k(node: Node) -> list[Value] | None:
 
 
 def one_hot(node: Node) -> Value | None:
-    """y[i, d] = on if indices[i] == d else off."""
+    """y[i, d] = on if indices[i] == d else off, with values = [off, on]."""
     shape, depth = node.shape(), node.sizes(1)
     if shape is None:
         return None
     axis = node.attr("axis", -1)
     axis += len(shape) + 1 if axis < 0 else 0
     size: Size = depth[0] if depth else node.unknown(axis)
-    return node.value(node.dtype(2), [*shape[:axis], size, *shape[axis:]])
+    dims = [*shape[:axis], size, *shape[axis:]]
+    indices, values = node.ints(0), node.elements(2)
+    if indices is None or values is None or not isinstance(size, int) or axis != len(shape):
+        return node.value(node.dtype(2), dims)
+    data = [values[d in (i, i + size)] for i in indices for d in range(size)]
+    return node.value(node.dtype(2), dims, data)
 
 
 def gather_nd(node: Node) -> Value | None:

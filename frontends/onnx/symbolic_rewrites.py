@@ -31,21 +31,51 @@ def primitive(gap: Size) -> Size:
 
 
 def inequality(gap: Size) -> tuple[Size, str, Size]:
-    """gap >= 0 with the positive terms on one side: (left, op, right)."""
-    parts: dict[bool, Size] = {True: 0, False: 0}
-    for monomial, coefficient in terms_of(gap):
-        if monomial:
-            part = abs(coefficient) * product(map(of_atom, monomial))
-            parts[coefficient > 0] = parts[coefficient > 0] + part
-    plus, minus = parts[True], parts[False]
-    constant = gap - plus + minus
+    """gap >= 0 as (left, op, right), neither side with a negative term if that is possible."""
+    plus, minus, constant = _split(gap)
     if minus == 0:
-        content = _content(plus)
-        return floordiv(plus, content), ">=", ceildiv(-constant, content)
+        return _above(plus, -constant)
     if plus == 0:
-        content = _content(minus)
-        return floordiv(minus, content), "<=", floordiv(constant, content)
+        return _below(minus, constant)
     return plus + constant, ">=", minus
+
+
+def _split(gap: Size) -> tuple[Size, Size, int]:
+    """(p, m, c) with gap = p - m + c and only positive coefficients in p and m."""
+    plus: Size = 0
+    minus: Size = 0
+    constant = 0
+    for monomial, coefficient in terms_of(gap):
+        part = abs(coefficient) * product(map(of_atom, monomial))
+        if not monomial:
+            constant = coefficient
+        elif coefficient > 0:
+            plus = plus + part
+        else:
+            minus = minus + part
+    return plus, minus, constant
+
+
+def _above(size: Size, limit: int) -> tuple[Size, str, Size]:
+    """size >= limit; c*a >= k is a >= ceil(k / c), floordiv(a, n) >= k is a >= n*k."""
+    content = _content(size)
+    size, limit = floordiv(size, content), -(-limit // content)
+    found = quotients(size)
+    if found and size == of_atom(found[0]):
+        numerator, n = found[0].args
+        return inequality(numerator - n * limit)
+    return size, ">=", limit
+
+
+def _below(size: Size, limit: int) -> tuple[Size, str, Size]:
+    """size <= limit; c*a <= k is a <= floor(k / c), floordiv(a, n) <= k is a <= n*k + n - 1."""
+    content = _content(size)
+    size, limit = floordiv(size, content), limit // content
+    found = quotients(size)
+    if found and size == of_atom(found[0]):
+        numerator, n = found[0].args
+        return inequality(n * limit + n - 1 - numerator)
+    return size, "<=", limit
 
 
 def _content(size: Size) -> int:
@@ -64,7 +94,8 @@ def quotients(size: Size) -> list[Atom]:
 
 
 def use_divisors(size: Size, divisors: Divisors) -> Size:
-    """Where n divides a: floordiv(a + r, n) = floordiv(a, n), 0 <= r < n; n*floordiv(a, n) = a."""
+    """The size in terms of the coarsest exact quotients: with 4 | h, floordiv(h, 2) is
+    2*floordiv(h, 4), and 4*floordiv(h, 4) is h."""
     if isinstance(size, int) or not divisors:
         return size
     size = rebuild(size, lambda atom: _exact_atom(atom, divisors))
@@ -86,11 +117,21 @@ def _exact_atom(atom: Atom, divisors: Divisors) -> Size:
     args = [use_divisors(arg, divisors) for arg in atom.args]
     if atom.kind == "floordiv" and isinstance(args[1], int):
         numerator, n = args
-        for known in divisors:
-            rest = numerator - known
-            if isinstance(rest, int) and 0 <= rest < n and divides(n, known, divisors):
-                return floordiv(known, n)
+        for known, exact in divisors.items():
+            rest, whole = numerator - known, math.lcm(*exact)
+            if isinstance(rest, int) and rest >= 0:
+                return _exact_quotient(known, whole, rest, n)
     return from_atom(atom.kind, args)
+
+
+def _exact_quotient(size: Size, whole: int, rest: int, n: int) -> Size:
+    """floordiv(size + rest, n) where `whole` divides the size."""
+    # both size and n are multiples of g, so only floor(rest / g) counts
+    common = math.gcd(whole, n)
+    rest -= rest % common
+    if rest == 0 and whole % n == 0:
+        return whole // n * floordiv(size, whole)
+    return floordiv(size + rest, n)
 
 
 def _multiply_out(size: Size, atom: Atom) -> Size:

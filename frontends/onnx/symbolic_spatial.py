@@ -74,8 +74,8 @@ def _window(node: Node, x: Sequence[Size], kernel: Sequence[Size]) -> list[Size]
     for k, size in enumerate(x):
         padding = 0 if auto == "VALID" else pads[k] + pads[k + rank]
         room = size + padding - dilations[k] * (kernel[k] - 1) - 1
-        node.facts.assume_at_least(room, 0, node.where)
         if not node.attr("ceil_mode", 0):
+            node.facts.assume_at_least(room, 0, node.where)
             dims.append(floordiv(room, strides[k]) + 1)
             continue
         # the last window must begin inside the tensor or its leading padding
