@@ -1,0 +1,181 @@
+"""Compile and verify every network of the zoo, time it against ONNX Runtime, print the table.
+
+    python tools/zoo.py                           # all, static and dynamic, with latency
+    python tools/zoo.py --static --only 'bert*'   # some
+    python tools/zoo.py --resume                  # go on where it was interrupted
+
+Each network runs in a process of its own, under a time limit. What fails is a row with its exit
+code and the first line of its error. The table (Markdown) goes to stdout, the figures to --json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import json
+import os
+import platform
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from zoo_case import ATOL, RTOL, modes, networks
+
+Row = dict[str, Any]
+
+
+def run_case(network: str, mode: str, latency: bool, limit: float) -> Row:
+    """One row: the figures of `zoo_case.measure`, or "exit_code" and "error"."""
+    case = Path(__file__).with_name("zoo_case.py")
+    command = [sys.executable, str(case), network, mode, *(["--latency"] if latency else [])]
+    row: Row = {"network": network, "mode": mode}
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"TVM_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+        start_new_session=True,
+    )
+    try:
+        out, err = process.communicate(timeout=limit)
+    except subprocess.TimeoutExpired:
+        return row | {"exit_code": 124, "error": f"stopped after {limit:.0f} s"}
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+    row |= {"exit_code": process.returncode}
+    if out.strip().startswith("{"):
+        return row | json.loads(out.strip().splitlines()[-1])
+    return row | {"error": first_line(err) or f"ended with {process.returncode}"}
+
+
+def first_line(text: str) -> str:
+    """What a person would quote of an error: its first line, or the last of a Python stack."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if any(line.startswith("Traceback ") for line in lines):
+        return lines[-1]
+    return lines[0] if lines else ""
+
+
+def table(rows: Iterable[Row]) -> str:
+    """The rows as a Markdown table, and a summary below it."""
+    rows = list(rows)
+    lines = [
+        "| network | dims | result | max abs | compile s | .so MB | compiler MB "
+        "| tvmext ms | ONNX Runtime ms | ratio |",
+        "|---|---|---|---:|---:|---:|---:|---:|---:|---:|",
+        *map(table_line, rows),
+        "",
+    ]
+    by_mode = {m: [row for row in rows if row["mode"] == m] for m in ("static", "dynamic")}
+    lines += [f"- {mode}: {summary(chosen)}" for mode, chosen in by_mode.items() if chosen]
+    return "\n".join(lines)
+
+
+def summary(rows: Iterable[Row]) -> str:
+    """How many rows passed, and the geometric mean and the ends of their ratios."""
+    rows = list(rows)
+    passed = [row for row in rows if row["exit_code"] == 0]
+    text = f"{len(passed)} of {len(rows)} pass"
+    if ratios := [ratio(row) for row in passed if "tvmext_ms" in row]:
+        text += (
+            "; time of ONNX Runtime / tvmext: geometric mean "
+            f"{statistics.geometric_mean(ratios):.2f}, {min(ratios):.2f} to {max(ratios):.2f}"
+        )
+    return text
+
+
+def ratio(row: Row) -> float:
+    """How many times faster than ONNX Runtime, by the minima."""
+    return row["onnxruntime_ms"][0] / row["tvmext_ms"][0]
+
+
+def table_line(row: Row) -> str:
+    """One row of the Markdown table; minimum / median for the latencies."""
+    result = "passed" if row["exit_code"] == 0 else f"exit {row['exit_code']}"
+    if detail := row.get("error") or row.get("detail"):
+        result += f": {detail.replace('|', '/')[:110]}"
+    cells = [row["network"], row["mode"], result]
+    if "seconds" in row:
+        cells += [f"{row['max_abs']:.1e}", f"{row['seconds']:.1f}"]
+        cells += [f"{row['bytes'] / 1e6:.1f}", f"{row['compiler_rss'] / 1e6:.0f}"]
+    else:
+        cells += [""] * 4
+    if "tvmext_ms" in row:
+        cells += [
+            f"{low:.3g} / {mid:.3g}" for low, mid in (row["tvmext_ms"], row["onnxruntime_ms"])
+        ]
+        cells.append(f"{ratio(row):.2f}")
+    else:
+        cells += [""] * 3
+    return f"| {' | '.join(cells)} |"
+
+
+def machine() -> str:
+    """The processor's name and the number of its cores that this process may use."""
+    name = platform.processor() or platform.machine()
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            name = line.partition(":")[2].strip()
+            break
+    return f"{name}, {len(os.sched_getaffinity(0))} cores"
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", default="*", metavar="PATTERN", help="networks, as 'bert*'")
+    parser.add_argument("--static", action="store_true", help="only with all dims bound")
+    parser.add_argument("--dynamic", action="store_true", help="only with all dims free")
+    parser.add_argument("--latency", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--timeout", type=float, default=600, metavar="SECONDS")
+    parser.add_argument(
+        "--resume", action="store_true", help="keep the rows of --json, add the rest"
+    )
+    parser.add_argument("--json", type=Path, default=Path("build/zoo.json"), metavar="FILE")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Run what the command line asks for; 0 if every row passed, else 1."""
+    args = parse()
+    wanted = {m for m in ("static", "dynamic") if getattr(args, m)} or {"static", "dynamic"}
+    cases = [
+        (network, mode)
+        for network in networks()
+        if fnmatch.fnmatch(network, args.only)
+        for mode in modes(network)
+        if mode in wanted
+    ]
+    rows: dict[tuple[str, str], Row] = {}
+    if args.resume and args.json.exists():
+        old = json.loads(args.json.read_text())["rows"]
+        rows = {(row["network"], row["mode"]): row for row in old}
+    args.json.parent.mkdir(parents=True, exist_ok=True)
+    for number, (network, mode) in enumerate(cases, 1):
+        if (network, mode) not in rows:
+            print(f"[{number}/{len(cases)}] {network} {mode}", end=" ", file=sys.stderr, flush=True)
+            started = time.monotonic()
+            row = run_case(network, mode, args.latency, args.timeout)
+            rows[network, mode] = row
+            said = row.get("error") or row.get("detail") or "passed"
+            print(f"{time.monotonic() - started:.0f} s: {said[:200]}", file=sys.stderr)
+            args.json.write_text(
+                json.dumps({"machine": machine(), "rows": list(rows.values())}, indent=1)
+            )
+    chosen = [rows[case] for case in cases]
+    print(f"{machine()}; one thread; rtol {RTOL}, atol {ATOL}; latencies: minimum / median.\n")
+    print(table(chosen))
+    return 0 if all(row["exit_code"] == 0 for row in chosen) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,177 @@
+"""One network of the zoo, compiled, verified and timed: ``python tools/zoo_case.py NETWORK MODE``.
+
+Prints one JSON object (see `measure`). An error ends it as it would end the command line: the
+message on stderr and the exit code of `tvmext.errors`. tools/zoo.py runs this for every network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+ZOO = Path(__file__).resolve().parents[1] / "tests" / "zoo"
+sys.path.insert(0, str(ZOO))
+
+RTOL, ATOL = 1e-3, 1e-4
+TIMING_SECONDS = 6.0
+MIN_ROUNDS, MAX_ROUNDS = 5, 200
+
+
+def networks() -> list[str]:
+    """The names of all networks of the zoo, exports before the blocks of the VTC paper."""
+    names = [path.name.removesuffix(".onnx") for path in ZOO.glob("*.onnx")]
+    return sorted(names, key=lambda name: (name.startswith("vtc_"), name))
+
+
+def modes(network: str) -> tuple[str, ...]:
+    """In which of "static" and "dynamic" a network is compiled: as its export allows.
+
+    The VTC blocks are static: in the paper their sizes are fixed.
+    """
+    return ("static", "dynamic") if network.endswith(".dyn") else ("static",)
+
+
+def sizes(stored: dict[str, int], mode: str) -> Iterator[dict[str, int]]:
+    """The sizes to verify at: the stored ones with batch 1, and for "dynamic" two more."""
+    yield stored | ({"batch": 1} if "batch" in stored else {})
+    if mode == "static":
+        return
+    other = {
+        "batch": (3, 2),
+        "text_batch": (1, 4),
+        "seq": (7, 21),
+        "past": (1, 12),
+        "height": (64, 160),
+        "width": (96, 64),
+    }
+    for turn in range(2):
+        yield {name: other[name][turn] for name in stored}
+
+
+def measure(network: str, mode: str, timing: bool) -> dict[str, Any]:
+    """Compile, verify and, if `timing`, time one network.
+
+    Keys: "seconds" (compile), "bytes" (of the library), "compiler_rss" (peak, bytes), "passed",
+    "max_abs" and "detail" over all sizes, and with timing "tvmext_ms" and "onnxruntime_ms", each
+    [minimum, median] of one call on one thread, measured in turns.
+    """
+    import light
+
+    import tvmext
+
+    model = light.load(ZOO / f"{network}.onnx")
+    described = {entry.key: entry.value for entry in model.metadata_props}["light.inputs"]
+    stored = json.loads(described)["dims"]
+    inputs = [light.make_inputs(model, **size) for size in sizes(stored, mode)]
+    dims = bound_dims(model, inputs[0]) if mode == "static" else None
+    with tempfile.TemporaryDirectory(prefix="tvmext-zoo-") as folder:
+        path = Path(folder) / "model.onnx"
+        light.save(model, path)
+        del model
+        started = time.monotonic()
+        compiled = tvmext.compile(path, dims=dims)
+        seconds = time.monotonic() - started
+        rss = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+        library = Path(folder) / "model.so"
+        compiled.save(library)
+        result = {"seconds": seconds, "bytes": library.stat().st_size, "compiler_rss": rss}
+        result |= verified(path, compiled, inputs)
+        if timing:
+            result |= timed(path, library, inputs[0])
+    return result
+
+
+def bound_dims(model: Any, inputs: dict[str, Any]) -> dict[str, int]:
+    """The size of every named dim of the graph inputs, read off the arrays."""
+    return {
+        dim.dim_param: size
+        for value in model.graph.input
+        if value.name in inputs
+        for dim, size in zip(value.type.tensor_type.shape.dim, inputs[value.name].shape)
+        if dim.dim_param
+    }
+
+
+def verified(path: Path, compiled: Any, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Compare with ONNX Runtime on each of `inputs`."""
+    import tvmext
+
+    reports = [
+        tvmext.verify(
+            path,
+            compiled=compiled,
+            inputs=given,
+            reference="onnxruntime",
+            rtol=RTOL,
+            atol=ATOL,
+        )
+        for given in inputs
+    ]
+    outputs = [output for report in reports for output in report.outputs]
+    failed = [output for output in outputs if not output.passed]
+    return {
+        "passed": not failed,
+        "sizes": len(reports),
+        "max_abs": max((float(output.max_abs) for output in outputs), default=0.0),
+        "detail": str(failed[0]) if failed else "",
+    }
+
+
+def timed(path: Path, library: Path, inputs: dict[str, Any]) -> dict[str, list[float]]:
+    """[Minimum, median] milliseconds of a call: ours and ONNX Runtime's, one thread, in turns."""
+    import onnxruntime
+
+    import tvmext
+
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = settings.inter_op_num_threads = 1
+    settings.log_severity_level = 3
+    session = onnxruntime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
+    compiled = tvmext.load(library, num_threads=1)
+    calls: dict[str, Callable[[], object]] = {
+        "tvmext_ms": lambda: compiled.run(inputs),
+        "onnxruntime_ms": lambda: session.run(None, inputs),
+    }
+    samples: dict[str, list[float]] = {name: [] for name in calls}
+    for call in calls.values():
+        call()
+    end = time.monotonic() + TIMING_SECONDS
+    for turn in range(MAX_ROUNDS):
+        if turn >= MIN_ROUNDS and time.monotonic() > end:
+            break
+        for name, call in calls.items():
+            started = time.perf_counter()
+            call()
+            samples[name].append((time.perf_counter() - started) * 1e3)
+    return {name: [min(times), statistics.median(times)] for name, times in samples.items()}
+
+
+def main() -> int:
+    """Measure the network of the command line; the exit code of what went wrong, else 0."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("network", choices=networks(), metavar="NETWORK")
+    parser.add_argument("mode", choices=("static", "dynamic"))
+    parser.add_argument("--latency", action="store_true", help="time it against ONNX Runtime")
+    args = parser.parse_args()
+
+    from tvmext.errors import TvmextError
+
+    try:
+        result = measure(args.network, args.mode, args.latency)
+    except TvmextError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    print(json.dumps(result))
+    return 0 if result["passed"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

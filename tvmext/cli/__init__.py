@@ -1,0 +1,57 @@
+"""The command line, one file per verb; `main` is the console script ``tvmext``.
+
+Results go to stdout, everything else to stderr. Exit codes are those of `tvmext.errors`, and 130
+after Ctrl-C. Nothing heavy is imported before a verb needs it: ``tvmext --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import click
+
+from tvmext import __version__
+
+from . import compile, inspect, run, verify
+from .failures import exit_code
+from .session import Session
+
+
+def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if not wanted or context.resilient_parsing:
+        return
+    from importlib.metadata import version
+
+    click.echo(f"tvmext {__version__} (apache-tvm {version('apache-tvm')})")
+    context.exit()
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Example: tvmext compile model.onnx && tvmext run model.so --print-time",
+    no_args_is_help=False,
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Print the versions of tvmext and TVM and exit.",
+)
+def tvmext() -> None:
+    """Compile trained networks to shared libraries that run fast on any input size."""
+
+
+for verb in (compile.command, run.command, verify.command, inspect.command):
+    tvmext.add_command(verb)
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line on `argv` (default: the arguments of this process) and exit."""
+    session = Session(tuple(sys.argv[1:] if argv is None else argv))
+    with exit_code(session) as code:
+        tvmext.main(args=list(session.argv), prog_name="tvmext", obj=session, standalone_mode=False)
+    sys.exit(code.value)

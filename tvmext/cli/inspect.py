@@ -1,0 +1,120 @@
+"""``tvmext inspect``: what is in a model or a library, and what the machine is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from . import console
+from .session import Session, common_options
+
+if TYPE_CHECKING:
+    from tvmext.artifact import ArtifactMetadata
+
+    from .model import Description
+
+
+@click.command(
+    "inspect",
+    short_help="Show a model, a compiled library, or the machine.",
+    epilog="""\b
+Examples:
+  tvmext inspect model.onnx
+  tvmext inspect model.so --json
+  tvmext inspect arch
+""",
+)
+@click.argument("what", metavar="MODEL|LIBRARY|arch")
+@click.option(
+    "--trust", is_flag=True, help="Run a .py file that holds a model; it may do anything."
+)
+@common_options
+@click.pass_obj
+def command(session: Session, what: str, trust: bool) -> None:
+    """Show what a model declares and needs, what a compiled library says about itself, or, for the
+    word "arch", the machine as tvmext sees it.
+    """
+    path = Path(what)
+    if what == "arch" and not path.exists():
+        _show_arch(session)
+    elif path.suffix == ".so":
+        _show_library(session, path)
+    else:
+        _show_model(session, path, trust)
+
+
+def _show_arch(session: Session) -> None:
+    from tvmext.arch import from_device
+
+    arch = from_device()
+    if session.json:
+        console.print_json({"kind": "arch", **asdict(arch)})
+    else:
+        console.print_facts(dict(arch.describe()))
+
+
+def _show_library(session: Session, path: Path) -> None:
+    from tvmext.artifact import read_metadata
+
+    metadata = read_metadata(path)
+    found = {"kind": "library", "bytes": path.stat().st_size, **console.described(metadata)}
+    if session.json:
+        console.print_json(found)
+        return
+    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    console.print_facts(
+        {
+            "library": f"{path}, {console.size_text(found['bytes'])}",
+            "model": f"{metadata.source} (SHA-256 {metadata.model_sha256[:16]})",
+            "target": metadata.target,
+            "made by": versions,
+        }
+    )
+    _print_signature(metadata)
+    rules = Counter(decision["rule"] for decision in metadata.decisions.values())
+    if rules:
+        click.echo()
+        console.print_table("kernels", ("rule", "count"), rules.most_common(), numeric=("count",))
+
+
+def _show_model(session: Session, path: Path, trust: bool) -> None:
+    from .model import describe
+
+    model = describe(path, trust)
+    if session.json:
+        found = {
+            "kind": "model",
+            "inputs": [console.spec_json(spec) for spec in model.inputs],
+            "outputs": [console.spec_json(spec) for spec in model.outputs],
+            "dims": model.dims,
+            "guards": [guard.to_json() for guard in model.guards],
+            "operators": model.operators,
+            "unsupported": model.unsupported,
+        }
+        console.print_json(found)
+        return
+    _print_signature(model)
+    if model.operators:
+        click.echo()
+        columns = ("operator", "count")
+        console.print_table("", columns, model.operators.items(), numeric=("count",))
+    for op in model.unsupported:
+        click.echo(f"\nnot supported: {op}")
+
+
+def _print_signature(model: Description | ArtifactMetadata) -> None:
+    """Inputs and outputs, dims with their ranges, and what must hold between dims."""
+    console.print_signature(model.inputs, model.outputs)
+    if model.dims:
+        click.echo()
+        rows = [(dim.title, dim.low, dim.opt or "", dim.high or "") for dim in model.dims.values()]
+        columns = ("dim", "min", "usual", "max")
+        console.print_table("", columns, rows, numeric=columns[1:])
+    if model.guards:
+        click.echo()
+        conditions = [(str(guard), guard.reason) for guard in model.guards]
+        console.print_table("", ("must hold", "because of"), conditions)

@@ -1,0 +1,215 @@
+"""What the verbs' parameters have in common: dims, shapes, and the options of a compilation."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import Field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
+
+import click
+
+from tvmext.errors import OptionError
+from tvmext.options import Options
+
+from .model import bind_shapes
+from .progress import Progress
+
+if TYPE_CHECKING:
+    from tvmext.frontends.dims import DimSpec
+    from tvmext.runtime import CompiledModel
+
+MODEL_FORMATS = ("onnx", "relax")
+_SHAPE = re.compile(r"\s*(?P<name>[^\s\[\]]+)\s*:\s*\[(?P<dims>[^\]]*)\][\s,;]*")
+_NAMED = re.compile(r"\s*(?P<name>[^=]+?)\s*=\s*(?P<value>.*?)\s*", re.DOTALL)
+
+
+def dim_spec(text: str) -> tuple[str, DimSpec]:
+    """Read ``batch=4``, ``batch=1:64``, ``batch=1:8:64`` or, without a limit, ``batch=1:``."""
+    name, value = _named(text, "--dim")
+    match [None if part == "" else _integer(part) for part in value.split(":")]:
+        case [int(size)]:
+            return name, size
+        case [int(low), (int() | None) as high]:
+            return name, (low, high)
+        case [int(low), int(opt), (int() | None) as high]:
+            return name, (low, opt, high)
+    raise OptionError(
+        f"--dim {text}: '{value}' is not a size or a range",
+        hint=f"--dim {name}=4, --dim {name}=1:64 or --dim {name}=1:8:64 (min:usual:max)",
+    )
+
+
+def dim_size(text: str) -> tuple[str, int]:
+    """Read ``batch=4``."""
+    name, value = _named(text, "--dim")
+    size = _integer(value)
+    if not isinstance(size, int):
+        raise OptionError(f"--dim {text}: '{value}' is not a size", hint=f"--dim {name}=4")
+    return name, size
+
+
+def dim_sizes(text: str) -> tuple[str, tuple[int, ...]]:
+    """Read ``batch=1,3,7``: the sizes to run at, one after the other."""
+    name, value = _named(text, "--dim")
+    sizes = [_integer(part) for part in value.split(",")]
+    if not all(isinstance(size, int) for size in sizes):
+        raise OptionError(
+            f"--dim {text}: '{value}' is not a list of sizes", hint=f"--dim {name}=1,3,7"
+        )
+    return name, tuple(size for size in sizes if isinstance(size, int))
+
+
+def input_shapes(text: str) -> dict[str, tuple[int, ...]]:
+    """Read ``x:[1,3,224,224] mask:[1,77]``, the way tvmc writes the shapes of inputs."""
+    found: dict[str, tuple[int, ...]] = {}
+    position = 0
+    while position < len(text):
+        match = _SHAPE.match(text, position)
+        sizes = [part for part in re.split(r"[,\s]+", match["dims"]) if part] if match else []
+        if match is None or not all(isinstance(_integer(size), int) for size in sizes):
+            raise OptionError(
+                f"--input-shapes: cannot read '{text[position:]}'",
+                hint='--input-shapes "x:[1,3,224,224] mask:[1,77]"',
+            )
+        found[match["name"]] = tuple(map(int, sizes))
+        position = match.end()
+    return found
+
+
+def _integer(text: str) -> int | str:
+    """The number that `text` is, else `text`."""
+    return int(text) if re.fullmatch(r"\s*-?\d+\s*", text) else text
+
+
+def _named(text: str, flag: str) -> tuple[str, str]:
+    match = _NAMED.fullmatch(text)
+    if match is None:
+        raise OptionError(f"{flag} {text}: there is no '='", hint=f"{flag} NAME=VALUE")
+    return match["name"], match["value"]
+
+
+def model_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add what says how a model is compiled, beside the fields of `Options`."""
+    function = click.option(
+        "--dim",
+        "dims",
+        multiple=True,
+        metavar="NAME=SIZE",
+        help="Bind a dim (batch=4) or give its range (batch=1:64, or min:usual:max batch=1:8:64).",
+    )(function)
+    function = click.option(
+        "--input-shapes",
+        metavar="SHAPES",
+        help='Bind all dims of these inputs, as "x:[1,3,224,224] mask:[1,77]".',
+    )(function)
+    return format_options(function)
+
+
+def format_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add what says how a model file is read and for which machine it is compiled."""
+    function = click.option(
+        "--trust", is_flag=True, help="Run a .py file that holds a model; it may do anything."
+    )(function)
+    function = click.option(
+        "--model-format",
+        type=click.Choice(MODEL_FORMATS),
+        help="The format of the model.  [default: by its suffix]",
+    )(function)
+    return click.option(
+        "--target",
+        default="llvm",
+        show_default=True,
+        help='The machine: "llvm" is this one, "llvm -mcpu=x86-64-v3" another.',
+    )(function)
+
+
+def runtime_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add what says where a library runs."""
+    function = click.option(
+        "--num-threads",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="How many threads to use.  [default: one per core]",
+    )(function)
+    return click.option("--device", metavar="DEVICE", help="Where to run.  [default: cpu]")(
+        function
+    )
+
+
+def compile_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add one command line option per field of `Options`, in the order of the fields."""
+    hints = get_type_hints(Options)
+    for field in reversed(fields(Options)):
+        function = _click_option(field, hints[field.name])(function)
+    return function
+
+
+def as_options(values: Mapping[str, Any]) -> Options:
+    """The `Options` that the parsed command line says; `values` may hold other parameters too."""
+    hints = get_type_hints(Options)
+    return Options(**{f.name: _value(hints[f.name], values[f.name]) for f in fields(Options)})
+
+
+def collect(pairs: tuple[str, ...], read: Callable[[str], tuple[str, Any]]) -> dict[str, Any]:
+    """The values of a repeatable ``NAME=VALUE`` option as a mapping; a name may come once."""
+    found: dict[str, Any] = {}
+    for text in pairs:
+        name, value = read(text)
+        if name in found:
+            raise OptionError(f"dim '{name}' is given twice", hint="give each dim once")
+        found[name] = value
+    return found
+
+
+def compile_model(path: Path, given: Mapping[str, Any], progress: Progress) -> CompiledModel:
+    """Compile the model at `path` as the command line says.
+
+    `given` are parsed parameters by name; those that the verb does not have take their defaults.
+    """
+    import tvmext
+
+    dims = collect(given.get("dims", ()), dim_spec)
+    if shapes := given.get("input_shapes"):
+        dims = bind_shapes(path, input_shapes(shapes), dims, given["trust"])
+    return tvmext.compile(
+        path,
+        target=given["target"],
+        dims=dims,
+        options=as_options(given) if "opt_level" in given else None,
+        trust=given["trust"],
+        progress=progress,
+        output=progress.output,
+    )
+
+
+def _click_option(field: Field[Any], kind: Any) -> Callable[[Callable[..., Any]], Any]:
+    names = [field.name, f"--{field.name.replace('_', '-')}"]
+    if "short" in field.metadata:
+        names.append(field.metadata["short"])
+    help_text = field.metadata["help"]
+    settings: dict[str, Any] = {"help": help_text[:1].upper() + help_text[1:] + "."}
+    if kind is bool:
+        settings["is_flag"] = True
+    elif kind is int:
+        settings |= {"type": int, "default": field.default, "show_default": True}
+    else:
+        settings |= {"multiple": True, "metavar": field.metadata.get("metavar", "NAME,...")}
+    return click.option(*names, **settings)
+
+
+def _value(kind: Any, given: Any) -> Any:
+    if get_origin(kind) is not tuple:
+        return given
+    if get_args(kind)[0] is str:
+        return tuple(name for text in given for name in text.split(",") if name)
+    return tuple(_setting(text) for text in given)
+
+
+def _setting(text: str) -> tuple[str, bool | int | str]:
+    """One ``KEY=VALUE`` of a pass configuration: true and false are bools, digits are ints."""
+    name, value = _named(text, "--pass-config")
+    if value.lower() in ("true", "false"):
+        return name, value.lower() == "true"
+    return name, int(value) if re.fullmatch(r"-?\d+", value) else value
