@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..builder import Converter
-from . import conv, elementwise, indexing, matmul, movement, norm, pool, reduce, resize
+from . import conv, elementwise, indexing, matmul, movement, norm, pool, recurrent, reduce, resize
 
 CONVERTERS: dict[str, Converter] = {
     **conv.CONVERTERS,
@@ -13,6 +13,7 @@ CONVERTERS: dict[str, Converter] = {
     **movement.CONVERTERS,
     **norm.CONVERTERS,
     **pool.CONVERTERS,
+    **recurrent.CONVERTERS,
     **reduce.CONVERTERS,
     **resize.CONVERTERS,
 }
