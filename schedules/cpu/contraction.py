@@ -1,0 +1,339 @@
+"""A kernel as one contraction with its producers and consumers, in the terms of matrix products.
+
+    out[b, m, n] = epilogue(sum_k lhs(b, m, k) * rhs(b, n, k))
+
+Every axis of the sum is a *batch* axis (both operands depend on it), a *row* (only `lhs` does), a
+*column* (only `rhs` does) or a *reduce* axis. Columns are the innermost of the output, the ones
+that vectors run along: `rhs` is loaded as vectors and each element of `lhs` is broadcast. Matrix
+products, attention scores and every convolution are of this kind; what differs is whether an index
+of an operand adds up a row and a reduce axis, as the window of a convolution does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import prod
+
+from tvm import tirx
+from tvm.ir import Expr, TensorLoad, Var
+
+from ..analysis import (
+    SPATIAL,
+    Axis,
+    Block,
+    View,
+    analyzer,
+    collect,
+    constant,
+    replace_loads,
+    substitute,
+    variables,
+    view,
+)
+from ..rule import Declined, Kernel
+
+
+@dataclass(frozen=True, eq=False)
+class Operand:
+    """One factor of the products.
+
+    `value` is the factor over the axes of the contraction. `load` is the one load in it if `value`
+    is that load, perhaps cast. `source` is the block that computes what `load` reads, when that is
+    more than a permutation of a parameter: the loader stage of a schedule.
+    """
+
+    value: Expr
+    load: TensorLoad | None
+    source: Block | None = None
+
+    @property
+    def direct(self) -> bool:
+        """Whether the elements can be read in place."""
+        return self.load is not None and self.source is None
+
+
+@dataclass(frozen=True, eq=False)
+class Output:
+    """``buffer[indices] = value`` over the spatial axes and the variable that holds the sum."""
+
+    buffer: Var
+    indices: tuple[Expr, ...]
+    value: Expr
+
+
+@dataclass(frozen=True, eq=False)
+class Contraction:
+    """A contraction; axes of extent 1 are left out, axes are in the order of the output."""
+
+    batch: tuple[Axis, ...]
+    rows: tuple[Axis, ...]
+    cols: tuple[Axis, ...]
+    reduce: tuple[Axis, ...]
+    lhs: Operand
+    rhs: Operand
+    total: Var
+    outputs: tuple[Output, ...]
+
+    @property
+    def dtype(self) -> str:
+        """The type that sums are kept in."""
+        return str(self.total.ty.dtype)
+
+    def constant_rhs(self, kernel: Kernel) -> int | None:
+        """The parameter that `rhs` reads in place, if it is a weight that nothing else reads."""
+        if not self.rhs.direct:
+            return None
+        buffer = self.rhs.load.source  # type: ignore[union-attr]
+        users = collect(
+            [self.lhs.value, self.rhs.value, *(out.value for out in self.outputs)], TensorLoad
+        )
+        for position, param in enumerate(kernel.func.params):
+            if param.same_as(buffer):
+                alone = sum(load.source.same_as(buffer) for load in users) == 1
+                return position if position in kernel.constant_args and alone else None
+        return None
+
+
+def size(axes: Iterable[Axis]) -> Expr | int:
+    """How many points `axes` span: an int if that is known."""
+    extents = [axis.extent if axis.size is None else axis.size for axis in axes]
+    return prod(extents) if extents else 1
+
+
+def windowed(operand: Operand, reduce: Iterable[Axis]) -> bool:
+    """Whether an index of `operand` adds up reduce and other axes, as a sliding window does."""
+    inner = {axis.var for axis in reduce}
+    if operand.load is None:
+        return False
+    used = [variables(index) for index in operand.load.indices]
+    return any(names & inner and names - inner for names in used)
+
+
+class _Declines(Exception):
+    """Raised while reading a kernel that is not a contraction."""
+
+
+def contraction(kernel: Kernel) -> Contraction | Declined:
+    """Read a kernel as a contraction, or tell why it is none."""
+    seen = view(kernel.func)
+    if isinstance(seen, Declined):
+        return seen
+    try:
+        return _Reader(seen).read()
+    except _Declines as reason:
+        return Declined(str(reason))
+
+
+class _Reader:
+    def __init__(self, seen: View) -> None:
+        if len(seen.reductions) != 1:
+            raise _Declines(f"{len(seen.reductions)} reductions, not one")
+        self.view = seen
+        self.block = seen.reductions[0]
+        self.store = self.block.stores[0]
+        self.params = set(seen.buffers)
+        if self.block.combiner is None or self.block.combiner.op != "add":
+            raise _Declines("the reduction is not one sum")
+        init = self.store.init
+        if not isinstance(init, tirx.IntImm | tirx.FloatImm) or init.value != 0:
+            raise _Declines("the sum does not start from zero")
+
+    def read(self) -> Contraction:
+        assert self.block.combiner is not None
+        product = self.block.combiner.value
+        if isinstance(product, tirx.Cast):
+            raise _Declines("the products are cast after they are taken")
+        if not isinstance(product, tirx.Mul):
+            raise _Declines("the sum is not one of products")
+        axes, values = self._split_axes(product)
+        first, second = (self._operand(factor, axes, values) for factor in (product.a, product.b))
+        dtype = str(self.store.buffer.dtype)
+        if any(str(o.value.ty.dtype) != dtype for o in (first, second)):
+            raise _Declines("the factors and the sum have different types")
+        total = Var("total", dtype)
+        outputs = self._outputs(values, total)
+        return _classify(axes, first, second, total, outputs)
+
+    def _split_axes(self, product: Expr) -> tuple[list[Axis], dict[Var, Expr]]:
+        """The axes to work with, and each axis of the block as an expression over them.
+
+        Unit axes become 0. An axis that an operand divides by a constant, the output channel of a
+        grouped convolution, becomes two: ``channel = group * c + member``.
+        """
+        divisors = {
+            node.a: constant(node.b)
+            for node in collect(product, tirx.FloorDiv)
+            if isinstance(node.a, Var) and constant(node.b) is not None
+        }
+        axes: list[Axis] = []
+        values: dict[Var, Expr] = {}
+        for axis in self.block.axes:
+            divisor = divisors.get(axis.var)
+            if axis.size == 1:
+                values[axis.var] = _index(0)
+            elif divisor and axis.size and axis.size % divisor == 0 and axis.kind == SPATIAL:
+                parts = (axis.size // divisor, divisor)
+                outer, inner = (
+                    Axis(Var(f"{axis.var.name}_{part}", "int64"), _index(extent), SPATIAL)
+                    for part, extent in zip(("group", "member"), parts)
+                )
+                axes += [part for part in (outer, inner) if part.size != 1]
+                high, low = (_index(0) if p.size == 1 else p.var for p in (outer, inner))
+                values[axis.var] = high * divisor + low
+            else:
+                axes.append(axis)
+                values[axis.var] = axis.var
+        return axes, values
+
+    def _operand(self, factor: Expr, axes: list[Axis], values: dict[Var, Expr]) -> Operand:
+        ana = analyzer(axes)
+        factor = _simplify_indices(substitute(factor, values), ana)
+        load = _only_load(factor)
+        source = self.view.producer.get(load.source) if load is not None else None
+        if source is None:
+            return Operand(self._inline(factor), load if self._whole(factor) else None)
+        source = self._inlined(source)
+        value = _simplify_indices(self._inline(factor), ana)
+        inlined = _only_load(value)
+        if inlined is not None:
+            return Operand(value, inlined)
+        return Operand(value, load, source)
+
+    def _whole(self, factor: Expr) -> bool:
+        return all(load.source in self.params for load in collect(factor, TensorLoad))
+
+    def _inlined(self, block: Block) -> Block:
+        """`block` with its own producers inlined."""
+        self._check_injective(block)
+        store = block.stores[0]
+        stores = (type(store)(store.buffer, store.indices, self._inline(store.value)),)
+        return Block(block.name, block.axes, stores)
+
+    def _check_injective(self, block: Block) -> None:
+        store = block.stores[0]
+        if block.is_reduction or len(block.stores) != 1:
+            raise _Declines(f"producer '{block.name}' is not a single injective block")
+        axes = [axis.var for axis in block.axes if axis.size != 1]
+        indices = [i for i, n in zip(store.indices, store.buffer.shape) if constant(n) != 1]
+        if len(axes) != len(indices) or not all(i.same_as(v) for i, v in zip(indices, axes)):
+            raise _Declines(f"block '{block.name}' does not write its elements in order")
+
+    def _inline(self, value: Expr) -> Expr:
+        """`value` with the loads of intermediate buffers replaced by what they hold."""
+        for buffer in {load.source for load in collect(value, TensorLoad)} - self.params:
+            block = self.view.producer[buffer]
+            if block is self.block:
+                raise _Declines("a producer reads the sum")
+            self._check_injective(block)
+            inner = self._inline(block.stores[0].value)
+            value = replace_loads(value, buffer, lambda at: _at(block, inner, at))  # noqa: B023
+        return value
+
+    def _outputs(self, values: dict[Var, Expr], total: Var) -> tuple[Output, ...]:
+        """What is stored once a sum is known, every consumer rewritten over the sum's own axes."""
+        names = [axis.var for axis in self.block.spatial]
+        if len(names) != len(self.store.indices) or not all(
+            i.same_as(v) for i, v in zip(self.store.indices, names)
+        ):
+            raise _Declines("the sum is not stored in the order of its axes")
+        known: dict[Var, Expr] = {self.store.buffer: total}
+        at: dict[Var, tuple[Expr, ...]] = {self.store.buffer: tuple(names)}
+        outputs = []
+        if self.store.buffer in self.params:
+            outputs.append(Output(self.store.buffer, tuple(names), total))
+        for block in self.view.blocks:
+            if not any(load.source in known for load in block.loads) or block is self.block:
+                continue
+            if block.is_reduction or len(block.stores) != 1:
+                raise _Declines(f"consumer '{block.name}' is not a single injective block")
+            store = block.stores[0]
+            mapping = _consumer_axes(block, known, at)
+            value = store.value
+            for buffer, expr in known.items():
+                value = replace_loads(value, buffer, lambda _at: expr)  # noqa: B023
+            known[store.buffer] = substitute(value, mapping)
+            at[store.buffer] = tuple(substitute(index, mapping) for index in store.indices)
+            if store.buffer in self.params:
+                outputs.append(Output(store.buffer, at[store.buffer], known[store.buffer]))
+        ana = analyzer(self.block.spatial)
+        return tuple(
+            Output(
+                out.buffer,
+                tuple(ana.simplify(substitute(index, values)) for index in out.indices),
+                _simplify_indices(self._inline(substitute(out.value, values)), ana),
+            )
+            for out in outputs
+        )
+
+
+def _index(value: int) -> Expr:
+    return tirx.const(value, "int64")
+
+
+def _at(block: Block, value: Expr, indices: list[Expr]) -> Expr:
+    """The value of an injective `block` at `indices` of its buffer."""
+    mapping: dict[Var, Expr] = {axis.var: _index(0) for axis in block.axes}
+    own_indices = block.stores[0].indices
+    mapping |= {own: at for own, at in zip(own_indices, indices) if isinstance(own, Var)}
+    return substitute(value, mapping)
+
+
+def _only_load(value: Expr) -> TensorLoad | None:
+    """The load that `value` is, casts aside."""
+    while isinstance(value, tirx.Cast):
+        value = value.value
+    return value if isinstance(value, TensorLoad) else None
+
+
+def _simplify_indices(value: Expr, ana: object) -> Expr:
+    """`value` with the indices of every load simplified."""
+    from tvm_ffi import structural_map
+
+    def visit(load: TensorLoad) -> Expr:
+        return tirx.BufferLoad(load.source, [ana.simplify(i) for i in load.indices])  # type: ignore[attr-defined]
+
+    return structural_map(value, (TensorLoad, visit))
+
+
+def _consumer_axes(
+    block: Block, known: Mapping[Var, Expr], at: Mapping[Var, tuple[Expr, ...]]
+) -> dict[Var, Expr]:
+    """The axes of a consumer as expressions over the axes of the sum that it reads."""
+    units = {axis.var for axis in block.axes if axis.size == 1}
+    mapping: dict[Var, Expr] = dict.fromkeys(units, _index(0))
+    for load in block.loads:
+        if load.source not in known:
+            continue
+        for index, own in zip(load.indices, at[load.source]):
+            if isinstance(index, Var) and index not in units:
+                if not mapping.get(index, own).same_as(own):
+                    raise _Declines(f"consumer '{block.name}' reads two elements of the sum")
+                mapping[index] = own
+            elif index not in units and constant(index) != 0:
+                raise _Declines(f"consumer '{block.name}' reads the sum through a computed index")
+    if len(mapping) != len(block.axes):
+        raise _Declines(f"consumer '{block.name}' repeats elements of the sum")
+    return mapping
+
+
+def _classify(
+    axes: list[Axis], first: Operand, second: Operand, total: Var, outputs: tuple[Output, ...]
+) -> Contraction:
+    spatial = [axis for axis in axes if axis.kind == SPATIAL]
+    uses = [variables(first.value), variables(second.value)]
+    lhs, rhs = first, second
+    if spatial and spatial[-1].var in uses[0] and spatial[-1].var not in uses[1]:
+        lhs, rhs, uses = second, first, uses[::-1]
+    batch, rows, cols = [], [], []
+    for position, axis in enumerate(spatial):
+        in_lhs, in_rhs = (axis.var in names for names in uses)
+        if in_rhs and not in_lhs:
+            trailing = all(a.var in uses[1] and a.var not in uses[0] for a in spatial[position:])
+            (cols if trailing else batch).append(axis)
+        elif in_lhs and not in_rhs:
+            rows.append(axis)
+        else:
+            batch.append(axis)
+    reduce = tuple(axis for axis in axes if axis.kind != SPATIAL)
+    return Contraction(tuple(batch), tuple(rows), tuple(cols), reduce, lhs, rhs, total, outputs)

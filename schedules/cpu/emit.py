@@ -1,0 +1,126 @@
+"""Building TIR: loops, bindings and vectors, with sizes that are Python ints where known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeAlias
+
+from tvm import tirx
+from tvm.ir import Expr, Var
+
+from ..analysis import Axis, constant
+
+Size: TypeAlias = int | Expr
+Body: TypeAlias = Callable[[Expr], tirx.Stmt]
+
+Values: TypeAlias = Mapping[Var, Expr]
+"""What the axes of a contraction are at some point of the code."""
+
+SERIAL, PARALLEL = tirx.ForKind.SERIAL, tirx.ForKind.PARALLEL
+VECTORIZED, UNROLLED = tirx.ForKind.VECTORIZED, tirx.ForKind.UNROLLED
+
+
+def index(value: Size) -> Expr:
+    """`value` as an int64 expression."""
+    return tirx.const(value, "int64") if isinstance(value, int) else value
+
+
+def known(value: Size) -> Size:
+    """A constant expression as an int."""
+    number = constant(value)
+    return value if number is None else number
+
+
+def ceildiv(a: Size, b: int) -> Size:
+    return -(-a // b) if isinstance(a, int) else known((a + (b - 1)) // b)
+
+
+def least(a: Size, b: Size) -> Size:
+    return min(a, b) if isinstance(a, int) and isinstance(b, int) else tirx.min(index(a), index(b))
+
+
+def most(a: Size, b: Size) -> Size:
+    return max(a, b) if isinstance(a, int) and isinstance(b, int) else tirx.max(index(a), index(b))
+
+
+def loop(
+    extent: Size, body: Body, kind: tirx.ForKind = SERIAL, name: str = "i", start: Size = 0
+) -> tirx.Stmt:
+    """``for name in range(start, start + extent): body(name)``; one iteration needs no loop."""
+    extent = known(extent)
+    if isinstance(extent, int) and extent == 0:
+        return tirx.Evaluate(index(0))
+    if isinstance(extent, int) and extent == 1:
+        return body(index(start))
+    var = Var(name, "int64")
+    return tirx.For(var, index(start), index(extent), kind, body(var))
+
+
+def nest(extents: Iterable[Size], body: Callable[[list[Expr]], tirx.Stmt]) -> tirx.Stmt:
+    """Serial loops, outermost first."""
+
+    def level(rest: list[Size], done: list[Expr]) -> tirx.Stmt:
+        if not rest:
+            return body(done)
+        return loop(rest[0], lambda i: level(rest[1:], [*done, i]))
+
+    return level(list(extents), [])
+
+
+def block(*parts: tirx.Stmt | None) -> tirx.Stmt:
+    """Statements one after another; None stands for nothing."""
+    present = [part for part in parts if part is not None]
+    return present[0] if len(present) == 1 else tirx.SeqStmt(present)
+
+
+def bind(value: Size, body: Body, name: str) -> tirx.Stmt:
+    """``name = value`` and what follows; constants and variables need no name of their own."""
+    value = index(known(value))
+    if isinstance(value, Var | tirx.IntImm):
+        return body(value)
+    var = Var(name, "int64")
+    return block(tirx.Bind(var, value), body(var))
+
+
+def bind_each(values: Values, body: Callable[[Values], tirx.Stmt]) -> tirx.Stmt:
+    """`bind` for several: the names of the variables stay, their values become names."""
+
+    def level(rest: list[tuple[Var, Expr]], done: dict[Var, Expr]) -> tirx.Stmt:
+        if not rest:
+            return body(done)
+        (var, value), *others = rest
+        return bind(value, lambda name: level(others, {**done, var: name}), var.name)
+
+    return level(list(values.items()), {})
+
+
+def vectors(count: Size, lanes: int, body: Body, unroll: bool = True) -> tirx.Stmt:
+    """``body(j)`` for j in 0 .. count*lanes, `lanes` at a time."""
+    return loop(
+        count,
+        lambda v: loop(lanes, lambda lane: body(v * lanes + lane), VECTORIZED, "lane"),
+        UNROLLED if unroll else SERIAL,
+        "v",
+    )
+
+
+def allocate(shape: Iterable[Size], dtype: str, name: str, scope: str = "global") -> Var:
+    """A buffer of a kernel's own; place ``tirx.AllocBuffer(buffer)`` before its first use."""
+    return tirx.decl_buffer([index(n) for n in shape], dtype, name, scope=scope)
+
+
+def unravel(flat: Expr, axes: Iterable[Axis]) -> dict[Var, Expr]:
+    """Each of `axes` at a position of their row-major product."""
+    axes = list(axes)
+    values: dict[Var, Expr] = {}
+    for axis in reversed(axes):
+        if axis is axes[0]:
+            values[axis.var] = flat
+        else:
+            values[axis.var] = flat % axis.extent
+            flat = flat // axis.extent
+    return values
+
+
+def zeros(buffer: Var, indices: list[Expr]) -> tirx.Stmt:
+    return tirx.BufferStore(buffer, tirx.const(0, str(buffer.dtype)), indices)

@@ -1,0 +1,259 @@
+"""Matrix products: GEMM, batched GEMM, GEMV, 1x1 convolution; static and symbolic sizes.
+
+The kernel that is built:
+
+    for batch, block of rows, panel of columns in parallel:
+        pack the panel                               unless it is a weight or read in place
+        for tile of rows in block:  registers, then epilogue      (see tile.py)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from tvm import tirx
+from tvm.ir import Expr
+
+from tvmext.arch import Arch
+
+from ..analysis import analyzer, constant, flat_index, stride, substitute
+from ..levels import Product, best_tile
+from ..rule import Declined, Kernel, Layout, Scheduled
+from .contraction import Contraction, contraction, size, windowed
+from .emit import (
+    PARALLEL,
+    SERIAL,
+    Values,
+    allocate,
+    bind,
+    block,
+    ceildiv,
+    index,
+    known,
+    least,
+    loop,
+    unravel,
+)
+from .panels import Pack, in_place, weight
+from .tile import Kernel as TileKernel
+from .tile import Panel, Shape, Tiles, cut, open_panel
+
+PARALLEL_FLOPS = 1 << 20
+"""Work below which a parallel launch (about 3 us) costs more than it saves."""
+
+TYPES = ("float32", "float64", "int32")
+"""What sums are kept in; half types and 64-bit integers are left to other rules."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A matrix product. Sizes are None when they are known at run time only."""
+
+    batch: int | None
+    rows: int | None
+    cols: int | None
+    reduce: int | None
+    dtype: str
+    rhs: str
+    """"weight" (laid out at compile time), "vectors" (unit stride along columns) or "memory"."""
+    contraction: Contraction = field(repr=False, compare=False)
+    weight_arg: int | None = None
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A register tile, how vectors of `rhs` are had, rows per block, and what runs in parallel."""
+
+    tile: Shape
+    rhs: str
+    """"weight", "pack" or "in place"."""
+    block_tiles: int
+    """Tiles of rows that pass over one panel before the next, their `lhs` kept in L2; 0 is all."""
+    parallel: bool
+
+
+class Gemm:
+    """Products of two operands that are read without a sliding window."""
+
+    name = "cpu.gemm"
+
+    def match(self, kernel: Kernel) -> Workload | Declined:
+        found = contraction(kernel)
+        if isinstance(found, Declined):
+            return found
+        reason = _declines(found)
+        if reason:
+            return Declined(reason)
+        return describe(found, kernel)
+
+    def choose(self, workload: Workload, arch: Arch) -> Decision:
+        return decide(workload, arch)
+
+    def apply(
+        self, kernel: Kernel, workload: Workload, decision: Decision, arch: Arch
+    ) -> Scheduled:
+        return _build(kernel, workload, decision)
+
+
+def _declines(found: Contraction) -> str:
+    if found.dtype not in TYPES:
+        return f"sums in {found.dtype}"
+    if not found.cols:
+        return "no axis that only one operand has: nothing to run vectors along"
+    if not found.reduce:
+        return "nothing is summed up"
+    if found.lhs.source is not None or found.lhs.load is None:
+        return "the elements of the broadcast operand are computed"
+    if windowed(found.lhs, found.reduce):
+        return "a sliding window"
+    return ""
+
+
+def _known_size(axes: tuple) -> int | None:
+    total = size(axes)
+    return total if isinstance(total, int) else constant(total)
+
+
+def describe(found: Contraction, kernel: Kernel) -> Workload | Declined:
+    position = found.constant_rhs(kernel)
+    rhs = "memory"
+    if position is not None and weight(found, Shape(1, 1, 8)) is not None:
+        rhs = "weight"
+    elif found.rhs.direct and _unit_stride(found):
+        rhs = "vectors"
+    rows = _known_size(found.rows)
+    if rows == 1 and rhs == "memory":
+        return Declined("one row over an operand that is contiguous along the sum: a reduction")
+    return Workload(
+        _known_size(found.batch),
+        rows,
+        _known_size(found.cols),
+        _known_size(found.reduce),
+        found.dtype,
+        rhs,
+        found,
+        position if rhs == "weight" else None,
+    )
+
+
+def _unit_stride(found: Contraction) -> bool:
+    assert found.rhs.load is not None
+    if len(found.cols) != 1:
+        return False
+    axes = (*found.batch, *found.cols, *found.reduce)
+    step = stride(
+        flat_index(found.rhs.load), found.cols[0].var, analyzer(axes, found.rhs.load.source.shape)
+    )
+    return step is not None and constant(step) == 1
+
+
+def decide(workload: Workload, arch: Arch) -> Decision:
+    """The tile of the least price, and where the operands stay."""
+    lanes = arch.vector_lanes(workload.dtype)
+    max_rows = 8 if workload.rows is None else 14
+    product = Product(workload.rows, workload.cols, workload.reduce)
+    if workload.rhs == "vectors" and workload.cols is not None and workload.cols % lanes:
+        workload_rhs = "pack"
+    else:
+        workload_rhs = {"weight": "weight", "vectors": "in place", "memory": "pack"}[workload.rhs]
+    rows, vectors = best_tile(product, lanes, arch.vector_registers, arch.fma_units, max_rows)
+    if workload_rhs == "in place":
+        few = workload.rows is not None and workload.rows <= 2 * rows
+        fits = workload.cols is not None and workload.cols % (vectors * lanes) == 0
+        workload_rhs = "in place" if few and fits else "pack"
+    depth = workload.reduce or 1024
+    row_bytes = depth * 4 * rows
+    block_tiles = max(4, arch.l2_bytes // 2 // row_bytes)
+    if workload_rhs == "pack":
+        block_tiles = 0
+    flops = 2 * depth * (workload.cols or 512) * (workload.batch or 1)
+    flops *= workload.rows if workload.rows is not None else 8
+    parallel = arch.cores > 1 and flops >= PARALLEL_FLOPS
+    return Decision(Shape(rows, vectors, lanes), workload_rhs, block_tiles, parallel)
+
+
+def _build(kernel: Kernel, workload: Workload, decision: Decision) -> Scheduled:
+    total, shape = workload.contraction, decision.tile
+    layouts: dict[int, Layout] = {}
+    params = list(kernel.func.params)
+    pack: Pack | None = None
+    if decision.rhs == "weight":
+        laid = weight(total, shape)
+        assert laid is not None and workload.weight_arg is not None
+        params[workload.weight_arg] = laid.buffer
+        layouts[workload.weight_arg] = laid.layout
+        rhs = laid.read
+    elif decision.rhs == "pack":
+        pack = Pack.of(total, shape)
+        rhs = pack.read
+    else:
+        rhs = in_place(total)
+    tile = TileKernel(total, shape, lambda at, k: substitute(total.lhs.value, {**at, **k}), rhs)
+    body = cut(size(total.rows), shape.rows, lambda tiles: _loops(tile, tiles, decision, pack))
+    func = tirx.PrimFunc(params, body, kernel.func.ret_type, kernel.func.attrs)
+    return Scheduled(func, layouts)
+
+
+def _loops(tile: TileKernel, tiles: Tiles, decision: Decision, pack: Pack | None) -> tirx.Stmt:
+    """The loops over batch, blocks of rows and panels, run in parallel as one."""
+    total = tile.sum
+    panels = ceildiv(size(total.cols), tile.shape.cols)
+    blocks = ceildiv(tiles.count, decision.block_tiles) if decision.block_tiles else 1
+    if any(constant(n) == 0 for n in (panels, tiles.count, size(total.batch))):
+        return tirx.Evaluate(index(0))
+
+    def work(group: Expr) -> Callable[[Panel], tirx.Stmt]:
+        return lambda panel: block(
+            pack.fill(panel) if pack is not None else None,
+            _rows(tile, tiles, panel, group, decision),
+        )
+
+    def task(flat: Expr, panels: Expr, blocks: Expr) -> tirx.Stmt:
+        group = flat // panels % blocks
+        batch = flat // panels // blocks
+        return bind(
+            group,
+            lambda name: open_panel(total, batch, flat % panels, tile.shape.cols, work(name)),
+            "block",
+        )
+
+    kind = PARALLEL if decision.parallel else SERIAL
+    return bind(
+        panels,
+        lambda p: bind(
+            blocks,
+            lambda b: loop(
+                known(p * b * size(total.batch)), lambda flat: task(flat, p, b), kind, "task"
+            ),
+            "blocks",
+        ),
+        "panels",
+    )
+
+
+def _rows(
+    tile: TileKernel, tiles: Tiles, panel: Panel, group: Expr, decision: Decision
+) -> tirx.Stmt:
+    """The tiles of block `group` of rows."""
+    total = tile.sum
+    spill = None
+    if tile.heavy or panel.ragged:
+        spill = allocate([tiles.rows, tile.shape.cols], total.dtype, "sums", "local")
+
+    def at(row: Expr) -> Callable[[Expr], Values]:
+        return lambda i: unravel(row + i, total.rows)
+
+    def body(row: Expr, height: int) -> tirx.Stmt:
+        return tile.tile(at(row), height, panel, spill)
+
+    def after(row: Expr, height: Expr) -> tirx.Stmt | None:
+        return None if spill is None else tile.copy_out(at(row), height, panel, spill)
+
+    if decision.block_tiles:
+        first = group * decision.block_tiles
+        count = known(least(decision.block_tiles, tiles.count - first))
+    else:
+        first, count = index(0), tiles.count
+    tiled = loop(count, lambda t: tiles.each(first + t, body, after), name="t")
+    return block(None if spill is None else tirx.AllocBuffer(spill), tiled)

@@ -1,0 +1,238 @@
+"""Where the vectors of `rhs` come from: panels ``[batch.., N/NR, k.., NR]``.
+
+Three ways to have them: a weight is laid out at compile time; any other operand is packed panel by
+panel inside the kernel, into a buffer that stays in the cache while all rows pass over it; or rows
+are so few that packing would read as much as it saves, and vectors are loaded in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tvm import tirx
+from tvm.ir import Expr, Var
+
+from ..analysis import (
+    Axis,
+    analyzer,
+    constant,
+    flat_index,
+    replace_loads,
+    stride,
+    substitute,
+    variables,
+)
+from ..rule import Layout
+from .contraction import Contraction, size
+from .emit import (
+    VECTORIZED,
+    Size,
+    Values,
+    allocate,
+    block,
+    ceildiv,
+    index,
+    known,
+    loop,
+    nest,
+    vectors,
+)
+from .tile import Panel, Shape
+
+Reader = Callable[[Panel, Values, Expr], Expr]
+
+
+@dataclass(frozen=True, eq=False)
+class Weight:
+    """A weight in panels: the parameter that replaces the old one, and the map between them."""
+
+    buffer: Var
+    layout: Layout
+    read: Reader
+
+
+def weight(total: Contraction, shape: Shape) -> Weight | None:
+    """Lay the weight that `rhs` reads out in panels, or None if its indices cannot be inverted."""
+    load = total.rhs.load
+    assert load is not None
+    old = load.source
+    extents = [constant(n) for n in old.shape]
+    dims = [Var(f"d{i}", "int64") for i in range(len(extents))]
+    batch = [axis for axis in total.batch if axis.var in _used(load.indices)]
+    axes = (*batch, *total.cols, *total.reduce)
+    place = _invert(load.indices, extents, dims, axes)
+    if place is None:
+        return None
+    column: Expr = index(0)
+    for axis in total.cols:
+        column = column * axis.extent + place[axis.var]
+    width = shape.cols
+    columns = size(total.cols)
+    panels = ceildiv(columns, width)
+    sizes = [axis.size for axis in (*batch, *total.reduce)]
+    if not isinstance(panels, int) or None in sizes:
+        return None
+    ana = analyzer([Axis(d, index(n), "spatial") for d, n in zip(dims, extents) if n])
+    ks = [place[axis.var] for axis in total.reduce]
+    final = [*(place[axis.var] for axis in batch), column // width, *ks, column % width]
+    new_shape = (
+        *(axis.size for axis in batch),
+        panels,
+        *(axis.size for axis in total.reduce),
+        width,
+    )
+    index_map = tirx.IndexMap(dims, [ana.simplify(e) for e in final], None)
+    buffer = tirx.decl_buffer([index(n) for n in new_shape], str(old.dtype), old.name)
+
+    def read(panel: Panel, k: Values, j: Expr) -> Expr:
+        at = [panel.at[axis.var] for axis in batch]
+        where = [*at, panel.number, *(k[axis.var] for axis in total.reduce), j]
+        return replace_loads(total.rhs.value, old, lambda _at: tirx.BufferLoad(buffer, where))
+
+    return Weight(buffer, Layout(index_map, new_shape), read)
+
+
+def _used(indices: list[Expr]) -> set[Var]:
+    return set().union(*(variables(i) for i in indices)) if len(indices) else set()
+
+
+def _invert(
+    indices: list[Expr], extents: list[int | None], dims: list[Var], axes: tuple[Axis, ...]
+) -> dict[Var, Expr] | None:
+    """Each axis as an expression of the position in the operand, if every element is read once."""
+    place: dict[Var, Expr] = {}
+    sizes = {axis.var: axis.size for axis in axes}
+    for at, extent, dim in zip(indices, extents, dims):
+        if extent is None:
+            return None
+        terms = _terms(at)
+        if terms is None:
+            return None
+        span = 1
+        for var, factor in sorted(terms.items(), key=lambda term: term[1]):
+            count = sizes.get(var)
+            if count is None or var in place or factor != span:
+                return None
+            place[var] = (dim // span if span > 1 else dim) % count
+            span *= count
+        flipped = _reversed(at)
+        if flipped is not None and sizes.get(flipped) == extent:
+            place[flipped] = index(extent - 1) - dim
+            span = extent
+        if span != extent:
+            return None
+    return place if len(place) == len(axes) else None
+
+
+def _reversed(expr: Expr) -> Var | None:
+    """`v` if `expr` is ``constant - v``."""
+    if isinstance(expr, tirx.Sub) and constant(expr.a) is not None and isinstance(expr.b, Var):
+        return expr.b
+    return None
+
+
+def _terms(expr: Expr) -> dict[Var, int] | None:
+    """``sum(factor * var)`` as {var: factor}, or None if `expr` is something else."""
+    if isinstance(expr, Var):
+        return {expr: 1}
+    if constant(expr) == 0 or _reversed(expr) is not None:
+        return {}
+    if isinstance(expr, tirx.Mul) and isinstance(expr.a, Var):
+        factor = constant(expr.b)
+        return None if factor is None else {expr.a: factor}
+    if isinstance(expr, tirx.Add):
+        first, second = _terms(expr.a), _terms(expr.b)
+        if first is None or second is None or first.keys() & second.keys():
+            return None
+        return {**first, **second}
+    return None
+
+
+@dataclass(frozen=True, eq=False)
+class Pack:
+    """A panel packed inside the kernel: `buffer` is filled by `fill`, then read."""
+
+    sum: Contraction
+    shape: Shape
+    buffer: Var
+
+    @staticmethod
+    def of(total: Contraction, shape: Shape) -> Pack:
+        extents: list[Size] = [known(axis.extent) for axis in total.reduce]
+        dtype = str(total.rhs.value.ty.dtype)
+        return Pack(total, shape, allocate([*extents, shape.cols], dtype, "panel"))
+
+    def read(self, _panel: Panel, k: Values, j: Expr) -> Expr:
+        return tirx.BufferLoad(self.buffer, [*(k[axis.var] for axis in self.sum.reduce), j])
+
+    def fill(self, panel: Panel) -> tirx.Stmt:
+        """Copy the panel, zero past the last column."""
+        whole = self._along_columns if self._unit_stride_columns() else self._along_reduce
+        if not panel.ragged:
+            return block(tirx.AllocBuffer(self.buffer), whole(panel))
+        filled = tirx.IfThenElse(panel.full, whole(panel), self._guarded(panel))
+        return block(tirx.AllocBuffer(self.buffer), filled)
+
+    def _value(self, panel: Panel, ks: list[Expr], j: Expr) -> Expr:
+        at = {axis.var: k for axis, k in zip(self.sum.reduce, ks)}
+        return substitute(self.sum.rhs.value, {**panel.at, **panel.cols(j), **at})
+
+    def _extents(self) -> list[Size]:
+        return [known(axis.extent) for axis in self.sum.reduce]
+
+    def _unit_stride_columns(self) -> bool:
+        operand, cols = self.sum.rhs, self.sum.cols
+        if operand.load is None or operand.source is not None or not cols:
+            return False
+        axes = (*self.sum.batch, *cols, *self.sum.reduce)
+        step = stride(
+            flat_index(operand.load), cols[-1].var, analyzer(axes, operand.load.source.shape)
+        )
+        return len(cols) == 1 and step is not None and constant(step) == 1
+
+    def _along_columns(self, panel: Panel) -> tirx.Stmt:
+        """Vectors are copied as they are."""
+        return nest(
+            self._extents(),
+            lambda ks: vectors(
+                self.shape.vectors,
+                self.shape.lanes,
+                lambda j: tirx.BufferStore(self.buffer, self._value(panel, ks, j), [*ks, j]),
+            ),
+        )
+
+    def _along_reduce(self, panel: Panel) -> tirx.Stmt:
+        """Columns one by one, along the last reduce axis, which is the contiguous one."""
+        *outer, last = self._extents() or [1]
+        lanes = self.shape.lanes
+
+        def put(j: Expr, ks: list[Expr], k: Expr) -> tirx.Stmt:
+            at = [*ks, k] if self.sum.reduce else []
+            return tirx.BufferStore(self.buffer, self._value(panel, at, j), [*at, j])
+
+        def run(j: Expr, ks: list[Expr], first: Expr) -> tirx.Stmt:
+            return loop(lanes, lambda k: put(j, ks, first + k), VECTORIZED, "lane")
+
+        if not isinstance(last, int) or last % lanes:
+            return loop(
+                self.shape.cols,
+                lambda j: nest(outer, lambda ks: loop(last, lambda k: put(j, ks, k), name="k")),
+            )
+        return nest(
+            [*outer, last // lanes],
+            lambda at: loop(self.shape.cols, lambda j: run(j, at[:-1], at[-1] * lanes)),
+        )
+
+    def _guarded(self, panel: Panel) -> tirx.Stmt:
+        def put(j: Expr, ks: list[Expr]) -> tirx.Stmt:
+            zero = tirx.const(0, str(self.buffer.dtype))
+            value = tirx.if_then_else(j < panel.valid, self._value(panel, ks, j), zero)
+            return tirx.BufferStore(self.buffer, value, [*ks, j])
+
+        return loop(self.shape.cols, lambda j: nest(self._extents(), lambda ks: put(j, ks)))
+
+
+def in_place(total: Contraction) -> Reader:
+    """Vectors loaded from where they are; only for full panels."""
+    return lambda panel, k, j: substitute(total.rhs.value, {**panel.at, **k, **panel.cols(j)})

@@ -1,0 +1,79 @@
+"""Register tiles of a matrix product, from the bottom of the memory levels up, and their price.
+
+Only what the register file allows is a candidate: a tile of `rows` x `vectors` needs its sums, one
+row of `vectors` and one broadcast element in registers (Vortex, arXiv 2409.01075, section 4, keeps
+the same rule at its lowest level). Pure arithmetic: no TVM here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import inf
+
+FMA_LATENCY = 4
+"""Cycles from one FMA to a dependent one: Skylake and later, Zen 2 and later, Neoverse N1, V1."""
+
+LOADS = 2
+"""Vector loads per cycle on the same machines."""
+
+UNKNOWN_ROWS, UNKNOWN_COLS, UNKNOWN_DEPTH = 128, 768, 256
+"""Sizes that tiles are priced at when they are known at run time only: many, and round."""
+
+
+@dataclass(frozen=True)
+class Product:
+    """A matrix product as prices see it; None is a size known at run time only."""
+
+    rows: int | None
+    cols: int | None
+    reduce: int | None
+
+
+def register_tiles(registers: int, max_rows: int = 14) -> Iterator[tuple[int, int]]:
+    """Every (rows, vectors) that leaves a register for the broadcast element."""
+    for vectors in range(1, 9):
+        for rows in range(1, max_rows + 1):
+            if rows * vectors + vectors + 1 <= registers:
+                yield rows, vectors
+
+
+def tile_cycles(rows: int, vectors: int, fma_units: int) -> float:
+    """Cycles of one step of k: bound by the FMA units, by loads, or by the latency of the sums."""
+    chains = rows * vectors
+    return max(chains / fma_units, (rows + vectors) / LOADS, FMA_LATENCY / 2 if chains < 4 else 0)
+
+
+def product_cycles(product: Product, rows: int, vectors: int, lanes: int, fma_units: int) -> float:
+    """Cycles of the whole product in tiles of nearly equal height and full panels.
+
+    A tile also pays for clearing its sums and for its epilogue, which is about one pass more over
+    them, so that short sums prefer large tiles.
+    """
+    width = vectors * lanes
+    panels = -(-(UNKNOWN_COLS if product.cols is None else product.cols) // width)
+    total = UNKNOWN_ROWS if product.rows is None else product.rows
+    count = -(-total // rows)
+    if count == 0 or panels == 0:
+        return 0.0
+    depth = UNKNOWN_DEPTH if product.reduce is None else product.reduce
+    base, extra = divmod(total, count)
+    cost = 0.0
+    for height, number in ((base + 1, extra), (base, count - extra)):
+        steps = depth * tile_cycles(height, vectors, fma_units)
+        cost += number * (steps + 2 * height * vectors + 12)
+    return panels * cost
+
+
+def best_tile(
+    product: Product, lanes: int, registers: int, fma_units: int, max_rows: int = 14
+) -> tuple[int, int]:
+    """The (rows, vectors) of the least price; the larger tile among equals."""
+    best, price = (1, 1), inf
+    for rows, vectors in register_tiles(registers, max_rows):
+        if product.cols is not None and (vectors - 1) * lanes >= max(product.cols, 1):
+            continue
+        cycles = product_cycles(product, rows, vectors, lanes, fma_units)
+        if cycles < price or (cycles == price and rows * vectors > best[0] * best[1]):
+            best, price = (rows, vectors), cycles
+    return best
