@@ -111,10 +111,14 @@ def _print_signature(model: Description | ArtifactMetadata) -> None:
     console.print_signature(model.inputs, model.outputs)
     if model.dims:
         click.echo()
-        rows = [(dim.title, dim.low, dim.opt or "", dim.high or "") for dim in model.dims.values()]
+        rows = [(d.title, *map(_limit, (d.low, d.opt, d.high))) for d in model.dims.values()]
         columns = ("dim", "min", "usual", "max")
         console.print_table("", columns, rows, numeric=columns[1:])
     if model.guards:
         click.echo()
         conditions = [(str(guard), guard.reason) for guard in model.guards]
         console.print_table("", ("must hold", "because of"), conditions)
+
+
+def _limit(size: int | None) -> str:
+    return "" if size is None else str(size)

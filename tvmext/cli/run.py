@@ -105,9 +105,9 @@ def command(
     if outputs_path is not None:
         check_output(outputs_path)
     sizes = parameters.collect(dims, parameters.dim_size)
-    read = arrays.read_npz(inputs_path) if inputs_path else {}
+    read = read_inputs(inputs_path)
     compiled = load_or_compile(model, given)
-    inputs = arrays.fill(compiled.inputs, read, compiled.metadata.dims, sizes, fill_mode)
+    inputs = arrays.fill(read, compiled.metadata, sizes, fill_mode)
     outputs = compiled.run(inputs)
     if outputs_path is not None:
         arrays.write_npz(outputs_path, outputs)
@@ -122,6 +122,13 @@ def command(
         console.print_json(result)
     else:
         _print(result)
+
+
+def read_inputs(path: Path | None) -> dict[str, np.ndarray]:
+    """The arrays of the file of inputs; none if there is no such file."""
+    from tvmext.verification.reference import read_arrays
+
+    return read_arrays(path, "inputs") if path is not None else {}
 
 
 def load_or_compile(path: Path, given: Mapping[str, Any]) -> CompiledModel:
