@@ -24,16 +24,16 @@ def load_onnx(
     Raises ModelError if the model is damaged or not valid ONNX, DimError if `dims` do not fit it,
     UnsupportedError if it has operators that cannot be imported.
     """
-    from . import check, driver, load, prepare, symbolic
+    from . import check, driver, load, prepare, scalars, symbolic
 
     source = load.load(model)
     check.check(source)
     prepared = prepare.prepare(source, driver.operators())
-    shapes = symbolic.infer(prepared.model, dims)
     for _ in range(MAX_BRANCH_ROUNDS):
+        sizes = scalars.find(prepared)
+        shapes = symbolic.infer(prepared.model, dims, sizes)
         decided = prepare.decided_conditions(prepared, shapes)
         if not decided:
             break
         prepared = prepare.inline_branches(prepared, decided)
-        shapes = symbolic.infer(prepared.model, dims)
-    return driver.import_graph(prepared, shapes)
+    return driver.import_graph(prepared, shapes, sizes)

@@ -33,13 +33,18 @@ class Builder:
     """The function under construction: values by ONNX name, weights, Relax BlockBuilder."""
 
     def __init__(
-        self, shapes: Shapes, constants: dict[str, np.ndarray], versions: dict[str, int]
+        self,
+        shapes: Shapes,
+        constants: dict[str, np.ndarray],
+        versions: dict[str, int],
+        scalars: frozenset[str] = frozenset(),
     ) -> None:
         self.bb = relax.BlockBuilder()
         self.shapes = shapes
         self.constants = dict(constants)
         self.versions = versions
-        self.prims = Prims(shapes.dims)
+        self.scalars = scalars
+        self.prims = Prims([*shapes.dims, *sorted(scalars)])
         self.values: dict[str, relax.Expr] = {}
         self.weights: dict[str, tuple[relax.Var, np.ndarray]] = {}
         self._names: set[str] = set()

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import tvm
 from onnx import NodeProto
 from tvm import relax
 
 from tvmext.errors import InternalError, UnsupportedError, UnsupportedOp
 
+from ..dims import Expr, names_of
 from ..model import Model, TensorSpec
 from . import graph as graphs
-from . import stock
+from . import scalars, stock
 from .builder import Builder, Call, DeclinedError, Dims, Result
 from .convert import CONVERTERS
 from .prepare import Prepared
@@ -33,16 +35,18 @@ def operators() -> frozenset[str]:
     return frozenset(CONVERTERS) | stock.operators()
 
 
-def import_graph(prepared: Prepared, shapes: Shapes) -> Model:
-    """The network as Relax.
+def import_graph(prepared: Prepared, shapes: Shapes, sizes: scalars.Scalars) -> Model:
+    """The network as Relax; `sizes` are the inputs whose elements are sizes.
 
     Raises UnsupportedError that lists every node without a converter.
     """
-    builder = Builder(shapes, prepared.constants, prepared.versions)
+    guards = scalars.other_guards(sizes, shapes.guards, prepared.name)
+    builder = Builder(shapes, prepared.constants, prepared.versions, scalars.names(sizes))
     inputs = [_input(builder, name) for name in prepared.inputs]
     outputs = [output.name for output in prepared.model.graph.output]
     with builder.bb.function("main", inputs):
         with builder.bb.dataflow():
+            scalars.bind(builder, sizes)
             unsupported = _convert_all(builder, prepared.model.graph.node)
             values = [] if unsupported else [builder.tensor(name) for name in outputs]
             results = [builder.bb.emit_output(value) for value in values]
@@ -55,7 +59,7 @@ def import_graph(prepared: Prepared, shapes: Shapes) -> Model:
         inputs=tuple(_spec(builder, name) for name in prepared.inputs),
         outputs=tuple(_spec(builder, name) for name in outputs),
         dims=dict(shapes.dims),
-        guards=tuple(shapes.guards),
+        guards=guards,
         source=prepared.name,
     )
 
@@ -86,9 +90,8 @@ def _with_weights(builder: Builder, inputs: list[relax.Var]) -> tvm.IRModule:
     mod = builder.bb.get()
     main = mod["main"]
     params = [*inputs, *(var for var, _ in builder.weights.values())]
-    mod["main"] = relax.Function(
-        params, main.body, main.ret_ty, main.is_pure, main.attrs
-    ).with_attr("num_input", len(inputs))
+    whole = relax.Function(params, main.body, main.ret_ty, main.is_pure, main.attrs)
+    mod["main"] = relax.analysis.remove_all_unused(whole).with_attr("num_input", len(inputs))
     return mod
 
 
@@ -114,8 +117,16 @@ def _convert_all(builder: Builder, nodes: list[NodeProto]) -> list[UnsupportedOp
 
 
 def _known(builder: Builder, node: NodeProto) -> bool:
-    """Whether every result is known before run time, so that the node computes nothing."""
-    return all(builder.known(name) is not None for name in node.output if name)
+    """Whether every result is known before run time, so that the node computes nothing.
+
+    What a size read from an input leads to is computed all the same, from that input: it may be
+    needed as a tensor, and is dropped where it is not.
+    """
+    for name in node.output:
+        data = builder.known(name) if name else np.array(())
+        if data is None or any(names_of(x) & builder.scalars for x in data.flat if isinstance(x, Expr)):
+            return False
+    return True
 
 
 def _convert(call: Call) -> Result:

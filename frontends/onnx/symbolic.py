@@ -10,8 +10,9 @@ Subgraphs of If, Loop and Scan are not entered; their outputs are what ONNX's in
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+import numpy as np
 import onnx
 
 from ..dims import Dim, DimSpec, Expr, Guard, bind_dims, names_of
@@ -21,6 +22,7 @@ from .symbolic_fallback import OnnxInference
 from .symbolic_inputs import InputTypes, constant_value, initializer_value
 from .symbolic_movement import RULES as MOVEMENT
 from .symbolic_node import Node, Value
+from .symbolic_numbers import Ratio
 from .symbolic_spatial import RULES as SPATIAL
 
 __all__ = ["Shapes", "Value", "infer"]
@@ -53,16 +55,25 @@ class Shapes:
         return shape is not None and not any(map(has_unknown, shape))
 
 
-def infer(model: onnx.ModelProto, dims: Mapping[str, DimSpec] | None = None) -> Shapes:
+def infer(
+    model: onnx.ModelProto,
+    dims: Mapping[str, DimSpec] | None = None,
+    scalars: Mapping[str, np.ndarray] | None = None,
+) -> Shapes:
     """Propagates symbolic shapes through the main graph of `model`, functions inlined.
 
-    `dims` fixes ({"batch": 4}) or limits ({"seq": (1, 512)}) dims. Raises DimError for a dim that
+    `dims` fixes ({"batch": 4}) or limits ({"seq": (1, 512)}) dims. `scalars` names the elements of
+    small integer inputs that sizes depend on, such as a position: {input: object array of symbols}.
+    Their values are taken to be sizes, hence >= 0. Raises DimError for a dim that
     the model does not have or that contradicts it, ModelError if the model contradicts itself.
     """
     inputs = InputTypes(model.graph)
     sizes, free = bind_dims(dims, inputs.dims)
     facts = Facts(free, inputs.rank, bool(dims), dict(sizes))
-    walk = _Walk(model, inputs.values, facts)
+    known = {
+        name: replace(inputs.values[name], data=data) for name, data in (scalars or {}).items()
+    }
+    walk = _Walk(model, inputs.values | known, facts)
     for _ in range(MAX_PASSES):
         before = facts.state
         values = walk.run()
@@ -75,10 +86,18 @@ def infer(model: onnx.ModelProto, dims: Mapping[str, DimSpec] | None = None) -> 
 
 
 def _result(values: dict[str, Value], facts: Facts) -> Shapes:
+    values = {name: _complete(value) for name, value in values.items()}
     used = {name for v in values.values() for size in v.shape or () for name in names_of(size)}
     unknown = {str(size): place for place, size in facts.unknowns.items() if str(size) in used}
     solved = {name: size for name, size in facts.values.items() if not is_unknown(name)}
     return Shapes(values, facts.ranges, facts.guards, unknown, solved)
+
+
+def _complete(value: Value) -> Value:
+    """Elements are given only if all are known."""
+    if value.data is None or not any(x is None or isinstance(x, Ratio) for x in value.data.flat):
+        return value
+    return replace(value, data=None)
 
 
 class _Walk:
@@ -103,7 +122,7 @@ class _Walk:
             shape = value.shape
             if shape is not None:
                 shape = tuple(map(self.facts.simplify, shape))
-            values[name] = Value(value.dtype, shape)
+            values[name] = Value(value.dtype, shape, value.data)
         for proto in self.nodes:
             inputs = [values.get(name) if name else None for name in proto.input]
             node = Node(proto, inputs, self.facts, self.opset)

@@ -1,0 +1,138 @@
+"""Sizes that are data: elements of small integer inputs that reach a shape operand.
+
+A decode step with a `position` input reads the first ``position + 1`` rows of its cache. The element
+becomes a symbol as the dims are, so that everything behind it has a symbolic shape; main reads it
+from the input, limited to the range in which the model is valid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto
+from tvm import relax
+
+from tvmext.errors import UnsupportedError, UnsupportedOp
+
+from ..dims import Guard, as_symbol, symbol
+from . import graph as graphs
+from .builder import Builder
+from .prepare import Prepared
+
+MAX_ELEMENTS = 4
+SHAPE_OPERANDS = {
+    "ConstantOfShape": (0,),
+    "Expand": (1,),
+    "Pad": (1,),
+    "Range": (0, 1, 2),
+    "Reshape": (1,),
+    "Slice": (1, 2),
+    "Tile": (1,),
+    "TopK": (1,),
+}
+"""Positions of the inputs that are sizes or bounds."""
+THROUGH = frozenset(
+    "Add Cast Concat Div Gather Identity Max Min Mul Reshape Slice Squeeze Sub Unsqueeze".split()
+)
+"""Operators that hand a size on: only small integer arithmetic lies before a shape operand."""
+
+Scalars = dict[str, np.ndarray]
+"""{input: object array of one symbol per element}"""
+
+
+def find(prepared: Prepared) -> Scalars:
+    """The inputs whose elements sizes depend on."""
+    graph = prepared.model.graph
+    reached = _reached(graph.node)
+    return {
+        value.name: _symbols(value, graph)
+        for value in graph.input
+        if value.name in reached and value.name in prepared.inputs and _is_small_integer(value)
+    }
+
+
+def _reached(nodes: Sequence[NodeProto]) -> set[str]:
+    """Names that a shape operand is computed from."""
+    needed: set[str] = set()
+    for node in reversed(nodes):
+        if graphs.domain_of(node):
+            continue
+        needed.update(
+            node.input[k] for k in SHAPE_OPERANDS.get(node.op_type, ()) if k < len(node.input)
+        )
+        if node.op_type in THROUGH and not needed.isdisjoint(node.output):
+            needed.update(node.input)
+    return needed
+
+
+def _is_small_integer(value: ValueInfoProto) -> bool:
+    tensor = value.type.tensor_type
+    dims = [dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim]
+    if tensor.elem_type not in (TensorProto.INT64, TensorProto.INT32) or None in dims:
+        return False
+    return tensor.HasField("shape") and 0 < np.prod(dims, dtype=int) <= MAX_ELEMENTS
+
+
+def _symbols(value: ValueInfoProto, graph: GraphProto) -> np.ndarray:
+    """One symbol per element, called `<input>_value<k>`, unlike every dim of the model."""
+    taken = {dim.dim_param for v in graph.input for dim in v.type.tensor_type.shape.dim}
+    base = "".join(c if c.isalnum() and c.isascii() else "_" for c in value.name) + "_value"
+    while any(name.startswith(base) for name in taken):
+        base += "_"
+    dims = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+    names = np.empty(dims, object)
+    for k in range(names.size):
+        names.flat[k] = symbol(f"{base}{k}")
+    return names
+
+
+def names(scalars: Scalars) -> frozenset[str]:
+    """Names of all the symbols."""
+    return frozenset(str(element) for array in scalars.values() for element in array.flat)
+
+
+def bind(builder: Builder, scalars: Scalars) -> None:
+    """Emit the reading of the symbols from their inputs, inside their limits."""
+    for name, elements in scalars.items():
+        tensor = builder.values[name]
+        if builder.value(name).dtype != "int64":
+            tensor = builder.bb.emit(relax.op.astype(tensor, "int64"))
+        if elements.ndim != 1:
+            tensor = builder.bb.emit(relax.op.reshape(tensor, (elements.size,)))
+        limits = [_limits(str(element), builder.shapes.guards) for element in elements.flat]
+        lows, highs = (np.array(side, np.int64) for side in zip(*limits))
+        tensor = builder.bb.emit(relax.op.maximum(tensor, relax.const(lows, "int64")))
+        tensor = builder.bb.emit(relax.op.minimum(tensor, relax.const(highs, "int64")))
+        shape = builder.bb.emit(relax.op.tensor_to_shape(tensor))
+        symbols = [builder.prims.symbols[str(element)] for element in elements.flat]
+        builder.bb.match_cast(shape, relax.ShapeType(symbols))
+
+
+def _limits(name: str, guards: Sequence[Guard]) -> tuple[int, int]:
+    """The range of the symbol in which the guards that bound it hold."""
+    low, high = 0, np.iinfo(np.int64).max
+    for guard in guards:
+        if as_symbol(guard.left) == name and isinstance(guard.right, int):
+            if guard.op in ("<=", "=="):
+                high = min(high, guard.right)
+            if guard.op in (">=", "=="):
+                low = max(low, guard.right)
+    return low, int(high)
+
+
+def other_guards(scalars: Scalars, guards: Sequence[Guard], source: str) -> tuple[Guard, ...]:
+    """The guards over dims alone. UnsupportedError if one ties a scalar to anything but a number."""
+    own = names(scalars)
+    mixed = [
+        guard
+        for guard in guards
+        if guard.names & own
+        and not (as_symbol(guard.left) in own and isinstance(guard.right, int))
+    ]
+    if mixed:
+        raise UnsupportedError(
+            [UnsupportedOp("size from data", "", 0, mixed[0].reason, f"'{source}' needs {mixed[0]}")],
+            hint="make the size a dim of an input, or a constant",
+        )
+    return tuple(guard for guard in guards if not guard.names & own)
