@@ -189,11 +189,15 @@ def stride(expr: Expr, var: Var, ana: sym.Analyzer) -> Expr | None:
     return None if var in variables(step) else step
 
 
-def flat_index(load: TensorLoad | Store) -> Expr:
-    """Row-major offset of an element, in elements."""
-    buffer = load.source if isinstance(load, TensorLoad) else load.buffer
+def buffer_of(access: Any) -> Var:
+    """The buffer of a load, or of anything that stores to its `buffer`."""
+    return access.source if isinstance(access, TensorLoad) else access.buffer
+
+
+def flat_index(access: Any) -> Expr:
+    """Row-major offset, in elements, of what a load reads or a store writes."""
     offset: Expr = tirx.const(0, "int64")
-    for extent, index in zip(buffer.shape, load.indices):
+    for extent, index in zip(buffer_of(access).shape, access.indices):
         offset = offset * extent + index
     return offset
 

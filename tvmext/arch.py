@@ -221,7 +221,9 @@ def resolve(target: Any) -> CpuArch:
     if target == "native":
         return from_device()
     fields = _fields(target)
-    if fields["kind"] != "llvm" or {"mcpu", "mtriple"} & fields.keys():
+    # tvm.target.Target adds the triple of this machine to every target.
+    foreign = not str(fields.get("mtriple", "")).startswith(platform.machine())
+    if fields["kind"] != "llvm" or "mcpu" in fields or ("mtriple" in fields and foreign):
         return from_target(fields)
     device = from_device()
     return replace(device, cores=int(fields.get("num-cores", device.cores)))

@@ -1,0 +1,20 @@
+"""Schedule rules for CPUs, in the order in which they are asked; the last one takes everything."""
+
+from __future__ import annotations
+
+from ..rule import Rule
+from .elementwise import Elementwise
+from .fallback import Fallback
+from .gemm import Gemm
+from .normalization import Normalization
+from .pooling import Pooling
+from .reduction import Reduction
+
+RULES: tuple[Rule, ...] = (
+    Gemm(),
+    Elementwise(),
+    Pooling(),
+    Reduction(),
+    Normalization(),
+    Fallback(),
+)

@@ -1,0 +1,121 @@
+"""How a stage's loads and stores move along its axes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import tvm_ffi
+from tvm import tirx
+from tvm.ir import Call, Expr, TensorLoad, Var
+
+from ..analysis import Axis, analyzer, collect, flat_index, stride, variables
+from .stages import Point, Stage, Write
+
+
+def accesses(stage: Stage) -> list[TensorLoad | Write]:
+    """Loads and stores, those of the epilogue included."""
+    found: list[TensorLoad | Write] = [*stage.point.loads(), *stage.writes]
+    if stage.epilogue:
+        found += [*stage.epilogue.point.loads(), *stage.epilogue.writes]
+    return found
+
+
+def offsets(stage: Stage) -> list[Expr]:
+    """Where each access lies in its buffer, in elements, as simple as the axes' ranges allow."""
+    ana = analyzer(stage.axes)
+    return [ana.simplify(flat_index(access)) for access in accesses(stage)]
+
+
+def strides(stage: Stage, axis: Axis) -> list[Expr | None]:
+    """Elements between neighbours along `axis`, per access; None where that is not constant.
+
+    The offsets are linear in the axis even beyond its range, so that axes may be joined.
+    """
+    bound = _bound_to(stage, axis)
+    ana = analyzer([other for other in stage.axes if other is not axis])
+    return [
+        None if variables(offset) & bound else stride(offset, axis.var, ana)
+        for offset in offsets(stage)
+    ]
+
+
+def flattened(stage: Stage) -> Stage:
+    """The stage with every access written as one offset, in the last index of its buffer."""
+    ana = analyzer(stage.axes)
+
+    def indices(access: TensorLoad | Write) -> tuple[Expr, ...]:
+        count = len(access.indices)
+        zeros = (tirx.const(0, "int64"),) * (count - 1)
+        return (*zeros, ana.simplify(flat_index(access))) if count else ()
+
+    def visit(load: TensorLoad) -> Expr:
+        return load.source[indices(load)] if load.indices else load
+
+    def code(point: Point) -> Point:
+        return Point(
+            tuple((v, tvm_ffi.structural_map(e, (TensorLoad, visit))) for v, e in point.binds),
+            tuple(tvm_ffi.structural_map(e, (TensorLoad, visit)) for e in point.values),
+        )
+
+    return replace(
+        stage,
+        writes=tuple(replace(write, indices=indices(write)) for write in stage.writes),
+        point=code(stage.point),
+        epilogue=flattened(stage.epilogue) if stage.epilogue else None,
+    )
+
+
+def _bound_to(stage: Stage, axis: Axis) -> set[Var]:
+    """Scalars bound in the stage's code whose value depends on `axis`."""
+    found: set[Var] = set()
+    points = [stage.point] + ([stage.epilogue.point] if stage.epilogue else [])
+    for var, value in (bind for point in points for bind in point.binds):
+        if variables(value) & (found | {axis.var}):
+            found.add(var)
+    return found
+
+
+def mergeable(stage: Stage, outer: Axis, inner: Axis) -> bool:
+    """Walking `outer` and `inner` as one axis keeps every access linear."""
+    if {outer.var, inner.var} & _values(stage):
+        return False
+    ana = analyzer(stage.axes)
+    for far, near in zip(strides(stage, outer), strides(stage, inner)):
+        if far is None or near is None:
+            return False
+        if not ana.can_prove_equal(far, near * inner.extent):
+            return False
+    return True
+
+
+def _values(stage: Stage) -> set[Var]:
+    """Axes that are used as numbers, outside of indices."""
+    found: set[Var] = set()
+    exprs = list(stage.point.exprs())
+    if stage.epilogue:
+        exprs += stage.epilogue.point.exprs()
+    for expr in exprs:
+        bare = tvm_ffi.structural_map(expr, (TensorLoad, lambda load: tirx.const(0, load.ty.dtype)))
+        found |= variables(bare)
+    return found
+
+
+def vectorizable(stage: Stage, axis: Axis) -> bool:
+    """All code of the stage works on vectors along `axis`.
+
+    TVM's vectorizer takes what it cannot vectorize apart statement by statement, which loses the
+    scalars that other statements have bound: such code must not be given to it.
+    """
+    moving = _bound_to(stage, axis) | {axis.var}
+    points = [stage.point] + ([stage.epilogue.point] if stage.epilogue else [])
+    for call in (c for point in points for expr in point.exprs() for c in collect(expr, Call)):
+        if call.op.name == "prim.if_then_else":
+            if variables(call.args[0]) & moving:
+                return False
+        elif (
+            call.op.name != "tirx.reinterpret"
+            and not call.op.get_attr("TVectorizable")
+            and any(variables(arg) & moving for arg in call.args)
+        ):
+            return False
+    return True

@@ -1,0 +1,446 @@
+"""Stages that share outer loops: rows outside, what happens in a row inside.
+
+    for row in rows:           parallel where it pays
+        stage 1 of the row     its result stays in a row buffer
+        ...
+        stage n of the row
+
+Inside a row each stage is emitted in one of three ways: an elementwise stage as vector loops; a
+reduction along the contiguous axis with partial results in the lanes of a vector ("lanes": LLVM
+does not reassociate floats, so this is spelled out); any other reduction with the contiguous axis
+in the lanes and the reduction loops inside ("columns").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import tvm_ffi
+from tvm import sym, tirx
+from tvm.ir import Expr, TensorLoad, Var
+from tvm.tirx import BufferStore, ForKind, Stmt
+
+from ..analysis import Axis, constant, substitute
+from . import loops
+from .loops import int64, local, scope, sequence, strip
+from .stages import Point, Stage, Write
+
+COMBINE = {
+    "add": lambda a, b: a + b,
+    "mul": lambda a, b: a * b,
+    "max": tirx.max,
+    "min": tirx.min,
+}
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """How one stage of a nest is emitted; `lanes` per vector step, `unroll` steps at a time."""
+
+    mode: str
+    lanes: int
+    unroll: int
+
+
+@dataclass(frozen=True)
+class NestPlan:
+    """Stages (by number) under shared row loops: `rows` is how many leading row axes there are.
+
+    `parallel` is "no", "rows" or "inner": which loop is spread over the cores.
+    """
+
+    stages: tuple[int, ...]
+    rows: tuple[tuple[int, ...], ...]
+    parallel: str
+    plans: tuple[StagePlan, ...]
+    """`rows[s]` lists, for stage `s`, the positions among its spatial axes that are the rows."""
+
+
+def emit(func: tirx.PrimFunc, found: Sequence[Stage], plans: Sequence[NestPlan]) -> tirx.PrimFunc:
+    """The function that computes `found` as the plans say."""
+    params = set(func.params)
+    home = {
+        write.buffer: number
+        for number, plan in enumerate(plans)
+        for s in plan.stages
+        for write in stores(found[s])
+    }
+    shared = {
+        load.source
+        for number, plan in enumerate(plans)
+        for s in plan.stages
+        for load in loads(found[s])
+        if home.get(load.source, number) != number
+    }
+    buffers = [b for b in shared if b not in params]
+    body = sequence([_Nest(found, plan, params | shared).emit() for plan in plans])
+    return loops.function(func, body, buffers)
+
+
+def stores(stage: Stage) -> tuple[Write, ...]:
+    """What a stage leaves in memory: the epilogue's stores if it has one."""
+    return stage.epilogue.writes if stage.epilogue else stage.writes
+
+
+def loads(stage: Stage) -> list[TensorLoad]:
+    """Every load of a stage, its epilogue's loads of the reduction itself left out."""
+    found = stage.point.loads()
+    if stage.epilogue:
+        own = {write.buffer for write in stage.writes}
+        found += [load for load in stage.epilogue.point.loads() if load.source not in own]
+    return found
+
+
+class _Nest:
+    """Emits one nest."""
+
+    def __init__(self, found: Sequence[Stage], plan: NestPlan, outside: set[Var]) -> None:
+        self.plan = plan
+        self.stages = [found[s] for s in plan.stages]
+        self.outside = outside
+        self.buffers: list[Var] = []
+
+    def emit(self) -> Stmt:
+        first, positions = self.stages[0], self.plan.rows[0]
+        extents = [first.spatial[p].extent for p in positions]
+        kind = ForKind.PARALLEL if self.plan.parallel == "rows" else ForKind.SERIAL
+        return fused(extents, self._row, kind) if extents else self._row(())
+
+    def _row(self, at: tuple[Expr, ...]) -> Stmt:
+        self.buffers = []
+        homes = self._row_buffers()
+        parts = []
+        for stage, plan, positions in zip(self.stages, self.plan.plans, self.plan.rows):
+            rows = dict(zip((stage.spatial[p].var for p in positions), at))
+            inner = [a for p, a in enumerate(stage.spatial) if p not in positions]
+            emitter = _Emitter(stage, plan, rows, inner, homes, self.plan.parallel == "inner")
+            parts.append(emitter.emit())
+            self.buffers += emitter.buffers
+        return scope(sequence(parts), self.buffers, "row")
+
+    def _row_buffers(self) -> dict[Var, tuple[Var, tuple[int, ...]]]:
+        """{buffer: (row buffer, dims of the first that are not rows)}."""
+        homes = {}
+        for stage, positions in zip(self.stages, self.plan.rows):
+            rows = {stage.spatial[p].var for p in positions}
+            for write in stores(stage):
+                if write.buffer in self.outside:
+                    continue
+                dims = tuple(
+                    d
+                    for d, index in enumerate(write.indices)
+                    if not (isinstance(index, Var) and index in rows)
+                    and constant(write.buffer.shape[d]) != 1
+                )
+                shape = [write.buffer.shape[d] for d in dims]
+                homes[write.buffer] = local(shape, write.buffer.ty.dtype, write.buffer.name), dims
+                self.buffers.append(homes[write.buffer][0])
+        return homes
+
+
+def fused(extents: Sequence[Expr], body, kind: ForKind) -> Stmt:
+    """One loop over the product of `extents`; `body` takes the index along each."""
+    total: Expr = int64(1)
+    for extent in extents:
+        total = total * extent
+    total = sym.Analyzer().simplify(total)
+
+    def at(row: Expr) -> Stmt:
+        indices, rest = [], row
+        for extent in reversed(extents[1:]):
+            indices.append(tirx.floormod(rest, extent))
+            rest = tirx.floordiv(rest, extent)
+        return body((rest, *reversed(indices)))
+
+    return loops.loop(total, at, kind, "row")
+
+
+class _Emitter:
+    """Emits one stage inside a row."""
+
+    def __init__(self, stage, plan, rows, inner, homes, parallel) -> None:
+        self.stage, self.plan, self.rows, self.homes = stage, plan, rows, homes
+        self.inner: list[Axis] = inner
+        self.kind = ForKind.PARALLEL if parallel else ForKind.SERIAL
+        self.buffers: list[Var] = []
+
+    def emit(self) -> Stmt:
+        return {
+            "map": self._map,
+            "lanes": self._lanes,
+            "columns": self._columns,
+            "scalar": self._scalar,
+        }[self.plan.mode]()
+
+    # -------------------------------------------------------------- pieces
+
+    def _code(self, point: Point, values: dict[Var, Expr]) -> tuple[list[Stmt], list[Expr]]:
+        """Statements that bind, and the values, of a point at an index."""
+        point = point.at(self.rows | values)
+        binds = [tirx.Bind(var, self._home(value)) for var, value in point.binds]
+        return binds, [self._home(value) for value in point.values]
+
+    def _home(self, expr: Expr) -> Expr:
+        """Loads of the nest's own results come from its row buffers."""
+
+        def visit(load: TensorLoad) -> Expr:
+            if load.source not in self.homes:
+                return load
+            buffer, dims = self.homes[load.source]
+            return buffer[tuple(load.indices[d] for d in dims) or (int64(0),)]
+
+        return tvm_ffi.structural_map(expr, (TensorLoad, visit))
+
+    def _store(self, write: Write, value: Expr, values: dict[Var, Expr]) -> Stmt:
+        indices = [substitute(index, self.rows | values) for index in write.indices]
+        buffer = write.buffer
+        if buffer in self.homes:
+            buffer, dims = self.homes[buffer]
+            indices = [indices[d] for d in dims] or [int64(0)]
+        return BufferStore(buffer, value, indices)
+
+    def _finish(self, results: Sequence[Expr], values: dict[Var, Expr]) -> Stmt:
+        """Stores what a reduction found, through its epilogue if it has one."""
+        stage = self.stage
+        if stage.epilogue is None:
+            return sequence([self._store(w, r, values) for w, r in zip(stage.writes, results)])
+        own = {w.buffer: r for w, r in zip(stage.writes, results)}
+
+        def visit(load: TensorLoad) -> Expr:
+            return own.get(load.source, load)
+
+        binds, outs = self._code(stage.epilogue.point, values)
+        binds = [
+            tirx.Bind(b.var, tvm_ffi.structural_map(b.value, (TensorLoad, visit))) for b in binds
+        ]
+        outs = [tvm_ffi.structural_map(out, (TensorLoad, visit)) for out in outs]
+        return sequence(
+            [*binds, *(self._store(w, o, values) for w, o in zip(stage.epilogue.writes, outs))]
+        )
+
+    def _bindings(self, axes: Sequence[Axis], indices: Sequence[Expr]) -> dict[Var, Expr]:
+        return {axis.var: index for axis, index in zip(axes, indices)}
+
+    # -------------------------------------------------------------- elementwise
+
+    def _map(self) -> Stmt:
+        def at(values: dict[Var, Expr]) -> Stmt:
+            binds, results = self._code(self.stage.point, values)
+            stores_ = [self._store(w, r, values) for w, r in zip(self.stage.writes, results)]
+            return sequence([*binds, *stores_])
+
+        groups = merged(self.stage, self.inner)
+        return self._spread(groups, at)
+
+    def _spread(self, groups, at) -> Stmt:
+        """Loops over groups of axes, the last group in vectors."""
+        if not groups:
+            return at({})
+        outer, last = groups[:-1], groups[-1]
+        kind = self.kind if not outer else ForKind.SERIAL
+
+        def body(indices: tuple[Expr, ...]) -> Stmt:
+            values: dict[Var, Expr] = {}
+            for group, index in zip(outer, indices):
+                values |= group.at(index)
+            return strip(last.extent, self.plan.lanes, lambda i: at(values | last.at(i)), kind)
+
+        if outer and self.kind == ForKind.PARALLEL:
+            return fused([group.extent for group in outer], body, ForKind.PARALLEL)
+        return loops.nest([group.extent for group in outer], body)
+
+    # -------------------------------------------------------------- reductions
+
+    def _scalar(self) -> Stmt:
+        """Any reduction as it stands: serial loops, results in registers."""
+        stage = self.stage
+
+        def at(values: dict[Var, Expr]) -> Stmt:
+            accs = [local((1,), w.buffer.ty.dtype, w.buffer.name) for w in stage.writes]
+            self.buffers += accs
+            inits = [BufferStore(acc, w.init, [int64(0)]) for acc, w in zip(accs, stage.writes)]
+            steps = loops.nest(
+                [axis.extent for axis in stage.reduce],
+                lambda ks: self._step(accs, [int64(0)], values | self._bindings(stage.reduce, ks)),
+            )
+            return sequence([*inits, steps, self._finish([acc[0] for acc in accs], values)])
+
+        return loops.nest(
+            [axis.extent for axis in self.inner],
+            lambda indices: at(self._bindings(self.inner, indices)),
+        )
+
+    def _step(self, accs: Sequence[Var], where: list[Expr], values: dict[Var, Expr]) -> Stmt:
+        """Combine one more element into the accumulators at `where`."""
+        binds, results = self._code(self.stage.point, values)
+        own = {w.buffer: acc for w, acc in zip(self.stage.writes, accs)}
+
+        def visit(load: TensorLoad) -> Expr:
+            return own[load.source][tuple(where)] if load.source in own else load
+
+        stmts: list[Stmt] = list(binds)
+        news = []
+        for write, acc, value in zip(self.stage.writes, accs, results):
+            if write.op:
+                value = COMBINE[write.op](acc[tuple(where)], value)
+            else:
+                value = tvm_ffi.structural_map(value, (TensorLoad, visit))
+            if len(accs) > 1:
+                var = Var(write.buffer.name, value.ty)
+                stmts.append(tirx.Bind(var, value))
+                value = var
+            news.append(BufferStore(acc, value, where))
+        return sequence([*stmts, *news])
+
+    def _columns(self) -> Stmt:
+        """The last inner axis in vectors, the reduction loops inside."""
+        stage, lanes = self.stage, self.plan.lanes
+        *outer, last = self.inner
+        groups = merged(stage, list(stage.reduce))
+
+        def tile(values: dict[Var, Expr], base: Expr, width: int) -> Stmt:
+            accs = [local((width,), w.buffer.ty.dtype, w.buffer.name) for w in stage.writes]
+            self.buffers += accs
+
+            def sweep(body) -> Stmt:
+                return strip(int64(width), min(width, lanes), body)
+
+            inits = [
+                sweep(lambda l, a=acc, w=w: BufferStore(a, w.init, [l]))
+                for acc, w in zip(accs, stage.writes)
+            ]
+
+            def inside(ks: tuple[Expr, ...]) -> Stmt:
+                at = dict(values)
+                for group, k in zip(groups, ks):
+                    at |= group.at(k)
+                return sweep(lambda l: self._step(accs, [l], at | {last.var: base + l}))
+
+            ends = sweep(
+                lambda l: self._finish([acc[l] for acc in accs], values | {last.var: base + l})
+            )
+            return sequence([*inits, loops.nest([g.extent for g in groups], inside), ends])
+
+        def body(indices: tuple[Expr, ...]) -> Stmt:
+            values = self._bindings(outer, indices)
+            return tiles(
+                last.extent,
+                lanes * self.plan.unroll,
+                lanes,
+                lambda b, w: tile(values, b, w),
+                self.kind if not outer else ForKind.SERIAL,
+            )
+
+        if outer and self.kind == ForKind.PARALLEL:
+            return fused([axis.extent for axis in outer], body, ForKind.PARALLEL)
+        return loops.nest([axis.extent for axis in outer], body)
+
+    def _lanes(self) -> Stmt:
+        """The last reduction axis in vectors of partial results, combined by halves at the end."""
+        stage = self.stage
+        groups = merged(stage, list(stage.reduce))
+        *outer, last = groups
+        width = self.plan.lanes * self.plan.unroll
+
+        def at(values: dict[Var, Expr]) -> Stmt:
+            accs = [local((width,), w.buffer.ty.dtype, w.buffer.name) for w in stage.writes]
+            self.buffers += accs
+            inits = [
+                loops.vector(width, lambda l, a=acc, w=w: BufferStore(a, w.init, [l]))
+                for acc, w in zip(accs, stage.writes)
+            ]
+
+            def inside(ks: tuple[Expr, ...]) -> Stmt:
+                fixed = dict(values)
+                for group, k in zip(outer, ks):
+                    fixed |= group.at(k)
+                return tiles(
+                    last.extent,
+                    width,
+                    self.plan.lanes,
+                    lambda base, w: loops.vector(
+                        w, lambda l: self._step(accs, [l], fixed | last.at(base + l))
+                    ),
+                )
+
+            halves = []
+            half = width // 2
+            while half:
+                halves += [
+                    loops.vector(
+                        half,
+                        lambda l, h=half, a=acc, w=w: BufferStore(
+                            a, COMBINE[w.op](a[l], a[l + h]), [l]
+                        ),
+                    )
+                    for acc, w in zip(accs, stage.writes)
+                ]
+                half //= 2
+            steps = loops.nest([group.extent for group in outer], inside)
+            done = self._finish([acc[0] for acc in accs], values)
+            return sequence([*inits, steps, *halves, done])
+
+        return loops.nest(
+            [axis.extent for axis in self.inner],
+            lambda indices: at(self._bindings(self.inner, indices)),
+        )
+
+
+def tiles(extent: Expr, width: int, lanes: int, body, kind: ForKind = ForKind.SERIAL) -> Stmt:
+    """``body(base, width)`` over 0 .. extent-1 in tiles of `width`, then narrower ones, exactly."""
+    size = constant(extent)
+    if size is not None:
+        parts, base = [], 0
+        for step in (width, lanes):
+            count = (size - base) // step
+            if count:
+                start = base
+                parts.append(loops.loop(count, lambda o, s=start, t=step: body(o * t + s, t), kind))
+                base += count * step
+        if size > base:
+            parts.append(body(int64(base), size - base))
+        return sequence(parts)
+    parts = []
+    start: Expr = int64(0)
+    for step in dict.fromkeys((width, lanes, 1)):
+        count = tirx.floordiv(extent - start, int64(step))
+        parts.append(
+            loops.loop(
+                count,
+                lambda o, s=start, t=step: body(o * t + s, t),
+                kind if step == width else ForKind.SERIAL,
+            )
+        )
+        start = tirx.floordiv(extent, int64(step)) * step
+    return sequence(parts)
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Adjacent axes walked as one: their joint extent, and each axis as a function of its index."""
+
+    axes: tuple[Axis, ...]
+    extent: Expr
+
+    def at(self, index: Expr) -> dict[Var, Expr]:
+        values, rest = {}, index
+        for axis in reversed(self.axes[1:]):
+            values[axis.var] = tirx.floormod(rest, axis.extent)
+            rest = tirx.floordiv(rest, axis.extent)
+        return {self.axes[0].var: rest, **values}
+
+
+def merged(stage: Stage, axes: Sequence[Axis]) -> list[Group]:
+    """Adjacent axes joined wherever every access moves as if they were one axis."""
+    from .access import mergeable
+
+    groups: list[Group] = []
+    ana = sym.Analyzer()
+    for axis in axes:
+        if groups and mergeable(stage, groups[-1].axes[-1], axis):
+            joint = (*groups[-1].axes, axis)
+            groups[-1] = Group(joint, ana.simplify(groups[-1].extent * axis.extent))
+        else:
+            groups.append(Group((axis,), axis.extent))
+    return groups

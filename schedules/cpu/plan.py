@@ -1,0 +1,194 @@
+"""Which stages share row loops, which loop is spread over the cores, how each stage is emitted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from tvm.ir import Var
+
+from tvmext.arch import CpuArch
+
+from ..analysis import Axis, analyzer, buffer_of, called_ops, constant
+from .access import accesses, strides, vectorizable
+from .nest import NestPlan, StagePlan, loads, stores
+from .stages import COSTLY, Stage
+
+LAUNCH_NS = 3000.0
+"""What it costs to start a parallel loop, in nanoseconds (measured: 2.9 us)."""
+UNKNOWN_DIM = 64
+"""The size that a symbolic dim is taken for when work is estimated."""
+
+
+def plan(found: Sequence[Stage], arch: CpuArch) -> tuple[NestPlan, ...]:
+    """Plans that cover all stages in order."""
+    return tuple(_nest_plan(found, numbers, rows, arch) for numbers, rows in _groups(found, arch))
+
+
+# ------------------------------------------------------------------ rows
+
+
+Rows = list[tuple[int, ...]]
+
+
+def _groups(found: Sequence[Stage], arch: CpuArch) -> list[tuple[tuple[int, ...], Rows]]:
+    """Runs of stages that share rows, as long as possible from the first stage on."""
+    groups: list[tuple[tuple[int, ...], Rows]] = []
+    current: tuple[int, ...] = ()
+    rows: Rows = []
+    for number in range(len(found)):
+        longer = (*current, number)
+        joint = _shared_rows([found[s] for s in longer])
+        if current and not _worth(found, longer, joint, arch):
+            groups.append((current, rows))
+            longer = (number,)
+            joint = _shared_rows([found[number]])
+        current, rows = longer, joint
+    if current:
+        groups.append((current, rows))
+    return groups
+
+
+def _worth(found: Sequence[Stage], numbers: tuple[int, ...], rows: Rows, arch: CpuArch) -> bool:
+    """Sharing rows pays if there are enough of them for the cores, or little to do anyway."""
+    if not rows or not rows[0]:
+        return False
+    count = _size(found[numbers[0]].spatial[p] for p in rows[0])
+    work = sum(cost_ns(found[s]) for s in numbers)
+    return arch.cores == 1 or count >= 2 * arch.cores or work < 4 * LAUNCH_NS
+
+
+def _shared_rows(stages: Sequence[Stage]) -> Rows:
+    """Positions, per stage, of the spatial axes that all stages walk together.
+
+    An axis of one stage is the same row as an axis of another if the second reads the first's
+    result at just that index. A row axis is never reduced over, and never read any other way.
+    """
+    parent: dict[Var, Var] = {a.var: a.var for stage in stages for a in stage.axes}
+
+    def find(var: Var) -> Var:
+        while not parent[var].same_as(var):
+            var = parent[var]
+        return var
+
+    broken: set[Var] = {axis.var for stage in stages for axis in stage.reduce}
+    homes = {w.buffer: (stage, w) for stage in stages for w in stores(stage)}
+    for stage in stages:
+        own = {axis.var: axis for axis in stage.axes}
+        for load in loads(stage):
+            if load.source not in homes or homes[load.source][0] is stage:
+                continue
+            producer, write = homes[load.source]
+            made = {axis.var: axis for axis in producer.axes}
+            for index, at in zip(write.indices, load.indices):
+                if isinstance(at, Var) and at in own and isinstance(index, Var) and index in made:
+                    parent[find(at)] = find(index)
+                    if not _same_extent(own[at], made[index]):
+                        broken.add(index)
+                elif isinstance(index, Var) and index in made:
+                    broken.add(index)
+    bad = {find(var) for var in broken}
+    rows: Rows = []
+    order: list[Var] | None = None
+    members = [{find(a.var): p for p, a in enumerate(stage.spatial)} for stage in stages]
+    unique = [len(m) == len(stage.spatial) for m, stage in zip(members, stages)]
+    if not all(unique):
+        return [() for _ in stages]
+    common = set(members[0]).intersection(*members[1:]) - bad
+    order = [find(a.var) for a in stages[-1].spatial if find(a.var) in common]
+    return [tuple(m[root] for root in order) for m in members]
+
+
+def _same_extent(a: Axis, b: Axis) -> bool:
+    return bool(analyzer((a, b)).can_prove_equal(a.extent, b.extent))
+
+
+# ------------------------------------------------------------------ one nest
+
+
+def _nest_plan(
+    found: Sequence[Stage], numbers: tuple[int, ...], rows: Rows, arch: CpuArch
+) -> NestPlan:
+    stages = [found[s] for s in numbers]
+    if len(stages) == 1:
+        rows = [tuple(range(len(stages[0].spatial)))]
+    if rows[0] and not _reduces_contiguously(stages, arch):
+        rows = _without_last(stages, rows)
+    single_map = len(stages) == 1 and not stages[0].is_reduction
+    if single_map:
+        rows = [()]
+    work = sum(cost_ns(stage) for stage in stages)
+    parallel = "no"
+    if arch.cores > 1 and work > 4 * LAUNCH_NS:
+        count = _size(stages[0].spatial[p] for p in rows[0])
+        if rows[0] and count > 1:
+            parallel = "rows"
+        elif single_map or (len(stages) == 1 and stages[0].spatial):
+            parallel = "inner"
+    plans = tuple(_stage_plan(stage, positions, arch) for stage, positions in zip(stages, rows))
+    if parallel == "inner" and plans[0].mode not in ("map", "columns"):
+        parallel = "no"
+    return NestPlan(numbers, tuple(rows), parallel, plans)
+
+
+def _reduces_contiguously(stages: Sequence[Stage], arch: CpuArch) -> bool:
+    """Some reduction walks memory along its last axis far enough to fill a vector."""
+    return any(stage.is_reduction and _contiguous_reduction(stage, arch) for stage in stages)
+
+
+def _contiguous_reduction(stage: Stage, arch: CpuArch) -> bool:
+    last = stage.reduce[-1] if stage.reduce else None
+    if last is None or any(write.op in (None, "") for write in stage.writes):
+        return False
+    steps = [constant(s) if s is not None else None for s in strides(stage, last)]
+    moving = [s for s in steps if s != 0]
+    if not moving or any(s != 1 for s in moving) or not vectorizable(stage, last):
+        return False
+    return _size(stage.reduce) >= arch.vector_lanes("float32")
+
+
+def _without_last(stages: Sequence[Stage], rows: Rows) -> Rows:
+    """Keep the axis along which the last stage stores contiguously inside the rows."""
+    last = stages[-1]
+    position = len(last.spatial) - 1
+    if position not in rows[-1]:
+        return rows
+    at = rows[-1].index(position)
+    return [tuple(p for i, p in enumerate(r) if i != at) for r in rows]
+
+
+def _stage_plan(stage: Stage, rows: tuple[int, ...], arch: CpuArch) -> StagePlan:
+    inner = [a for p, a in enumerate(stage.spatial) if p not in rows]
+    bits = max(_bits(stage))
+    lanes = max(1, arch.vector_bits // bits)
+    if not stage.is_reduction:
+        last = inner[-1] if inner else None
+        return StagePlan("map", lanes if last and vectorizable(stage, last) else 1, 1)
+    if _contiguous_reduction(stage, arch):
+        steps = _size(stage.reduce) // lanes
+        return StagePlan("lanes", lanes, max(1, min(4, 1 << int(math.log2(max(1, steps))))))
+    if inner and vectorizable(stage, inner[-1]):
+        steps = _size([inner[-1]]) // lanes
+        return StagePlan("columns", lanes, max(1, min(4, steps)))
+    return StagePlan("scalar", 1, 1)
+
+
+def _bits(stage: Stage) -> list[int]:
+    """Widths of what the stage loads and stores as data."""
+    from tvmext.arch import dtype_bits
+
+    return [dtype_bits(str(buffer_of(a).ty.dtype)) for a in accesses(stage)]
+
+
+# ------------------------------------------------------------------ prices
+
+
+def cost_ns(stage: Stage) -> float:
+    """A rough price of a stage on one core, in nanoseconds; symbolic dims count as 64."""
+    points = _size(stage.axes)
+    costly = sum(len(called_ops(expr) & COSTLY) for expr in stage.point.exprs())
+    return points * (0.05 * len(accesses(stage)) + 0.3 * costly + 0.05)
+
+
+def _size(axes) -> int:
+    return math.prod(UNKNOWN_DIM if axis.size is None else axis.size for axis in axes)

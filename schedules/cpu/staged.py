@@ -1,0 +1,41 @@
+"""What the rules for light kernels share: a kernel as stages, a plan for them, and its emission."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tvmext.arch import Arch
+
+from ..analysis import view
+from ..rule import Declined, Kernel, Scheduled
+from .nest import NestPlan, emit
+from .plan import plan
+from .stages import Stage, stages
+
+
+@dataclass(frozen=True, eq=False)
+class Stages:
+    """A kernel as the stages that get storage, in order."""
+
+    stages: tuple[Stage, ...]
+
+    def __str__(self) -> str:
+        return " -> ".join(map(str, self.stages))
+
+
+def as_stages(kernel: Kernel) -> Stages | Declined:
+    """The kernel's stages, or the reason why it has none."""
+    seen = view(kernel.func)
+    return seen if isinstance(seen, Declined) else Stages(stages(seen))
+
+
+class StagedRule:
+    """`choose` and `apply` of a rule whose workload is a list of stages."""
+
+    def choose(self, workload: Stages, arch: Arch) -> tuple[NestPlan, ...]:
+        return plan(workload.stages, arch)
+
+    def apply(
+        self, kernel: Kernel, workload: Stages, decision: tuple[NestPlan, ...], arch: Arch
+    ) -> Scheduled:
+        return Scheduled(emit(kernel.func, workload.stages, decision))

@@ -1,0 +1,332 @@
+"""From blocks to stages: what is computed in place and what gets storage.
+
+A fused function has a block per operator; most are worth nothing but their expression. A *stage* is
+a block that is given storage (an output, a reduction, or a costly value that is used at several
+places), with everything else expanded into its expressions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import tvm_ffi
+from tvm import sym, tirx
+from tvm.ir import Call, Expr, TensorLoad, Var
+
+from ..analysis import (
+    REDUCE,
+    Axis,
+    Block,
+    View,
+    analyzer,
+    called_ops,
+    collect,
+    constant,
+    substitute,
+    variables,
+)
+
+# Worth keeping rather than computing twice: tens of instructions each.
+COSTLY = frozenset(
+    f"tirx.{name}"
+    for name in [
+        "acos",
+        "acosh",
+        "asin",
+        "asinh",
+        "atan",
+        "atan2",
+        "atanh",
+        "cos",
+        "cosh",
+        "erf",
+        "exp",
+        "exp10",
+        "exp2",
+        "log",
+        "log10",
+        "log1p",
+        "log2",
+        "pow",
+        "sigmoid",
+        "sin",
+        "sinh",
+        "sqrt",
+        "rsqrt",
+        "tan",
+        "tanh",
+        "call_pure_extern",
+        "call_extern",
+    ]
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """Straight-line code for one iteration: scalars bound in order, then one value per store."""
+
+    binds: tuple[tuple[Var, Expr], ...]
+    values: tuple[Expr, ...]
+
+    def exprs(self) -> Iterable[Expr]:
+        yield from (value for _, value in self.binds)
+        yield from self.values
+
+    def at(self, values: dict[Var, Expr]) -> Point:
+        """The same code with variables replaced and fresh names for what it binds."""
+        values = dict(values)
+        binds = []
+        for var, value in self.binds:
+            fresh = Var(var.name, var.ty)
+            binds.append((fresh, substitute(value, values)))
+            values[var] = fresh
+        return Point(tuple(binds), tuple(substitute(value, values) for value in self.values))
+
+    def loads(self) -> list[TensorLoad]:
+        return [load for expr in self.exprs() for load in collect(expr, TensorLoad)]
+
+
+@dataclass(frozen=True, eq=False)
+class Write:
+    """Where a stage stores; `op` and `init` say how a reduction combines, None if it is none.
+
+    `op` is "add", "mul", "max" or "min", or "" if the values are whole new contents of the store.
+    """
+
+    buffer: Var
+    indices: tuple[Expr, ...]
+    op: str | None = None
+    init: Expr | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """One block with storage. `epilogue` follows a reduction elementwise, in the same place."""
+
+    name: str
+    spatial: tuple[Axis, ...]
+    reduce: tuple[Axis, ...]
+    writes: tuple[Write, ...]
+    point: Point
+    epilogue: Stage | None = None
+
+    @property
+    def is_reduction(self) -> bool:
+        return self.writes[0].op is not None
+
+    @property
+    def axes(self) -> tuple[Axis, ...]:
+        return self.spatial + self.reduce
+
+
+def stages(view: View) -> tuple[Stage, ...]:
+    """The stages of a kernel in the order of its blocks."""
+    kept = _kept(view)
+    inlined = {
+        block.stores[0].buffer: block for block in view.blocks if not any(b is block for b in kept)
+    }
+    return _attach_epilogues([_stage(block, inlined) for block in kept], view.outputs)
+
+
+# ------------------------------------------------------------------ what is kept
+
+
+def _kept(view: View) -> list[Block]:
+    """Blocks that get storage, decided from the last to the first."""
+    roots: dict[int, set[int]] = {}
+    costly = _costly(view)
+    kept: list[Block] = []
+    for number in reversed(range(len(view.blocks))):
+        block = view.blocks[number]
+        users = [b for store in block.stores for b in view.consumers.get(store.buffer, ())]
+        places = {place for b in users for place in roots[id(b)]}
+        output = any(store.buffer in view.outputs for store in block.stores)
+        if (
+            output
+            or (places and not _may_inline(block))
+            or (places and number in costly and (len(places) > 1 or _repeats(block, users)))
+        ):
+            kept.append(block)
+            places = {number}
+        roots[id(block)] = places
+        if not places:
+            kept = [b for b in kept if b is not block]
+    used = kept[::-1]
+    return [b for b in used if roots[id(b)]]
+
+
+def _may_inline(block: Block) -> bool:
+    """A single value stored at the block's own axes, each the index of one dim."""
+    if block.is_reduction or len(block.stores) != 1:
+        return False
+    store = block.stores[0]
+    used = [index for index in store.indices if isinstance(index, Var)]
+    rest = [d for i, d in zip(store.indices, store.buffer.shape) if not isinstance(i, Var)]
+    axes = {axis.var for axis in block.axes}
+    return (
+        set(used) <= axes
+        and len(set(used)) == len(used)
+        and all(constant(extent) == 1 for extent in rest)
+        and all(axis.size == 1 or axis.var in used for axis in block.axes)
+    )
+
+
+def _costly(view: View) -> set[int]:
+    """Numbers of the blocks whose expanded value holds a costly call."""
+    found: set[int] = set()
+    by_buffer: dict[Var, int] = {}
+    for number, block in enumerate(view.blocks):
+        sources = [by_buffer[load.source] for load in block.loads if load.source in by_buffer]
+        own = any(called_ops(store.value) & COSTLY for store in block.stores)
+        if not block.is_reduction and (own or any(source in found for source in sources)):
+            found.add(number)
+        by_buffer |= {store.buffer: number for store in block.stores}
+    return found
+
+
+def _repeats(block: Block, users: list[Block]) -> bool:
+    """Some user would compute the value over and over, innermost loop included."""
+    for user in users:
+        for load in user.loads:
+            if load.source is not block.stores[0].buffer and not load.source.same_as(
+                block.stores[0].buffer
+            ):
+                continue
+            used = set().union(*(variables(index) for index in load.indices), set())
+            missing = [a for a in user.axes if a.var not in used and a.size != 1]
+            stencil = any(
+                len(variables(index) & {a.var for a in user.axes}) > 1 for index in load.indices
+            ) and bool(user.reduce)
+            innermost = user.axes[-1].var if user.axes else None
+            if stencil or (missing and innermost in used):
+                return True
+    return False
+
+
+# ------------------------------------------------------------------ expanding
+
+
+def _stage(block: Block, inlined: dict[Var, Block]) -> Stage:
+    ana = analyzer(block.axes)
+    unit = {axis.var: tirx.const(0, axis.var.ty.dtype) for axis in block.axes if axis.size == 1}
+    writes, values = [], []
+    for store in block.stores:
+        own = block.combiner
+        op = None if not block.is_reduction else own.op if own else ""
+        values.append(substitute(own.value if own else store.value, unit))
+        indices = tuple(ana.simplify(substitute(index, unit)) for index in store.indices)
+        writes.append(Write(store.buffer, indices, op, store.init))
+    axes = [axis for axis in block.axes if axis.size != 1]
+    return Stage(
+        block.name,
+        tuple(axis for axis in axes if axis.kind != REDUCE),
+        tuple(axis for axis in axes if axis.kind == REDUCE),
+        tuple(writes),
+        _Expander(inlined, ana).point(values),
+    )
+
+
+class _Expander:
+    """Replaces loads of inlined buffers by what they hold; equal loads share one bound scalar."""
+
+    def __init__(self, inlined: dict[Var, Block], ana: sym.Analyzer) -> None:
+        self.inlined = inlined
+        self.ana = ana
+        self.binds: list[tuple[Var, Expr]] = []
+        self.bound: dict[object, Expr] = {}
+
+    def point(self, values: Iterable[Expr]) -> Point:
+        expanded = tuple(self.expand(value) for value in values)
+        return Point(tuple(self.binds), expanded)
+
+    def expand(self, expr: Expr) -> Expr:
+        # A branch may load out of range where its condition does not hold: nothing leaves it.
+        expr = tvm_ffi.structural_map(expr, (Call, self._guarded), order="pre")
+        return tvm_ffi.structural_map(expr, (TensorLoad, lambda load: self._load(load, True)))
+
+    def _guarded(self, call: Call) -> Expr:
+        if getattr(call.op, "name", "") != "prim.if_then_else":
+            return call
+        condition, *branches = call.args
+        condition = self.ana.simplify(self.expand(condition))
+        if constant(condition) is not None:
+            return self.expand(branches[0] if constant(condition) else branches[1])
+        branches = [self._textual(branch) for branch in branches]
+        return tirx.if_then_else(condition, *branches)
+
+    def _textual(self, expr: Expr) -> Expr:
+        return tvm_ffi.structural_map(expr, (TensorLoad, lambda load: self._load(load, False)))
+
+    def _load(self, load: TensorLoad, bind: bool) -> Expr:
+        indices = [self.ana.simplify(index) for index in load.indices]
+        block = self.inlined.get(load.source)
+        if block is None:
+            return load.source[tuple(indices)] if indices else load
+        store = block.stores[0]
+        values = {axis.var: tirx.const(0, axis.var.ty.dtype) for axis in block.axes}
+        values |= {own: index for own, index in zip(store.indices, indices) if isinstance(own, Var)}
+        value = substitute(store.value, values)
+        if not bind:
+            return self._textual(value)
+        key = (load.source, *(tvm_ffi.StructuralKey(index) for index in indices))
+        if key not in self.bound:
+            value = self.expand(value)
+            if not isinstance(value, TensorLoad | tirx.IntImm | tirx.FloatImm | Var) and (
+                not str(value.ty.dtype).startswith("int") or collect(value, TensorLoad)
+            ):
+                var = Var(block.name, value.ty)
+                self.binds.append((var, value))
+                value = var
+            self.bound[key] = value
+        return self.bound[key]
+
+
+def _attach_epilogues(found: list[Stage], outputs: tuple[Var, ...]) -> tuple[Stage, ...]:
+    """Fold a spatial stage into the reduction before it that it alone reads, axis by axis."""
+    result = list(found)
+    for after in found:
+        sources = {load.source for load in after.point.loads()}
+        before = [
+            s for s in result if s.is_reduction and any(w.buffer in sources for w in s.writes)
+        ]
+        if after.is_reduction or len(before) != 1 or before[0].epilogue:
+            continue
+        stage = before[0]
+        others = [s for s in result if s is not after and s is not stage]
+        buffers = {w.buffer for w in stage.writes}
+        if buffers & set(outputs) or any(
+            load.source in buffers for s in others for load in s.point.loads()
+        ):
+            continue
+        mapping = _same_point(stage, after)
+        if mapping is None:
+            continue
+        point = after.point.at(mapping)
+        writes = tuple(
+            replace(w, indices=tuple(substitute(i, mapping) for i in w.indices))
+            for w in after.writes
+        )
+        joined = Stage(after.name, stage.spatial, (), writes, point)
+        result[result.index(stage)] = replace(stage, epilogue=joined)
+        result.remove(after)
+    return tuple(result)
+
+
+def _same_point(stage: Stage, after: Stage) -> dict[Var, Expr] | None:
+    """{axis of `after`: axis of `stage`} if `after` reads the reduction just where it writes."""
+    mapping: dict[Var, Expr] = {}
+    buffers = {w.buffer: w for w in stage.writes}
+    for load in after.point.loads():
+        if load.source not in buffers:
+            continue
+        for own, index in zip(buffers[load.source].indices, load.indices):
+            if constant(own) == 0 and constant(index) == 0:
+                continue
+            if not (isinstance(own, Var) and isinstance(index, Var)):
+                return None
+            if mapping.setdefault(index, own) is not own and not mapping[index].same_as(own):
+                return None
+    if len(mapping) != len(after.spatial) or len(mapping) != len(stage.spatial):
+        return None
+    return mapping
