@@ -12,15 +12,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from . import verification
 from .build import CompileRequest, Progress, compile_in_child
+from .frontends.dims import DimSpec
 from .model_file import model_file
 from .options import Options
 from .runtime import CompiledModel, load
-from .verify import verify
+from .verification import Report
 
 __all__ = ["compile", "compile_here", "load", "verify"]
-
-DimSpec = int | tuple[int | None, ...]
 
 
 def compile(
@@ -57,6 +57,31 @@ def compile(
         )
         compile_in_child(request, progress, output)
         return CompiledModel(library)
+
+
+def verify(
+    model: Any,
+    compiled: CompiledModel | str | Path | None = None,
+    *,
+    every_value: bool = False,
+    **arguments: Any,
+) -> Report:
+    """Compare a compiled model with a reference: see `verification.verify` for the arguments.
+
+    `compiled` is the model or its library, made from `model`; without it `model` is compiled for
+    this machine. With `every_value`, a failure is traced to the first value that differs.
+    """
+    if compiled is None:
+        compiled = compile(model)
+    elif not isinstance(compiled, CompiledModel):
+        compiled = load(compiled)
+    target, options = compiled.metadata.target, compiled.metadata.options
+
+    def again(variant: Any, dims: Mapping[str, DimSpec]) -> CompiledModel:
+        return compile(variant, target, dims, options)
+
+    compiler = again if every_value else None
+    return verification.verify(model, compiled, compiler=compiler, **arguments)
 
 
 def compile_here(request: CompileRequest, report: Callable[..., None]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from tvmext.frontends.dims import DimSpec
 from tvmext.options import Options
 
 
@@ -21,7 +22,7 @@ class CompileRequest:
     model: str
     output: str
     target: str | Mapping[str, Any] = "llvm"
-    dims: Mapping[str, int | tuple[int | None, ...]] = field(default_factory=dict)
+    dims: Mapping[str, DimSpec] = field(default_factory=dict)
     options: Options = field(default_factory=Options)
     trust: bool = False
     name: str = ""

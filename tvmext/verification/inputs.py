@@ -1,0 +1,86 @@
+"""Random inputs that a model can digest: sizes that its guards allow, indices that are in range.
+
+| dtype | values |
+|---|---|
+| floats | standard normal |
+| bool | true for three of four |
+| integers that index a dim of known size (Gather and the like) | [0, size) |
+| uint8 that is cast to a float: pixels | [0, 256) |
+| other integers: masks, token types, counts | [0, 2) |
+
+An integer input is followed through casts, reshapes and arithmetic-free movement to its uses; of
+several uses the smallest size counts.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+
+import ml_dtypes  # noqa: F401  gives NumPy the dtypes bfloat16 and float8
+import numpy as np
+
+from tvmext.errors import DimError
+from tvmext.frontends.dims import Dim, evaluate
+from tvmext.frontends.model import TensorSpec
+from tvmext.runtime import CompiledModel
+
+_CANDIDATES = (2, 3, 1, 4, 5, 8, 7, 16, 32, 64, 128, 224, 256, 512)
+_TRIES = 100_000
+
+
+def choose_sizes(fixed: Mapping[str, int], compiled: CompiledModel) -> dict[str, int]:
+    """A size for every dim: as `fixed` says, else the dim's `opt`, else small ones that fit.
+
+    Different dims get different sizes where that is possible, so that mixed-up dims show. Raises
+    DimError if no combination of the sizes tried satisfies the guards.
+    """
+    dims, guards = compiled.metadata.dims, compiled.metadata.guards
+    free = [dim for name, dim in dims.items() if name not in fixed]
+    candidates = [_candidates(dim, shift) for shift, dim in enumerate(free)]
+    for sizes in itertools.islice(itertools.product(*candidates), _TRIES):
+        chosen = dict(fixed) | {dim.name: size for dim, size in zip(free, sizes)}
+        if all(guard.holds(chosen) for guard in guards if guard.names <= chosen.keys()):
+            return chosen
+    names = ", ".join(dim.title for dim in free) or "the dims given"
+    needs = "; ".join(map(str, guards))
+    raise DimError(f"found no sizes of {names} that satisfy {needs}", hint="give sizes with dims")
+
+
+def random_inputs(
+    inputs: Sequence[TensorSpec],
+    sizes: Mapping[str, int],
+    limits: Mapping[str, int],
+    seed: int,
+) -> dict[str, np.ndarray]:
+    """One array per input; `limits` gives exclusive upper bounds of integer inputs by name."""
+    rng = np.random.default_rng(seed)
+    return {
+        spec.name: _random(rng, np.dtype(spec.dtype), _shape(spec, sizes), limits.get(spec.name, 2))
+        for spec in inputs
+    }
+
+
+def _candidates(dim: Dim, shift: int) -> list[int]:
+    if dim.opt is not None:
+        return [dim.opt]
+    rotated = _CANDIDATES[shift % 3 :] + _CANDIDATES[: shift % 3]
+    sizes = [size for size in rotated if dim.low <= size and size <= (dim.high or size)]
+    return sizes or [dim.low]
+
+
+def _shape(spec: TensorSpec, sizes: Mapping[str, int]) -> list[int]:
+    return [evaluate(dim, sizes) for dim in spec.shape]
+
+
+def _random(
+    rng: np.random.Generator, dtype: np.dtype, shape: Sequence[int], limit: int
+) -> np.ndarray:
+    if dtype.kind == "b":
+        return rng.random(shape) < 0.75
+    if dtype.kind in "iu":
+        high = min(limit, int(np.iinfo(dtype).max) + 1)
+        return rng.integers(0, max(high, 1), shape, dtype=dtype)
+    if dtype.kind == "c":
+        return (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)).astype(dtype)
+    return rng.standard_normal(shape, dtype=np.float32).astype(dtype)

@@ -1,0 +1,131 @@
+"""Where expected outputs come from: ONNX Runtime, onnx's own evaluator, or a file."""
+
+from __future__ import annotations
+
+import ctypes
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tvmext.errors import InputError, ModelError, OptionError, ToolchainError
+
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Gives outputs by name for inputs by name. `title` says how; a file does not compute."""
+
+    title: str
+    run: Callable[[Arrays], Arrays]
+    computes: bool = True
+
+
+def make_reference(model: str | bytes, choice: str) -> Reference:
+    """The reference that `choice` names, for an ONNX model given as path or bytes.
+
+    "auto" takes ONNX Runtime if it is installed and can load the model, else onnx.reference;
+    "onnxruntime" and "onnx" insist. Raises ToolchainError if it is not installed, ModelError if it
+    cannot load the model, OptionError for another name.
+    """
+    if choice == "onnx":
+        return _onnx_reference(model)
+    if choice == "onnxruntime":
+        if not find_spec("onnxruntime"):
+            raise ToolchainError(
+                "ONNX Runtime is not installed", hint="pip install 'tvmext[verify]'"
+            )
+        return _onnx_runtime(model)
+    if choice != "auto":
+        raise OptionError(
+            f"'{choice}' is not a reference", hint="auto, onnxruntime, onnx, or an .npz file"
+        )
+    if find_spec("onnxruntime"):
+        try:
+            return _onnx_runtime(model)
+        except ModelError:  # newer opsets and types that ONNX Runtime does not have yet
+            return _onnx_reference(model)
+    return _onnx_reference(model)
+
+
+def _onnx_runtime(model: str | bytes) -> Reference:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what matters comes as an exception
+    # Fusions that approximate are left out; a reference should compute what the graph says.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    try:
+        session = onnxruntime.InferenceSession(model, options, ["CPUExecutionProvider"])
+    except Exception as error:
+        raise ModelError(f"ONNX Runtime cannot load the model: {error}") from error
+    names = [output.name for output in session.get_outputs()]
+
+    def run(inputs: Arrays) -> Arrays:
+        values = {name: _to_ort(array) for name, array in inputs.items()}
+        results = session.run_with_ort_values(names, values)
+        return {name: _from_ort(result) for name, result in zip(names, results)}
+
+    return Reference(f"ONNX Runtime {onnxruntime.__version__}", run)
+
+
+def _to_ort(array: np.ndarray) -> Any:
+    from onnx.helper import np_dtype_to_tensor_dtype
+    from onnxruntime import OrtValue
+
+    if array.dtype.isbuiltin == 1:
+        return OrtValue.ortvalue_from_numpy(array)
+    bits = array.view(f"u{array.dtype.itemsize}")  # ml_dtypes: known to ONNX, not to NumPy
+    kind = np_dtype_to_tensor_dtype(array.dtype)
+    return OrtValue.ortvalue_from_numpy_with_onnx_type(bits, kind)
+
+
+def _from_ort(value: Any) -> np.ndarray:
+    from onnx.helper import tensor_dtype_to_np_dtype
+
+    dtype = tensor_dtype_to_np_dtype(value.element_type())
+    if dtype.isbuiltin == 1:
+        return value.numpy()
+    data = ctypes.string_at(value.data_ptr(), value.tensor_size_in_bytes())
+    return np.frombuffer(data, dtype).reshape(value.shape())
+
+
+def _onnx_reference(model: str | bytes) -> Reference:
+    import onnx
+    from onnx.reference import ReferenceEvaluator
+
+    try:
+        evaluator = ReferenceEvaluator(model)
+    except Exception as error:
+        raise ModelError(f"onnx.reference cannot load the model: {error}") from error
+
+    def run(inputs: Arrays) -> Arrays:
+        results = evaluator.run(None, inputs)
+        return {name: np.asarray(r) for name, r in zip(evaluator.output_names, results)}
+
+    return Reference(f"onnx.reference {onnx.__version__}", run)
+
+
+def read_arrays(path: Path, what: str) -> Arrays:
+    """The arrays of an ``.npz`` file by name; `what` says in errors what they are.
+
+    Raises InputError if it cannot be read or holds pickled objects, which are never loaded.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if not isinstance(archive, Mapping):
+                raise ValueError("it holds one array without a name")
+            return dict(archive)
+    except OSError as error:
+        reason = error.strerror or str(error)
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        reason = str(error)
+    raise InputError(
+        f"cannot read {what} from '{path}': {reason}",
+        hint="an .npz file with one array per name: numpy.savez('x.npz', name=array)",
+    )

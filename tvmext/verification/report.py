@@ -1,0 +1,68 @@
+"""What a verification found, as plain data; how it is shown is the command line's business."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from .compare import Comparison
+
+
+@dataclass(frozen=True)
+class Case:
+    """The outputs at one choice of sizes."""
+
+    sizes: Mapping[str, int]
+    outputs: tuple[Comparison, ...]
+
+    @property
+    def passed(self) -> bool:
+        return all(output.passed for output in self.outputs)
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """The first value in the graph that differs from the reference, and the node that makes it.
+
+    `values_compared` counts the values that were looked at. Without a `value`, none of them
+    differs when it is computed as an output, `reason` then says what that means.
+    """
+
+    values_compared: int
+    value: str = ""
+    node: str = ""
+    op_type: str = ""
+    comparison: Comparison | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """All cases, and with what they were compared."""
+
+    reference: str
+    cases: tuple[Case, ...]
+    divergence: Divergence | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether every output of every case is within its tolerance."""
+        return all(case.passed for case in self.cases)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for ``json.dumps``."""
+        cases = [
+            {
+                "sizes": dict(case.sizes),
+                "passed": case.passed,
+                "outputs": [{"passed": o.passed, **asdict(o)} for o in case.outputs],
+            }
+            for case in self.cases
+        ]
+        return {
+            "passed": self.passed,
+            "reference": self.reference,
+            "cases": cases,
+            "divergence": asdict(self.divergence) if self.divergence else None,
+        }

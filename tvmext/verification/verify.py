@@ -1,0 +1,138 @@
+"""A compiled model against a reference, at one or several choices of sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tvmext.errors import DimError, InputError, ModelError
+from tvmext.frontends.dims import as_symbol, bind_dims
+from tvmext.runtime import CompiledModel
+
+from .compare import Comparison, Override, compare, tolerance_of
+from .divergence import Compiler, Search
+from .inputs import choose_sizes, random_inputs
+from .limits import index_limits
+from .reference import Arrays, Reference, make_reference, read_arrays
+from .report import Case, Report
+from .source import OnnxSource
+
+Sizes = Mapping[str, int | Sequence[int]]
+
+
+def verify(
+    model: Any,
+    compiled: CompiledModel,
+    *,
+    inputs: str | Path | Mapping[str, np.ndarray] | None = None,
+    dims: Sizes | None = None,
+    seed: int = 0,
+    reference: str | Path = "auto",
+    rtol: Override = None,
+    atol: Override = None,
+    compiler: Compiler | None = None,
+) -> Report:
+    """Run `compiled` and the reference on the same inputs and compare every output.
+
+    `model` is what `compiled` was made from. `inputs` holds arrays by name, or is an .npz file that
+    does; missing ones are random (see inputs.py), the same for the same `seed`. `dims` gives the
+    sizes to verify at: one size for each dim, or a list, and lists are gone through together.
+    `reference` is "auto", "onnxruntime", "onnx", or an .npz file with the expected outputs by name.
+    `rtol` and `atol` replace the tolerance of the output's dtype (`compare.TOLERANCES`), for all
+    outputs or by name. With a `compiler`, a failure is traced to the first value in the graph that
+    differs.
+
+    Raises InputError, DimError or OptionError for arguments that do not fit, ModelError if the
+    reference cannot load the model.
+    """
+    if isinstance(inputs, str | Path):
+        inputs = read_arrays(Path(inputs), "inputs")
+    given = dict(inputs or {})
+    _check_names(given, compiled)
+    source = OnnxSource(model) if _is_onnx(model) else None
+    expected = _reference(source, reference)
+    limits = index_limits(source.graph, source.shapes) if source else {}
+    cases, failure = [], None
+    for asked in _choices(dims or {}):
+        sizes = choose_sizes(_fixed(asked, given, compiled), compiled)
+        arrays = random_inputs(compiled.inputs, sizes, limits, seed) | given
+        case = Case(sizes, _outputs(compiled, expected, arrays, rtol, atol))
+        cases.append(case)
+        failure = failure or next(((o, arrays) for o in case.outputs if not o.passed), None)
+    divergence = None
+    if failure and compiler and source and expected.computes:
+        output, arrays = failure
+        bound = source.dims_of(compiled)
+        find = Search(source, compiler, str(reference), arrays, bound, rtol, atol)
+        divergence = find.first_divergence(output.name)
+    return Report(expected.title, tuple(cases), divergence)
+
+
+def _is_onnx(model: Any) -> bool:
+    if isinstance(model, str | Path):
+        return Path(model).suffix not in (".json", ".py")
+    return isinstance(model, bytes) or type(model).__name__ == "ModelProto"
+
+
+def _reference(source: OnnxSource | None, choice: str | Path) -> Reference:
+    if Path(choice).suffix == ".npz":
+        expected = read_arrays(Path(choice), "expected outputs")
+        return Reference(str(choice), lambda _: expected, computes=False)
+    if source is None:
+        raise ModelError(
+            "only ONNX models have a reference that computes",
+            hint="save expected outputs with numpy.savez and give the .npz file as the reference",
+        )
+    return make_reference(source.for_reference(), str(choice))
+
+
+def _check_names(given: Mapping[str, np.ndarray], compiled: CompiledModel) -> None:
+    names = [spec.name for spec in compiled.inputs]
+    if unknown := [name for name in given if name not in names]:
+        raise InputError(
+            f"the model has no input {', '.join(unknown)}",
+            hint=f"its inputs are {', '.join(names)}",
+        )
+
+
+def _choices(dims: Sizes) -> list[dict[str, int]]:
+    """{"batch": [1, 3], "seq": 8} -> [{"batch": 1, "seq": 8}, {"batch": 3, "seq": 8}]."""
+    lists = {name: [size] if isinstance(size, int) else list(size) for name, size in dims.items()}
+    count = max(map(len, lists.values()), default=1)
+    if uneven := [name for name, sizes in lists.items() if len(sizes) not in (1, count)]:
+        raise DimError(
+            f"dim '{uneven[0]}' has {len(lists[uneven[0]])} sizes, another dim has {count}",
+            hint="give every dim one size, or all of them lists of the same length",
+        )
+    return [{name: sizes[i % len(sizes)] for name, sizes in lists.items()} for i in range(count)]
+
+
+def _fixed(
+    asked: Mapping[str, int], given: Mapping[str, np.ndarray], compiled: CompiledModel
+) -> dict[str, int]:
+    """The sizes that the caller chose, by argument or through the shapes of given inputs."""
+    fixed, _ = bind_dims(asked, compiled.metadata.dims)
+    for spec in compiled.inputs:
+        for dim, size in zip(spec.shape, given[spec.name].shape if spec.name in given else ()):
+            if name := as_symbol(dim):
+                fixed.setdefault(name, size)
+    return fixed
+
+
+def _outputs(
+    compiled: CompiledModel, reference: Reference, arrays: Arrays, rtol: Override, atol: Override
+) -> tuple[Comparison, ...]:
+    expected, got = reference.run(arrays), compiled.run(arrays)
+    if missing := [name for name in got if name not in expected]:
+        raise InputError(
+            f"{reference.title} has no output {', '.join(missing)}",
+            hint=f"it has {', '.join(expected)}",
+        )
+    return tuple(
+        compare(name, got[name], wanted, tolerance_of(name, str(wanted.dtype), rtol, atol))
+        for name, wanted in expected.items()
+        if name in got
+    )
