@@ -80,7 +80,8 @@ class Input(_Port):
             tensor = tvm_ffi.from_dlpack(value)
         else:
             tensor = value
-        if tensor.data_ptr() % ALIGNMENT == 0 and tensor.is_contiguous():
+        # An empty array has strides of 0 in NumPy, which compiled code does not take for compact.
+        if tensor.numel() and tensor.data_ptr() % ALIGNMENT == 0 and tensor.is_contiguous():
             return tensor
         return self._copy(_as_numpy(tensor, self._dtype))
 
