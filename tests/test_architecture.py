@@ -25,7 +25,6 @@ WALK_OF_THE_DATA = (
     "artifact",
     "runtime",
     "verification",
-    "verification",
     "model_file",
     "api",
     "cli",

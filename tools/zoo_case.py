@@ -115,14 +115,24 @@ def verified(path: Path, compiled: Any, inputs: list[dict[str, Any]]) -> dict[st
         )
         for given in inputs
     ]
-    outputs = [output for report in reports for output in report.outputs]
+    outputs = [o for report in reports for case in report.cases for o in case.outputs]
     failed = [output for output in outputs if not output.passed]
     return {
         "passed": not failed,
         "sizes": len(reports),
         "max_abs": max((float(output.max_abs) for output in outputs), default=0.0),
-        "detail": str(failed[0]) if failed else "",
+        "detail": told(failed[0]) if failed else "",
     }
+
+
+def told(failed: Any) -> str:
+    """One line about an output that differs."""
+    if failed.problem:
+        return f"{failed.name}: {failed.problem}"
+    return (
+        f"{failed.name}: {failed.failed} of {failed.total} elements differ, "
+        f"max abs {failed.max_abs:.1e}, max rel {failed.max_rel:.1e}"
+    )
 
 
 def timed(path: Path, library: Path, inputs: dict[str, Any]) -> dict[str, list[float]]:

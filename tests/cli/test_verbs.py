@@ -45,7 +45,14 @@ def test_compile_writes_beside_nobody(tiny: Path, tmp_path: Path) -> None:
 
 
 def test_compile_options_reach_the_compiler(tvmext: Call, tiny: Path, tmp_path: Path) -> None:
-    flags = ["-O1", "--print-ir-after", "FuseOps", "--print-pass-times", "--disabled-pass", "FuseTIR"]
+    flags = [
+        "-O1",
+        "--print-ir-after",
+        "FuseOps",
+        "--print-pass-times",
+        "--disabled-pass",
+        "FuseTIR",
+    ]
     flags += ["--pass-config", "tirx.noalias=true"]
     result = tvmext("compile", tiny, "-o", tmp_path / "a.so", "--json", *flags)
     assert result.code == 0, result.err
@@ -124,7 +131,7 @@ def test_verify_fails(tvmext: Call, tiny_library: Path, tmp_path: Path) -> None:
     flags = ["-i", tmp_path / "x.npz", "--reference", tmp_path / "y.npz", "--json"]
     result = tvmext("verify", other, tiny_library, *flags)
     assert result.code == 1
-    (output,) = result.json["outputs"]
+    (output,) = result.json["cases"][0]["outputs"]
     assert output["passed"] is False
     assert output["max_abs"] == pytest.approx(1, abs=1e-5)
 

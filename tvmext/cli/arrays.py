@@ -11,7 +11,7 @@ from tvmext.frontends.dims import as_symbol, bind_dims, evaluate
 if TYPE_CHECKING:
     import numpy as np
 
-    from tvmext.artifact import ArtifactMetadata
+    from tvmext.runtime import CompiledModel
 
 FILL_MODES = ("random", "zeros", "ones")
 
@@ -28,7 +28,7 @@ def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 def fill(
     given: Mapping[str, np.ndarray],
-    metadata: ArtifactMetadata,
+    compiled: CompiledModel,
     dims: Mapping[str, int],
     mode: str,
 ) -> dict[str, np.ndarray]:
@@ -42,14 +42,14 @@ def fill(
 
     from tvmext.verification.inputs import choose_sizes, random_inputs
 
-    missing = [spec for spec in metadata.inputs if spec.name not in given]
-    fixed, free = bind_dims(dims, metadata.dims)
-    for spec in metadata.inputs:
+    missing = [spec for spec in compiled.inputs if spec.name not in given]
+    fixed, free = bind_dims(dims, compiled.metadata.dims)
+    for spec in compiled.inputs:
         for dim, size in zip(spec.shape, given[spec.name].shape if spec.name in given else ()):
             name = as_symbol(dim)
             if name in free:
                 fixed.setdefault(name, size)
-    sizes = choose_sizes(fixed, metadata.dims, metadata.guards)
+    sizes = choose_sizes(fixed, compiled)
     if mode == "random":
         return {**given, **random_inputs(missing, sizes, {}, seed=0)}
     made = {

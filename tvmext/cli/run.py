@@ -107,7 +107,7 @@ def command(
     sizes = parameters.collect(dims, parameters.dim_size)
     read = read_inputs(inputs_path)
     compiled = load_or_compile(model, given)
-    inputs = arrays.fill(read, compiled.metadata, sizes, fill_mode)
+    inputs = arrays.fill(read, compiled, sizes, fill_mode)
     outputs = compiled.run(inputs)
     if outputs_path is not None:
         arrays.write_npz(outputs_path, outputs)

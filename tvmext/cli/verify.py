@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import arrays, console, parameters
+from tvmext.errors import CheckFailed
+
+from . import console, parameters
 from .progress import Progress
 from .session import Session, common_options
+
+if TYPE_CHECKING:
+    from tvmext.verification import Comparison, Report
 
 
 @click.command(
@@ -70,9 +75,73 @@ def command(
     every_value: bool,
     seed: int,
     **given: Any,
-) -> int:
+) -> None:
     """Run MODEL compiled and by a reference on the same inputs, and compare every output.
 
-    ARTIFACT is a library that was compiled from MODEL; without it MODEL is compiled first.
+    ARTIFACT is a library that was compiled from MODEL; without it MODEL is compiled first. Inputs
+    that --inputs does not give are random.
     """
-    raise click.ClickException("not yet")
+    import tvmext
+
+    if not artifact:
+        with Progress() as progress:
+            compiled = parameters.compile_model(model, given, progress)
+        compiled.num_threads = given["num_threads"]
+    else:
+        compiled = tvmext.load(artifact, given["device"], given["num_threads"])
+    report = tvmext.verify(
+        model,
+        compiled,
+        every_value=every_value,
+        inputs=inputs_path,
+        dims=parameters.collect(dims, parameters.dim_sizes),
+        seed=seed,
+        reference=reference,
+        rtol=rtol,
+        atol=atol,
+    )
+    if session.json:
+        console.print_json(report.to_json())
+    else:
+        _print(report)
+    if not report.passed:
+        raise CheckFailed(
+            f"outputs of '{artifact or model}' differ from {report.reference}",
+            hint="" if every_value else "--every-value, to find the first value that differs",
+        )
+
+
+def _print(report: Report) -> None:
+    columns = ("sizes", "output", "result", "max abs", "max rel", "worst at", "got", "expected")
+    rows = [
+        (", ".join(f"{name}={size}" for name, size in case.sizes.items()), *_row(output))
+        for case in report.cases
+        for output in case.outputs
+    ]
+    title = f"compared with {report.reference}"
+    console.print_table(title, columns, rows, numeric=("max abs", "max rel", "got", "expected"))
+    if found := report.divergence:
+        click.echo()
+        if found.comparison:
+            at = f"'{found.value}', made by node '{found.node}' ({found.op_type})"
+            difference = f"max abs {found.comparison.max_abs:.3g}"
+            click.echo(f"first value that differs: {at}: {difference}")
+        else:
+            click.echo(f"{found.values_compared} values compared: {found.reason}")
+
+
+def _row(output: Comparison) -> tuple[str, ...]:
+    if output.problem:
+        return output.name, f"FAILED: {output.problem}", "", "", "", "", ""
+    result = "PASSED" if output.passed else f"FAILED {output.failed} of {output.total}"
+    if output.where is None:
+        return output.name, result, "0", "0", "", "", ""
+    return (
+        output.name,
+        result,
+        f"{output.max_abs:.3g}",
+        f"{output.max_rel:.3g}",
+        console.shape_text(output.where),
+        console.number_text(output.got),
+        console.number_text(output.expected),
+    )
