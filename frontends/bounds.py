@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Protocol
 
-from .expr import Atom, Expr, atoms, floordiv, from_atom, of_atom, rebuild, terms_of
+from .expr import Atom, Expr, atoms, coefficient_of, make, of_atom, rebuild, replace_atom, terms_of
+from .expr_atoms import floordiv
 
 Interval = tuple[float, float]
 """Lower and upper bound; both are ints unless infinite."""
@@ -75,7 +76,7 @@ def _refine_atom(atom: Atom, ranges: Mapping[str, Range]) -> int | Expr:
         sign = 1 if atom.kind == "min" else -1
         if not any(at_least(sign * arg, sign * rival, ranges) for rival in rivals):
             kept.append(arg)
-    return from_atom(atom.kind, kept)
+    return make(atom.kind, *kept)
 
 
 def _interval(size: int | Expr, ranges: Mapping[str, Range], splits: int) -> Interval:
@@ -136,8 +137,8 @@ def _without_quotient(
     size: Expr, atom: Atom, ranges: Mapping[str, Range], splits: int
 ) -> Interval | None:
     """With n*floor(a/n) = a - r, 0 <= r < n: bounds of c*floor(a/n) + rest, c constant."""
-    coefficient = dict(size.terms).get((atom,))
-    if coefficient is None:
+    coefficient = coefficient_of(size, (atom,))
+    if not coefficient:
         return None
     numerator, n = atom.args
     assert isinstance(n, int)
@@ -150,13 +151,9 @@ def _without_quotient(
 
 def _by_cases(size: Expr, atom: Atom, ranges: Mapping[str, Range], splits: int) -> Interval:
     """min(a, b) is a or b; where it enters linearly, it is also at most both (max: at least)."""
-    cases = []
-    for arg in atom.args:
-        chosen = {atom: arg}
-        case = rebuild(size, lambda x, chosen=chosen: chosen.get(x, of_atom(x)))  # type: ignore[misc]
-        cases.append(_interval(case, ranges, splits - 1))
+    cases = [_interval(replace_atom(size, atom, a), ranges, splits - 1) for a in atom.args]
     low, high = min(case[0] for case in cases), max(case[1] for case in cases)
-    linear = dict(size.terms).get((atom,), 0)
+    linear = coefficient_of(size, (atom,))
     if linear and sum(atom in monomial for monomial, _ in size.terms) == 1:
         falls = (linear < 0) == (atom.kind == "min")
         if falls:

@@ -11,16 +11,13 @@ from .bounds import at_least, bounds, refine
 from .expr import (
     Expr,
     as_symbol,
-    ceildiv,
     evaluate,
-    floordiv,
-    maximum,
-    minimum,
     names_of,
     product,
     substitute,
     symbol,
 )
+from .expr_atoms import ceildiv, floordiv, maximum, minimum
 from .expr_parse import parse
 
 __all__ = [

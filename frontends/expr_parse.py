@@ -9,7 +9,8 @@ from typing import Any
 
 from tvmext.errors import DimError
 
-from .expr import Expr, ceildiv, floordiv, maximum, minimum, symbol
+from .expr import Expr, symbol
+from .expr_atoms import ceildiv, floordiv, maximum, minimum
 
 _OPERATORS: dict[type[ast.operator], Callable[[Any, Any], int | Expr]] = {
     ast.Add: operator.add,

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import reduce
 
 import numpy as np
 from onnx import numpy_helper
 
-from .symbolic_node import MAX_ELEMENTS, Node, Value, dtype_name, element_count
-from .symbolic_numbers import Arithmetic, Number
+from .symbolic_node import MAX_ELEMENTS, Node, Shape, Size, Value, constant_shape, dtype_name
+from .symbolic_numbers import Arithmetic, Number, is_size
 
 Combine = Callable[[Arithmetic, Number, Number], Number]
 
@@ -54,20 +55,22 @@ UNARY: dict[str, Callable[[Arithmetic, Number], Number]] = {
     "Not": lambda m, a: _not(a),
 }
 SAME_SHAPE = (
-    "Relu LeakyRelu Elu Selu Celu Sigmoid HardSigmoid HardSwish Mish Softplus Softsign Tanh Erf Gelu "
-    "Swish ThresholdedRelu Exp Log Sqrt Reciprocal Sin Cos Tan Asin Acos Atan Sinh Cosh Sign Round "
-    "Softmax LogSoftmax Hardmax Clip InstanceNormalization GroupNormalization LRN CumSum BitwiseNot "
-    "LpNormalization MeanVarianceNormalization Trilu Shrink ScatterND ScatterElements Scatter"
-).split()
-BROADCAST = "BitwiseAnd BitwiseOr BitwiseXor BitShift Mean PRelu Xor".split()
+    "Relu", "LeakyRelu", "ThresholdedRelu", "Elu", "Selu", "Celu", "Gelu", "Swish", "Mish",
+    "Sigmoid", "HardSigmoid", "HardSwish", "Softplus", "Softsign", "Shrink", "Clip", "Erf", "Exp",
+    "Log", "Sqrt", "Reciprocal", "Sign", "Round", "BitwiseNot", "Sin", "Cos", "Tan", "Asin",
+    "Acos", "Atan", "Sinh", "Cosh", "Tanh", "Softmax", "LogSoftmax", "Hardmax", "CumSum", "Trilu",
+    "LRN", "LpNormalization", "InstanceNormalization", "GroupNormalization",
+    "MeanVarianceNormalization", "Scatter", "ScatterND", "ScatterElements",
+)  # fmt: skip
+BROADCAST = ("BitwiseAnd", "BitwiseOr", "BitwiseXor", "BitShift", "Mean", "PRelu", "Xor")
 
 
 def elementwise(node: Node) -> Value | None:
     """y[i] = f(a[i], b[i], ...), broadcast."""
-    shapes = [node.shape(k) for k in range(len(node.inputs))]
-    if any(shape is None for shape in shapes):
+    shapes = node.shapes()
+    if shapes is None:
         return None
-    shape = node.broadcast(*shapes)  # type: ignore[arg-type]
+    shape = node.broadcast(*shapes)
     compares = node.op_type in COMPARISON or node.op_type == "Xor"
     dtype = "bool" if compares else node.dtype()
     combine = ARITHMETIC.get(node.op_type) or COMPARISON.get(node.op_type)
@@ -80,40 +83,37 @@ def elementwise(node: Node) -> Value | None:
     columns = _broadcast_data(node, shape)
     if columns is None or combine is None:
         return node.value(dtype, shape)
-    math = node.arithmetic(node.dtype())
+    arithmetic = node.arithmetic(node.dtype())
     rows = zip(*columns)
-    return node.value(dtype, shape, [reduce(lambda a, b: combine(math, a, b), row) for row in rows])
+    return node.value(
+        dtype, shape, [reduce(lambda a, b: combine(arithmetic, a, b), row) for row in rows]
+    )
 
 
-def _broadcast_data(node: Node, shape: tuple) -> list[list[Number]] | None:
-    """The elements of every input, broadcast to `shape`; None if some are not tracked."""
-    count = element_count(shape)
-    if count is None or count > MAX_ELEMENTS:
+def _broadcast_data(node: Node, shape: Shape) -> list[list[Number]] | None:
+    """The elements of every input, broadcast to `shape`; None if there are too many."""
+    sizes = constant_shape(shape)
+    if sizes is None:
         return None
-    columns = []
+    columns: list[list[Number]] = []
     for value in node.inputs:
         if value is None or value.data is None:
-            return None
-        columns.append(list(np.broadcast_to(value.data, shape).flat))
+            columns.append([None] * math.prod(sizes))
+        else:
+            columns.append(list(np.broadcast_to(value.data, sizes).flat))
     return columns
 
 
 def where(node: Node) -> Value | None:
     """y[i] = a[i] if condition[i] else b[i]."""
-    shapes = [node.shape(k) for k in range(3)]
-    if any(shape is None for shape in shapes):
+    shapes = node.shapes()
+    if shapes is None:
         return None
-    shape = node.broadcast(*shapes)  # type: ignore[arg-type]
-    count = element_count(shape)
-    if count is None or count > MAX_ELEMENTS or node.elements(0) is None:
+    shape = node.broadcast(*shapes)
+    # an input without known elements may still not be the one that is chosen
+    columns = _broadcast_data(node, shape)
+    if columns is None:
         return node.value(node.dtype(1), shape)
-    # an input without known elements may still not be chosen
-    columns = [
-        [None] * count
-        if value is None or value.data is None
-        else list(np.broadcast_to(value.data, shape).flat)
-        for value in node.inputs
-    ]
     chosen = [
         (a if c else b) if isinstance(c, bool) else a if _same(a, b) else None
         for c, a, b in zip(*columns)
@@ -130,8 +130,8 @@ def unary(node: Node) -> Value | None:
     x = node.input(0)
     if x is None or x.shape is None:
         return None
-    math = node.arithmetic(x.dtype)
-    data = None if x.data is None else [UNARY[node.op_type](math, e) for e in x.data.flat]
+    f, arithmetic = UNARY[node.op_type], node.arithmetic(x.dtype)
+    data = None if x.data is None else [f(arithmetic, e) for e in x.data.flat]
     return node.value(x.dtype, x.shape, data)
 
 
@@ -150,8 +150,8 @@ def cast(node: Node) -> Value | None:
     to = node.dtype(1) if node.op_type == "CastLike" else dtype_name(node.attr("to"))
     if x.data is None or not to:
         return node.value(to, x.shape)
-    math = node.arithmetic(to)
-    return node.value(to, x.shape, [math.cast(e) for e in x.data.flat])
+    arithmetic = node.arithmetic(to)
+    return node.value(to, x.shape, [arithmetic.cast(e) for e in x.data.flat])
 
 
 def dropout(node: Node) -> list[Value] | None:
@@ -176,39 +176,37 @@ def reduction(node: Node) -> Value | None:
     if x is None or x.data is None or x.data.ndim != 1 or not x.data.size:
         return None
     axes = node.ints(1, "axes")
-    if axes is None and node.input(1) is not None or axes == [] and node.attr("noop_with_empty_axes"):
+    if (axes is None and node.input(1) is not None) or node.attr("noop_with_empty_axes", 0):
         return None
-    math = node.arithmetic(x.dtype)
-    total = reduce(lambda a, b: REDUCE[node.op_type](math, a, b), x.data.flat)
+    combine, arithmetic = REDUCE[node.op_type], node.arithmetic(x.dtype)
+    total = reduce(lambda a, b: combine(arithmetic, a, b), x.data.flat)
     return node.value(x.dtype, (1,) if node.attr("keepdims", 1) else (), [total])
 
 
 def range_(node: Node) -> Value | None:
     """y[i] = start + i*delta, max(0, ceil((limit - start) / delta)) elements."""
-    if any(node.elements(k) is None for k in range(3)):
+    ends = [node.elements(k) for k in range(3)]
+    length = None
+    if all(ends):
+        start, limit, delta = (end[0] for end in ends if end)
+        length = _steps(node, start, limit, delta)
+    if length is None:
         return node.value(node.dtype(), [node.unknown(0)])
-    start, limit, delta = (node.elements(k)[0] for k in range(3))  # type: ignore[index]
-    math = node.arithmetic(node.dtype())
-    span = math.sub(limit, start)
-    if not math.integral:
-        length = math.ceil(math.div(span, delta))
-    elif delta is None or math.less(0, delta) is not True:
-        length = math.ceil(_exact(node, math.neg(span), math.neg(delta)))
-    else:
-        length = math.ceil(_exact(node, span, delta))
-    length = node.arithmetic("int64").cast(length)
-    if length is None or isinstance(length, float | bool):
-        return node.value(node.dtype(), [node.unknown(0)])
-    size = node.facts.maximum(0, length)  # type: ignore[arg-type]
-    if not isinstance(size, int) or size > MAX_ELEMENTS:
-        return node.value(node.dtype(), [size])
-    data = [math.add(start, math.mul(k if math.integral else float(k), delta)) for k in range(size)]
-    return node.value(node.dtype(), [size], data)
+    if not isinstance(length, int) or length > MAX_ELEMENTS:
+        return node.value(node.dtype(), [length])
+    own = node.arithmetic(node.dtype())
+    data = [own.add(start, own.mul(own.cast(k), delta)) for k in range(length)]
+    return node.value(node.dtype(), [length], data)
 
 
-def _exact(node: Node, span: Number, delta: Number) -> Number:
-    """span / delta as a fraction, for integers too."""
-    return node.arithmetic("float64").div(span, delta)
+def _steps(node: Node, start: Number, limit: Number, delta: Number) -> Size | None:
+    """Number of elements of a range, counted with fractions."""
+    exact = node.arithmetic("float64")
+    span, step = exact.sub(limit, start), delta
+    if step is not None and exact.less(0, step) is False:
+        span, step = exact.neg(span), exact.neg(step)
+    length = node.arithmetic("int64").cast(exact.ceil(exact.div(span, step)))
+    return node.facts.maximum(0, length) if is_size(length) else None
 
 
 def constant_of_shape(node: Node) -> Value | None:
@@ -221,11 +219,11 @@ def constant_of_shape(node: Node) -> Value | None:
         if not length or not isinstance(length[0], int):
             return Value(dtype, None)
         return node.value(dtype, [node.unknown(k) for k in range(length[0])])
-    count = element_count(tuple(shape))
-    if count is None or count > MAX_ELEMENTS or node.opset < 9:
+    sizes = constant_shape(shape)
+    if sizes is None:
         return node.value(dtype, shape)
-    element = 0 if fill is None else numpy_helper.to_array(fill).reshape(-1)[0].item()
-    return node.value(dtype, shape, [element] * count)
+    element = 0.0 if fill is None else numpy_helper.to_array(fill).reshape(-1)[0].item()
+    return node.value(dtype, shape, [element] * math.prod(sizes))
 
 
 RULES: dict[str, Callable[[Node], Value | list[Value] | None]] = {

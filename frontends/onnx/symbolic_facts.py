@@ -28,8 +28,9 @@ from ..dims import (
     refine,
     substitute,
 )
-from ..expr import Atom, atoms, of_atom, rebuild, terms_of
-from .symbolic_rewrites import divides, inequality, primitive, quotients, replace_atom, use_divisors
+from ..expr import Atom, atoms, of_atom, rebuild, replace_atom, terms_of
+from ..expr_atoms import primitive
+from .symbolic_rewrites import divides, inequality, quotients, use_divisors
 
 UNKNOWN_PREFIX = "_u"
 """Names of sizes that only the run knows begin with this; names of dims never do."""
@@ -190,7 +191,7 @@ class Facts:
                 case "<=":
                     self.assume_at_least(right, left, guard.reason)
                 case _:
-                    self._divisors.get(guard.right, set()).discard(guard.left)  # type: ignore[arg-type]
+                    self._divisors.get(guard.right, set()).discard(guard.left)
                     self.require_divides(left, right, guard.reason)
 
     # ---- solving gap == 0 ----

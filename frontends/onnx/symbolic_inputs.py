@@ -1,4 +1,4 @@
-"""Where propagation starts: the declared types of the inputs with their named dims, and constants."""
+"""Where propagation starts: the types of the inputs with their named dims, and constants."""
 
 from __future__ import annotations
 

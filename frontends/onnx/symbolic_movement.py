@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
 
-from ..dims import Expr, ceildiv, floordiv, product
-from .symbolic_facts import has_unknown
-from .symbolic_node import MAX_ELEMENTS, Node, Shape, Size, Value, array, element_count
+from ..dims import ceildiv, floordiv, product
+from .symbolic_node import Node, Shape, Size, Value, array, constant_shape
+from .symbolic_numbers import is_size
 
 FAR = 2**31 - 1
 """A slice bound at or beyond this means the end of the axis."""
@@ -113,31 +114,30 @@ def squeeze(node: Node) -> Value | None:
 
 def concat(node: Node) -> Value | None:
     """y = inputs one after the other along `axis`; the other dims must agree."""
-    shapes = [node.shape(k) for k in range(len(node.inputs))]
-    if any(shape is None for shape in shapes) or not shapes[0]:
+    shapes = node.shapes()
+    if shapes is None or not shapes[0]:
         return None
     axis = node.axis(1 if node.opset < 4 else 0, len(shapes[0]))
-    dims: list[Size] = list(shapes[0])
+    dims = list(shapes[0])
     for shape in shapes[1:]:
-        for k, size in enumerate(shape or ()):
+        for k, size in enumerate(shape):
             if k == axis:
                 dims[k] = dims[k] + size
             else:
                 node.facts.require_equal(dims[k], size, node.where)
                 dims[k] = size if isinstance(size, int) else dims[k]
-    parts = [_tracked(value) for value in node.inputs]
-    known = all(part is not None for part in parts)
-    return node.value(node.dtype(), dims, np.concatenate(parts, axis) if known else None)  # type: ignore[arg-type]
+    if constant_shape(dims) is None:
+        return node.value(node.dtype(), dims)
+    parts = [_tracked(value) for value in node.inputs if value is not None]
+    return node.value(node.dtype(), dims, np.concatenate(parts, axis))
 
 
-def _tracked(value: Value | None) -> np.ndarray | None:
+def _tracked(value: Value) -> np.ndarray:
     """The elements, all None where only their number is known."""
-    if value is None or value.data is not None:
-        return None if value is None else value.data
-    count = element_count(value.shape)
-    if count is None or count > MAX_ELEMENTS:
-        return None
-    return array([None] * count, value.shape or ())
+    if value.data is not None:
+        return value.data
+    sizes = constant_shape(value.shape) or ()
+    return array([None] * math.prod(sizes), sizes)
 
 
 def split(node: Node) -> list[Value] | None:
@@ -146,7 +146,7 @@ def split(node: Node) -> list[Value] | None:
     if x is None or x.shape is None:
         return None
     axis = node.axis(0, len(x.shape))
-    sizes: list[Size] | None = node.attr("split") or node.sizes(1)
+    sizes = node.sizes(1, "split")
     parts = len(node.proto.output)
     if sizes is None:
         if node.input(1) is not None:
@@ -175,10 +175,10 @@ def gather(node: Node) -> Value | None:
         return None
     axis = node.axis(0, len(x.shape))
     dims = x.shape[:axis] + indices.shape + x.shape[axis + 1 :]
-    where, data = node.ints(1), None
-    if x.data is not None and where is not None and x.data.shape[axis]:
-        picks = np.array(where, int).reshape(indices.data.shape)  # type: ignore[union-attr]
-        data = x.data.take(picks % x.data.shape[axis], axis)
+    picks, constant, data = node.ints(1), constant_shape(dims), None
+    if x.data is not None and x.data.size and picks is not None and constant is not None:
+        length = x.data.shape[axis]
+        data = x.data.take([pick % length for pick in picks], axis).reshape(constant)
     return node.value(x.dtype, dims, data)
 
 
@@ -188,20 +188,15 @@ def expand(node: Node) -> Value | None:
     if x is None or x.shape is None or target is None:
         return None
     padded = (1,) * (len(target) - len(x.shape)) + x.shape
-    offset = len(padded) - len(target)
-    # an element that is not known can only be the dim of x, if that is not 1
-    sizes = [
-        (padded[k] if node.facts.at_least(padded[k], 2) else node.unknown(k)) if size is None else size
-        for k, size in enumerate(target, offset)
-    ]
-    open_axes = {k for k, size in enumerate(sizes, offset) if has_unknown(size)}
-    source = [1 if k in open_axes else size for k, size in enumerate(padded)]
-    dims = node.broadcast(tuple(source), tuple(sizes))
-    count = element_count(dims)
-    data = None
-    if x.data is not None and count is not None and count <= MAX_ELEMENTS:
-        data = np.broadcast_to(x.data, dims)
-    return node.value(x.dtype, dims, data)
+    sizes = list(padded)
+    for k, size in enumerate(target, len(padded) - len(target)):
+        if is_size(size):
+            (sizes[k],) = node.broadcast((padded[k],), (size,))
+        elif node.facts.at_least(padded[k], 2) is not True:
+            sizes[k] = node.unknown(k)  # else it can only be the dim of x
+    constant = constant_shape(sizes)
+    data = None if x.data is None or constant is None else np.broadcast_to(x.data, constant)
+    return node.value(x.dtype, sizes, data)
 
 
 def tile(node: Node) -> Value | None:
@@ -209,17 +204,17 @@ def tile(node: Node) -> Value | None:
     x, repeats = node.input(0), node.sizes(1)
     if x is None or x.shape is None or repeats is None:
         return None
-    dims = [size * times for size, times in zip(x.shape, repeats)]
-    count = element_count(tuple(dims))
-    tracked = x.data is not None and count is not None and count <= MAX_ELEMENTS
-    return node.value(x.dtype, dims, np.tile(x.data, repeats) if tracked else None)  # type: ignore[arg-type]
+    dims = [size * repeat for size, repeat in zip(x.shape, repeats)]
+    times, data = node.ints(1), None
+    if x.data is not None and times is not None and constant_shape(dims) is not None:
+        data = np.tile(x.data, times)
+    return node.value(x.dtype, dims, data)
 
 
 def slice_(node: Node) -> Value | None:
     """y = x[start:end:step] per axis, bounds clamped to the axis."""
     x = node.input(0)
-    starts = node.attr("starts") or node.sizes(1)
-    ends = node.attr("ends") or node.sizes(2)
+    starts, ends = node.sizes(1, "starts"), node.sizes(2, "ends")
     if x is None or x.shape is None or starts is None or ends is None:
         return None if x is None else _unknown_slice(node, x)
     axes = node.ints(3, "axes") or list(range(len(starts)))
@@ -249,7 +244,9 @@ def _unknown_slice(node: Node, x: Value) -> Value | None:
     count = (node.shape(1) or (len(x.shape),))[0]
     sliced = axes if axes is not None else range(count if isinstance(count, int) else len(x.shape))
     named = {axis % len(x.shape) for axis in sliced}
-    return node.value(x.dtype, [node.unknown(k) if k in named else s for k, s in enumerate(x.shape)])
+    return node.value(
+        x.dtype, [node.unknown(k) if k in named else s for k, s in enumerate(x.shape)]
+    )
 
 
 def _slice_length(node: Node, size: Size, start: Size, end: Size, step: int) -> Size:
@@ -282,7 +279,7 @@ def _clamp(node: Node, bound: Size, size: Size, is_start: bool) -> Size:
 def pad(node: Node) -> Value | None:
     """y[k] = x[k] + begin[k] + end[k] elements along each axis."""
     x = node.input(0)
-    pads = node.attr("pads") or node.attr("paddings") or node.sizes(1)
+    pads = node.sizes(1, "paddings" if node.opset < 2 else "pads")
     if x is None or x.shape is None or pads is None:
         return None
     axes = node.ints(3)
@@ -299,7 +296,7 @@ def pad(node: Node) -> Value | None:
 def top_k(node: Node) -> list[Value] | None:
     """The k largest elements along `axis` and their indices."""
     shape = node.shape()
-    k = [node.attr("k")] if node.attr("k") is not None else node.sizes(1)
+    k = node.sizes(1) if node.attr("k") is None else [node.attr("k")]
     if not shape:
         return None
     axis = node.axis(-1, len(shape))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,12 +13,13 @@ from onnx import NodeProto, TensorProto, helper
 
 from ..dims import Expr
 from .symbolic_facts import Facts
-from .symbolic_numbers import Arithmetic, Number
+from .symbolic_numbers import Arithmetic, Number, is_size
 
 MAX_ELEMENTS = 256
 """Elements are tracked for tensors of at most this many."""
 TRACKED = frozenset(
-    "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64".split()
+    {"bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"}
+    | {"float16", "float32", "float64"}
 )
 """Dtypes whose elements are tracked."""
 
@@ -79,7 +81,14 @@ class Node:
         value = self.input(k)
         return value.shape if value is not None else None
 
+    def shapes(self) -> list[Shape] | None:
+        """The shapes of all inputs, None unless the rank of each is known."""
+        shapes = [value.shape for value in self.inputs if value is not None]
+        known = [shape for shape in shapes if shape is not None]
+        return known if known and len(known) == len(self.inputs) else None
+
     def dtype(self, k: int = 0) -> str:
+        """Dtype of input k, "" if it is left out."""
         value = self.input(k)
         return value.dtype if value is not None else ""
 
@@ -88,21 +97,22 @@ class Node:
         value = self.input(k)
         return None if value is None or value.data is None else list(value.data.flat)
 
-    def sizes(self, k: int) -> list[Size] | None:
-        """Elements of an integer input, None unless all are known."""
-        found = self.elements(k)
-        if found is None or any(isinstance(x, bool) or not isinstance(x, int | Expr) for x in found):
-            return None
-        return found  # type: ignore[return-value]
+    def sizes(self, k: int, attribute: str = "") -> list[Size] | None:
+        """Elements of an integer input, or of the attribute that older opsets have in its place.
 
-    def ints(self, k: int, attribute: str = "") -> list[int] | None:
-        """Constants of input k, or of the attribute that older opsets have in its place."""
+        None unless all are known.
+        """
         if attribute and self.attr(attribute) is not None:
             return list(self.attr(attribute))
-        found = self.sizes(k)
-        if found is None or not all(isinstance(x, int) for x in found):
-            return None
-        return found  # type: ignore[return-value]
+        found = self.elements(k) or []
+        sizes = [x for x in found if is_size(x)]
+        return sizes if self.elements(k) is not None and len(sizes) == len(found) else None
+
+    def ints(self, k: int, attribute: str = "") -> list[int] | None:
+        """Like `sizes`, but None unless all are constant."""
+        found = self.sizes(k, attribute) or []
+        ints = [x for x in found if isinstance(x, int)]
+        return ints if self.sizes(k, attribute) is not None and len(ints) == len(found) else None
 
     def axis(self, default: int, rank: int) -> int:
         """The attribute `axis`, counted from the front."""
@@ -111,19 +121,22 @@ class Node:
     def arithmetic(self, dtype: str) -> Arithmetic:
         return Arithmetic(dtype, self.facts, self.where)
 
-    def value(self, dtype: str, shape: Iterable[Size] | None, data: Any = None) -> Value:
+    def value(
+        self, dtype: str, shape: Iterable[Size] | None, data: Iterable[Number] | None = None
+    ) -> Value:
         """An output; dims and elements are simplified, elements dropped where too many."""
         if shape is None:
             return Value(dtype, None)
         dims = tuple(map(self.facts.simplify, shape))
         return Value(dtype, dims, self._data(dtype, dims, data))
 
-    def _data(self, dtype: str, shape: Shape, data: Any) -> np.ndarray | None:
-        count = element_count(shape)
-        if data is None or dtype not in TRACKED or count is None or count > MAX_ELEMENTS:
+    def _data(self, dtype: str, shape: Shape, data: Iterable[Number] | None) -> np.ndarray | None:
+        sizes = constant_shape(shape)
+        if data is None or dtype not in TRACKED or sizes is None:
             return None
-        simplified = [self.facts.simplify(x) if isinstance(x, Expr) else x for x in flat(data)]
-        return None if all(x is None for x in simplified) and simplified else array(simplified, shape)
+        elements = data.flat if isinstance(data, np.ndarray) else data
+        known = [self.facts.simplify(x) if isinstance(x, Expr) else x for x in elements]
+        return None if known and all(x is None for x in known) else array(known, sizes)
 
     def unknown(self, axis: int, output: int = 0) -> Expr:
         """A size that only the run knows."""
@@ -154,32 +167,22 @@ class Node:
         return b if isinstance(b, int) else a
 
 
-def element_count(shape: Shape | None) -> int | None:
-    """Number of elements, None if it is not constant."""
+def constant_shape(shape: Iterable[Size] | None) -> tuple[int, ...] | None:
+    """The shape, if it is constant and small enough for elements to be tracked."""
     if shape is None:
         return None
-    count = 1
-    for size in shape:
-        if not isinstance(size, int):
-            return None
-        count *= size
-    return count
+    sizes = [size for size in shape if isinstance(size, int)]
+    if len(sizes) < len(tuple(shape)) or math.prod(sizes) > MAX_ELEMENTS:
+        return None
+    return tuple(sizes)
 
 
-def array(elements: Iterable[Number], shape: Iterable[Size]) -> np.ndarray:
+def array(elements: Sequence[Number], shape: Sequence[int]) -> np.ndarray:
     """An object array; NumPy would otherwise look for sequences inside the elements."""
-    items = list(elements)
-    result = np.empty(len(items), object)
-    for k, item in enumerate(items):
-        result[k] = item
-    return result.reshape([int(size) for size in shape])  # type: ignore[arg-type]
-
-
-def flat(data: Any) -> list[Number]:
-    """Elements of an array, a list, or one element."""
-    if isinstance(data, np.ndarray):
-        return list(data.flat)
-    return list(data) if isinstance(data, list | tuple) else [data]
+    result = np.empty(len(elements), object)
+    for k, element in enumerate(elements):
+        result[k] = element
+    return result.reshape(shape)
 
 
 def dtype_name(elem_type: int) -> str:

@@ -1,7 +1,7 @@
 """Arithmetic on one known element of a tensor, exact or not at all.
 
 An element is a bool, an int or `Expr` (also in a float tensor, where it stands for an integral
-float), a float, a `Ratio` (only in float tensors), or None: not known before the run. Every function
+float), a float, a `Ratio` (only in float tensors), or None: not known before the run. Every method
 maps None to None. Nothing is rounded: a result that integers and ratios cannot express is None.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -81,14 +81,14 @@ class Arithmetic:
 
     def min(self, a: Number, b: Number) -> Number:
         less = self.less(a, b)
-        if less is None and _are_sizes(a, b):
-            return minimum(_size(a), _size(b))
+        if less is None and is_size(a) and is_size(b):
+            return minimum(a, b)
         return None if less is None else a if less else b
 
     def max(self, a: Number, b: Number) -> Number:
         less = self.less(a, b)
-        if less is None and _are_sizes(a, b):
-            return maximum(_size(a), _size(b))
+        if less is None and is_size(a) and is_size(b):
+            return maximum(a, b)
         return None if less is None else b if less else a
 
     def equal(self, a: Number, b: Number) -> bool | None:
@@ -185,8 +185,9 @@ def _is_constant(a: Number) -> bool:
     return isinstance(a, bool | int | float)
 
 
-def _are_sizes(a: Number, b: Number) -> bool:
-    return all(isinstance(x, int | Expr) and not isinstance(x, bool) for x in (a, b))
+def is_size(a: Number) -> TypeGuard[int | Expr]:
+    """Whether an element can be a dim."""
+    return isinstance(a, int | Expr) and not isinstance(a, bool)
 
 
 def _size(a: Number) -> int | Expr:

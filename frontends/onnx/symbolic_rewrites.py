@@ -6,28 +6,11 @@ import math
 from collections.abc import Iterable, Mapping
 
 from ..dims import Expr, floordiv, product
-from ..expr import Atom, atoms, ceildiv, from_atom, of_atom, rebuild, terms_of
+from ..expr import Atom, as_atom, atoms, content, make, of_atom, rebuild, terms_of
 
 Size = int | Expr
 Divisors = Mapping[Size, Iterable[int]]
 """Expressions, each with integers that divide it."""
-
-
-def primitive(gap: Size) -> Size:
-    """The gap without the factor that its terms share: of c*m*rest == 0 the rest, for c*m != 0."""
-    if isinstance(gap, int):
-        return gap
-    content = math.gcd(*(c for _, c in gap.terms))
-    shared = list(gap.terms[0][0])
-    for monomial, _ in gap.terms[1:]:
-        left = list(monomial)
-        kept = []
-        for atom in shared:
-            if atom in left:
-                left.remove(atom)
-                kept.append(atom)
-        shared = kept
-    return floordiv(gap, content * product(map(of_atom, shared)))
 
 
 def inequality(gap: Size) -> tuple[Size, str, Size]:
@@ -58,39 +41,34 @@ def _split(gap: Size) -> tuple[Size, Size, int]:
 
 def _above(size: Size, limit: int) -> tuple[Size, str, Size]:
     """size >= limit; c*a >= k is a >= ceil(k / c), floordiv(a, n) >= k is a >= n*k."""
-    content = _content(size)
-    size, limit = floordiv(size, content), -(-limit // content)
-    found = quotients(size)
-    if found and size == of_atom(found[0]):
-        numerator, n = found[0].args
+    common = content(size) or 1
+    size, limit = floordiv(size, common), -(-limit // common)
+    atom = as_atom(size)
+    if atom is not None and is_quotient(atom):
+        numerator, n = atom.args
         return inequality(numerator - n * limit)
     return size, ">=", limit
 
 
 def _below(size: Size, limit: int) -> tuple[Size, str, Size]:
     """size <= limit; c*a <= k is a <= floor(k / c), floordiv(a, n) <= k is a <= n*k + n - 1."""
-    content = _content(size)
-    size, limit = floordiv(size, content), limit // content
-    found = quotients(size)
-    if found and size == of_atom(found[0]):
-        numerator, n = found[0].args
+    common = content(size) or 1
+    size, limit = floordiv(size, common), limit // common
+    atom = as_atom(size)
+    if atom is not None and is_quotient(atom):
+        numerator, n = atom.args
         return inequality(n * limit + n - 1 - numerator)
     return size, "<=", limit
 
 
-def _content(size: Size) -> int:
-    return math.gcd(*(c for _, c in terms_of(size))) or 1
-
-
-def replace_atom(size: Expr, atom: Atom, value: Size) -> Size:
-    """The polynomial with one of its atoms replaced."""
-    return rebuild(size, lambda other: value if other == atom else of_atom(other))
+def is_quotient(atom: Atom) -> bool:
+    """Whether the atom is floordiv(a, n) with a constant n."""
+    return atom.kind == "floordiv" and isinstance(atom.args[1], int)
 
 
 def quotients(size: Size) -> list[Atom]:
     """The atoms floordiv(a, n) with a constant n."""
-    found = [a for a in atoms(size) if a.kind == "floordiv" and isinstance(a.args[1], int)]
-    return sorted(found, key=str)
+    return sorted(filter(is_quotient, atoms(size)), key=str)
 
 
 def use_divisors(size: Size, divisors: Divisors) -> Size:
@@ -115,13 +93,13 @@ def _exact_atom(atom: Atom, divisors: Divisors) -> Size:
     if atom.kind == "symbol":
         return of_atom(atom)
     args = [use_divisors(arg, divisors) for arg in atom.args]
-    if atom.kind == "floordiv" and isinstance(args[1], int):
+    if is_quotient(atom):
         numerator, n = args
         for known, exact in divisors.items():
             rest, whole = numerator - known, math.lcm(*exact)
-            if isinstance(rest, int) and rest >= 0:
+            if isinstance(rest, int) and isinstance(n, int) and rest >= 0:
                 return _exact_quotient(known, whole, rest, n)
-    return from_atom(atom.kind, args)
+    return make(atom.kind, *args)
 
 
 def _exact_quotient(size: Size, whole: int, rest: int, n: int) -> Size:

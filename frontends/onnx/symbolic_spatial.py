@@ -95,7 +95,7 @@ def conv(node: Node) -> Value | None:
 
 
 def conv_transpose(node: Node) -> Value | None:
-    """y = stride*(x - 1) + output_padding + dilation*(kernel - 1) + 1 - pads, or x*stride (SAME)."""
+    """y = stride*(x - 1) + output_padding + dilation*(kernel - 1) + 1 - pads; SAME: x*stride."""
     x, w = node.shape(0), node.shape(1)
     if x is None or w is None:
         return None
