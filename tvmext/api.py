@@ -92,6 +92,7 @@ def compile_here(request: CompileRequest, report: Callable[..., None]) -> None:
     from .artifact import ArtifactMetadata
     from .build.kernels import build_module
     from .build.link import link
+    from .build.results import results_in_weights
     from .frontends import load as load_model
     from .passes import lower
     from .schedules.cpu import RULES
@@ -116,6 +117,7 @@ def compile_here(request: CompileRequest, report: Callable[..., None]) -> None:
         source=request.name,
         model_sha256=_sha256(request.model),
         decisions=schedule.decisions(),
+        weight_outputs=tuple(model.outputs[i].name for i in results_in_weights(mod)),
     )
     report("build", "")
     executable = build_module(
