@@ -38,13 +38,15 @@ from ..rule import Declined, Kernel
 class Operand:
     """One factor of the products.
 
-    `value` is the factor over the axes of the contraction. `load` is the one load in it if `value`
-    is that load, perhaps cast. `source` is the block that computes what `load` reads, when that is
-    more than a permutation of a parameter: the loader stage of a schedule.
+    `value` is the factor over the axes of the contraction, producers inlined. `load` is the one
+    load in `factor` if that is a load, perhaps cast. `source` is the block that computes what
+    `load` reads, when that is more than a permutation of a parameter: the loader stage of a
+    schedule. `factor` is `value` with `source` not inlined.
     """
 
     value: Expr
     load: TensorLoad | None
+    factor: Expr
     source: Block | None = None
 
     @property
@@ -108,6 +110,16 @@ def windowed(operand: Operand, reduce: Iterable[Axis]) -> bool:
         return False
     used = [variables(index) for index in operand.load.indices]
     return any(names & inner and names - inner for names in used)
+
+
+def strided(found: Contraction) -> bool:
+    """Whether `lhs` skips elements between rows, as a 1x1 convolution of stride 2 does."""
+    rows = {axis.var for axis in found.rows}
+    if found.lhs.load is None:
+        return False
+    return any(
+        variables(index) & rows and not isinstance(index, Var) for index in found.lhs.load.indices
+    )
 
 
 class _Declines(Exception):
@@ -192,13 +204,14 @@ class _Reader:
         load = _only_load(factor)
         source = self.view.producer.get(load.source) if load is not None else None
         if source is None:
-            return Operand(self._inline(factor), load if self._whole(factor) else None)
+            value = self._inline(factor)
+            return Operand(value, load if self._whole(factor) else None, value)
         source = self._inlined(source)
         value = _simplify_indices(self._inline(factor), ana)
         inlined = _only_load(value)
         if inlined is not None:
-            return Operand(value, inlined)
-        return Operand(value, load, source)
+            return Operand(value, inlined, value)
+        return Operand(value, load, factor, source)
 
     def _whole(self, factor: Expr) -> bool:
         return all(load.source in self.params for load in collect(factor, TensorLoad))

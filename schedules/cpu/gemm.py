@@ -20,7 +20,7 @@ from tvmext.arch import Arch
 from ..analysis import analyzer, constant, flat_index, stride, substitute
 from ..levels import Product, best_tile
 from ..rule import Declined, Kernel, Layout, Scheduled
-from .contraction import Contraction, contraction, size, windowed
+from .contraction import Contraction, contraction, size, strided, windowed
 from .emit import (
     PARALLEL,
     SERIAL,
@@ -97,20 +97,26 @@ class Gemm:
 
 
 def _declines(found: Contraction) -> str:
+    reason = unfit(found)
+    if reason:
+        return reason
+    if found.lhs.source is not None or found.lhs.load is None:
+        return "the elements of the broadcast operand are computed"
+    if windowed(found.lhs, found.reduce) or strided(found):
+        return "rows are read through a window or with a stride"
+    return ""
+
+
+def unfit(found: Contraction) -> str:
+    """Why a contraction is not one for register tiles at all; empty if it is."""
     if found.dtype not in TYPES:
         return f"sums in {found.dtype}"
     if not found.cols:
         return "no axis that only one operand has: nothing to run vectors along"
-    if not found.reduce:
-        return "nothing is summed up"
-    if found.lhs.source is not None or found.lhs.load is None:
-        return "the elements of the broadcast operand are computed"
-    if windowed(found.lhs, found.reduce):
-        return "a sliding window"
-    return ""
+    return "" if found.reduce else "nothing is summed up"
 
 
-def _known_size(axes: tuple) -> int | None:
+def known_size(axes: tuple) -> int | None:
     total = size(axes)
     return total if isinstance(total, int) else constant(total)
 
@@ -120,16 +126,16 @@ def describe(found: Contraction, kernel: Kernel) -> Workload | Declined:
     rhs = "memory"
     if position is not None and weight(found, Shape(1, 1, 8)) is not None:
         rhs = "weight"
-    elif found.rhs.direct and _unit_stride(found):
+    elif found.rhs.direct and unit_stride(found):
         rhs = "vectors"
-    rows = _known_size(found.rows)
+    rows = known_size(found.rows)
     if rows == 1 and rhs == "memory":
         return Declined("one row over an operand that is contiguous along the sum: a reduction")
     return Workload(
-        _known_size(found.batch),
+        known_size(found.batch),
         rows,
-        _known_size(found.cols),
-        _known_size(found.reduce),
+        known_size(found.cols),
+        known_size(found.reduce),
         found.dtype,
         rhs,
         found,
@@ -137,7 +143,7 @@ def describe(found: Contraction, kernel: Kernel) -> Workload | Declined:
     )
 
 
-def _unit_stride(found: Contraction) -> bool:
+def unit_stride(found: Contraction) -> bool:
     assert found.rhs.load is not None
     if len(found.cols) != 1:
         return False
@@ -214,7 +220,9 @@ def _loops(tile: TileKernel, tiles: Tiles, decision: Decision, pack: Pack | None
         batch = flat // panels // blocks
         return bind(
             group,
-            lambda name: open_panel(total, batch, flat % panels, tile.shape.cols, work(name)),
+            lambda name: open_panel(
+                total, unravel(batch, total.batch), flat % panels, tile.shape.cols, work(name)
+            ),
             "block",
         )
 

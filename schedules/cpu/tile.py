@@ -77,6 +77,13 @@ class Tiles:
         higher = [self.base + 1] if self.extra else []
         return higher + ([self.base] if self.count != self.extra else [])
 
+    def listed(self) -> list[tuple[int, int]]:
+        """(first row, height) of every tile, when their number is known."""
+        assert isinstance(self.count, int) and isinstance(self.base, int)
+        assert isinstance(self.extra, int)
+        starts = [t * self.base + min(t, self.extra) for t in range(self.count)]
+        return [(start, self.base + (t < self.extra)) for t, start in enumerate(starts)]
+
     def each(self, t: Expr, body: Callable[[Expr, int], tirx.Stmt], after: _After) -> tirx.Stmt:
         """``body(first row, height)`` for tile `t`, then ``after(first row, height)``."""
         if not isinstance(self.total, int) or (self.extra and self.base):
@@ -309,11 +316,11 @@ class Panel:
 
 
 def open_panel(
-    total: Contraction, batch: Expr, number: Expr, width: int, body: Callable[[Panel], tirx.Stmt]
+    total: Contraction, batch: Values, number: Expr, width: int, body: Callable[[Panel], tirx.Stmt]
 ) -> tirx.Stmt:
     """Bind where panel `number` of batch point `batch` is, for `body`."""
     return bind_each(
-        unravel(batch, total.batch),
+        batch,
         lambda at: bind(
             number,
             lambda name: bind(

@@ -1,0 +1,320 @@
+"""Convolutions as matrix products over a sliding window: any rank, stride, dilation, groups.
+
+    for image, block of output rows:                     in parallel, or the panels inside are
+        stage the padded input rows of the block         (window.py; only if there is padding)
+        for panel of output channels, output row:
+            for tile of pixels along the row:  registers, then epilogue         (tile.py)
+
+Channels are the vectors (NHWC). Small images, whose rows are shorter than a tile, take their pixels
+row after row instead. A transposed convolution arrives here as one over a dilated input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from tvm import tirx
+from tvm.ir import Expr, Var
+
+from tvmext.arch import Arch
+
+from ..analysis import Axis, constant, substitute
+from ..levels import Product, best_tile, product_cycles
+from ..rule import Declined, Kernel, Layout, Scheduled
+from .contraction import Contraction, contraction, size
+from .emit import (
+    PARALLEL,
+    SERIAL,
+    Size,
+    Values,
+    allocate,
+    bind,
+    bind_each,
+    block,
+    ceildiv,
+    index,
+    known,
+    least,
+    loop,
+    unravel,
+)
+from .gemm import PARALLEL_FLOPS, known_size, unfit
+from .panels import Pack, weight
+from .tile import Kernel as TileKernel
+from .tile import Panel, Shape, Tiles, cut, open_panel
+from .window import Stage, window
+
+FLAT_PIXELS = 128
+"""Images up to this many output pixels may be taken as one row of pixels; the code is unrolled."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A convolution. Sizes are None when they are known at run time only."""
+
+    groups: int | None
+    images: int | None
+    height: int | None
+    width: int | None
+    channels: int | None
+    reduce: int | None
+    staged: bool
+    row_bytes: int | None
+    """Bytes of input that one more output row reads."""
+    weight_arg: int | None
+    dtype: str
+    contraction: Contraction = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A register tile, how many output rows make a block, and what runs in parallel."""
+
+    tile: Shape
+    flat: bool
+    """Whether pixels are taken row after row as one long row."""
+    block_rows: int
+    """Output rows of a block; 0 takes the whole image."""
+    parallel: str
+    """"none", "blocks" or "panels"."""
+
+
+class Conv:
+    """Products whose broadcast operand is read through a window, or computed by a loader."""
+
+    name = "cpu.conv"
+
+    def match(self, kernel: Kernel) -> Workload | Declined:
+        found = contraction(kernel)
+        if isinstance(found, Declined):
+            return found
+        reason = unfit(found) or _declines(found)
+        if reason:
+            return Declined(reason)
+        return _describe(found, kernel)
+
+    def choose(self, workload: Workload, arch: Arch) -> Decision:
+        return _decide(workload, arch)
+
+    def apply(
+        self, kernel: Kernel, workload: Workload, decision: Decision, arch: Arch
+    ) -> Scheduled:
+        return _Builder(workload, decision).build(kernel)
+
+
+def _declines(found: Contraction) -> str:
+    if found.lhs.load is None:
+        return "the broadcast operand is computed from several loads"
+    if not found.rows:
+        return "no rows"
+    if window(found, {}) is None or window(found, {found.rows[-1]: 2}) is None:
+        return "the window is not affine"
+    return ""
+
+
+def _axes(found: Contraction) -> tuple[tuple[Axis, ...], Axis | None, Axis]:
+    """(images and outer dims, the dim that blocks are cut from, the dim that tiles run along)."""
+    *outer, last = found.rows
+    return (tuple(outer[:-1]), outer[-1], last) if outer else ((), None, last)
+
+
+def _describe(found: Contraction, kernel: Kernel) -> Workload:
+    images, height, width = _axes(found)
+    position = found.constant_rhs(kernel)
+    if position is not None and weight(found, Shape(1, 1, 8)) is None:
+        position = None
+    one_row = window(found, {width: known(width.extent)})
+    assert one_row is not None
+    elements = 1
+    for extent in one_row:
+        elements *= extent if isinstance(extent, int) else 64
+    return Workload(
+        known_size(found.batch),
+        known_size(images),
+        1 if height is None else height.size,
+        width.size,
+        known_size(found.cols),
+        known_size(found.reduce),
+        found.lhs.source is not None,
+        elements * 4,
+        position,
+        found.dtype,
+        found,
+    )
+
+
+def _decide(work: Workload, arch: Arch) -> Decision:
+    lanes = arch.vector_lanes(work.dtype)
+    limit = 14 if work.width is not None else 8
+    row = Product(work.width, work.channels, work.reduce)
+    rows, vectors = best_tile(row, lanes, arch.vector_registers, arch.fma_units, limit)
+    flat = False
+    if work.width is not None and work.height is not None:
+        pixels = work.width * work.height
+        if 1 < work.height and pixels <= FLAT_PIXELS:
+            image = Product(pixels, work.channels, work.reduce)
+            best = best_tile(image, lanes, arch.vector_registers, arch.fma_units)
+            apart = work.height * product_cycles(row, rows, vectors, lanes, arch.fma_units)
+            if product_cycles(image, *best, lanes, arch.fma_units) < 0.95 * apart:
+                flat, (rows, vectors) = True, best
+    height = work.height or 56
+    images = (work.images or 1) * (work.groups or 1)
+    depth, channels = work.reduce or 1024, work.channels or 256
+    flops = 2 * depth * channels * height * (work.width or 56) * images
+    fits = max(1, arch.l2_bytes // 3 // max(work.row_bytes or 1, 1))
+    block_rows = min(height, fits)
+    parallel = "none"
+    if arch.cores > 1 and flops >= PARALLEL_FLOPS:
+        light = depth * channels * 4 <= arch.l2_bytes
+        parallel = "blocks" if light and height * images >= 4 * arch.cores else "panels"
+        if parallel == "blocks" and images < arch.cores:
+            block_rows = max(1, min(block_rows, -(-height // (2 * arch.cores))))
+    blocks = -(-height // max(block_rows, 1)) or 1
+    whole = flat or (blocks == 1 and work.height is not None)
+    if flat and parallel == "blocks" and images < arch.cores:
+        parallel = "panels"
+    return Decision(
+        Shape(rows, vectors, lanes), flat, 0 if whole else -(-height // blocks), parallel
+    )
+
+
+class _Builder:
+    """One convolution kernel under construction."""
+
+    def __init__(self, workload: Workload, decision: Decision) -> None:
+        self.total = workload.contraction
+        self.workload = workload
+        self.decision = decision
+        self.shape = decision.tile
+        self.images, self.height, self.width = _axes(self.total)
+        self.layouts: dict[int, Layout] = {}
+        self.stage = self._stage()
+        self.pack: Pack | None = None
+
+    def _stage(self) -> Stage | None:
+        moving: dict[Axis, Size] = {self.width: known(self.width.extent)}
+        if self.height is not None:
+            whole = known(self.height.extent)
+            moving[self.height] = self.decision.block_rows or whole
+        return Stage.of(self.total, moving)
+
+    def build(self, kernel: Kernel) -> Scheduled:
+        params = list(kernel.func.params)
+        if self.workload.weight_arg is not None:
+            laid = weight(self.total, self.shape)
+            assert laid is not None
+            params[self.workload.weight_arg] = laid.buffer
+            self.layouts[self.workload.weight_arg] = laid.layout
+            rhs = laid.read
+        else:
+            self.pack = Pack.of(self.total, self.shape)
+            rhs = self.pack.read
+        self.kernel = TileKernel(self.total, self.shape, self._lhs, rhs)
+        pixels = size((self.width,))
+        if self.decision.flat:
+            assert self.height is not None
+            pixels = size((self.height, self.width))
+        body = cut(pixels, self.shape.rows, self._blocks)
+        func = tirx.PrimFunc(params, body, kernel.func.ret_type, kernel.func.attrs)
+        return Scheduled(func, self.layouts)
+
+    def _lhs(self, at: Values, k: Values) -> Expr:
+        if self.stage is None:
+            return substitute(self.total.lhs.value, {**at, **k})
+        relative = dict(at)
+        if self.height is not None and self.decision.block_rows:
+            relative[self.height.var] = at[self.height.var] - self.first
+        return self.stage.read(relative, k)
+
+    def _blocks(self, tiles: Tiles) -> tirx.Stmt:
+        """The loop over images and blocks of rows; panels are inside it, or part of it."""
+        rows = 1 if self.height is None else known(self.height.extent)
+        blocks = ceildiv(rows, self.decision.block_rows) if self.decision.block_rows else 1
+        panels = ceildiv(size(self.total.cols), self.shape.cols)
+        outer = (*self.total.batch, *self.images)
+        count = known(blocks * size(outer))
+        if any(constant(n) == 0 for n in (rows, panels, count, tiles.count)):
+            return tirx.Evaluate(index(0))
+        kind = self._kind("blocks")
+
+        def task(flat: Expr, blocks: Expr) -> tirx.Stmt:
+            place = unravel(flat // blocks, outer)
+            return bind_each(place, lambda at: self._block(at, flat % blocks, rows, panels, tiles))
+
+        return bind(
+            blocks, lambda b: loop(count, lambda flat: task(flat, b), kind, "task"), "blocks"
+        )
+
+    def _kind(self, level: str) -> tirx.ForKind:
+        return PARALLEL if self.decision.parallel == level else SERIAL
+
+    def _block(self, at: Values, number: Expr, rows: Size, panels: Size, tiles: Tiles) -> tirx.Stmt:
+        step = self.decision.block_rows
+
+        def body(first: Expr) -> tirx.Stmt:
+            self.first = first
+            count = known(least(step, rows - first)) if step else rows
+            start = {} if self.height is None else {self.height.var: first}
+            fill = (
+                None if self.stage is None else self.stage.fill({**at, **start}, self.shape.lanes)
+            )
+            work = loop(
+                panels, lambda p: self._panel(at, p, first, count, tiles), self._kind("panels"), "p"
+            )
+            return block(fill, work)
+
+        return bind(number * step, body, "first") if step else body(index(0))
+
+    def _panel(self, at: Values, number: Expr, first: Expr, count: Size, tiles: Tiles) -> tirx.Stmt:
+        batch = {axis.var: at[axis.var] for axis in self.total.batch}
+        images = {axis.var: at[axis.var] for axis in self.images}
+
+        def body(panel: Panel) -> tirx.Stmt:
+            fill = None if self.pack is None else self.pack.fill(panel)
+            spill = None
+            if self.kernel.heavy or panel.ragged:
+                shape = [tiles.rows, self.shape.cols]
+                spill = allocate(shape, self.total.dtype, "sums", "local")
+            space = None if spill is None else tirx.AllocBuffer(spill)
+            return block(fill, space, self._pixels(panel, images, first, count, tiles, spill))
+
+        return open_panel(self.total, batch, number, self.shape.cols, body)
+
+    def _pixels(
+        self,
+        panel: Panel,
+        images: Values,
+        first: Expr,
+        count: Size,
+        tiles: Tiles,
+        spill: Var | None,
+    ) -> tirx.Stmt:
+        def tile(row: Callable[[Expr], Values], height: int) -> tirx.Stmt:
+            return self.kernel.tile(row, height, panel, spill)
+
+        def after(row: Callable[[Expr], Values], height: Expr) -> tirx.Stmt | None:
+            return None if spill is None else self.kernel.copy_out(row, height, panel, spill)
+
+        if self.decision.flat:
+            assert self.height is not None
+            pair = (self.height, self.width)
+            flat = lambda start: lambda i: {**images, **unravel(i + start, pair)}  # noqa: E731
+            parts = [
+                block(tile(flat(start), height), after(flat(start), index(height)))
+                for start, height in tiles.listed()
+            ]
+            return block(*parts)
+
+        def line(y: Expr) -> tirx.Stmt:
+            fixed = {**images, **({} if self.height is None else {self.height.var: y})}
+            along = lambda x: lambda i: {**fixed, self.width.var: x + i}  # noqa: E731
+            return loop(
+                tiles.count,
+                lambda t: tiles.each(
+                    t, lambda x, h: tile(along(x), h), lambda x, h: after(along(x), h)
+                ),
+                name="t",
+            )
+
+        return loop(count, lambda y: bind(first + y, line, "y"), name="y")

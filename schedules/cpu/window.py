@@ -1,0 +1,212 @@
+"""The loader stage of a convolution: a part of the input, padded, in a buffer of its own.
+
+    stage[h, w, c] = source[h + first, w, c]          zero outside of the picture
+
+Inner loops then read a window with constant strides and no guard. A block of output rows stages
+only the input rows that it needs, so that they stay in the cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from tvm import tirx
+from tvm.ir import Call, Expr, Var
+
+from ..analysis import Axis, Block, analyzer, constant, replace_loads, stride, substitute, variables
+from .contraction import Contraction
+from .emit import (
+    VECTORIZED,
+    Size,
+    Values,
+    allocate,
+    block,
+    index,
+    known,
+    least,
+    loop,
+    most,
+    nest,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """The window of `source` over which some `moving` axes slide, from where the others are."""
+
+    sum: Contraction
+    source: Block
+    moving: tuple[Axis, ...]
+    extents: tuple[Size, ...]
+    buffer: Var
+
+    @staticmethod
+    def of(total: Contraction, moving: dict[Axis, Size]) -> Stage | None:
+        """The stage for `moving` axes and how far each moves, or None if indices are not affine."""
+        operand = total.lhs
+        if operand.source is None or operand.load is None:
+            return None
+        extents = window(total, moving)
+        if extents is None:
+            return None
+        buffer = allocate(extents, str(operand.load.source.dtype), "window")
+        return Stage(total, operand.source, tuple(moving), extents, buffer)
+
+    def read(self, at: Values, k: Values) -> Expr:
+        """The `lhs` factor; `at` gives the moving axes relative to where the window is."""
+        load = self.sum.lhs.load
+        assert load is not None
+        point = {**_zeros(self.sum), **{a.var: at[a.var] for a in self.moving if a.var in at}, **k}
+        origin = _zeros(self.sum)
+        where = [substitute(i, point) - substitute(i, origin) for i in load.indices]
+        moved = tirx.BufferLoad(self.buffer, where)
+        return replace_loads(self.sum.lhs.factor, load.source, lambda _at: moved)
+
+    def fill(self, at: Values, lanes: int) -> tirx.Stmt:
+        """Copy the window that starts where `at` puts the axes of the contraction."""
+        load = self.sum.lhs.load
+        assert load is not None
+        origin = {**_zeros(self.sum), **at}
+        first = [substitute(i, origin) for i in load.indices]
+        counts = [
+            known(least(extent, load.source.shape[dim] - first[dim]))
+            if isinstance(known(extent), int) and known(load.source.shape[dim]) != extent
+            else extent
+            for dim, extent in enumerate(self.extents)
+        ]
+        return block(tirx.AllocBuffer(self.buffer), self._copy(first, counts, lanes))
+
+    def _copy(self, first: list[Expr], counts: list[Size], lanes: int) -> tirx.Stmt:
+        store = self.source.stores[0]
+        box = _padded_box(self.source)
+        if box is None:
+            return self._rows([index(0)] * len(first), counts, first, store.value, lanes)
+        limits, inner, fill = box
+        low, size = [], []
+        for dim, own in enumerate(store.indices):
+            bounds = limits.get(own) if isinstance(own, Var) else None
+            lower, upper = bounds or (None, None)
+            begin = index(0) if lower is None else tirx.max(lower - first[dim], index(0))
+            end = counts[dim] if upper is None else least(counts[dim], upper - first[dim])
+            low.append(begin)
+            size.append(known(analyzer(()).simplify(index(most(end - begin, 0)))))
+        zero = self._rows([index(0)] * len(first), list(counts), first, fill, lanes)
+        return block(zero, self._rows(low, size, first, inner, lanes))
+
+    def _rows(
+        self, low: list[Expr], counts: list[Size], first: list[Expr], value: Expr, lanes: int
+    ) -> tirx.Stmt:
+        """``stage[low + i] = value(first + low + i)`` for i below `counts`, in vectors."""
+        store = self.source.stores[0]
+
+        def put(at: list[Expr]) -> tirx.Stmt:
+            where = [begin + i for begin, i in zip(low, at)]
+            point = {axis.var: index(0) for axis in self.source.axes}
+            for own, start, i in zip(store.indices, first, where):
+                if isinstance(own, Var):
+                    point[own] = start + i
+            return tirx.BufferStore(self.buffer, substitute(value, point), where)
+
+        *outer, last = counts
+        fused = self._fusable(outer, last)
+        if fused is None:
+            return nest(outer, lambda at: _run(last, lanes, lambda i: put([*at, i])))
+        width = fused
+        return nest(
+            outer[:-1],
+            lambda at: _run(
+                known(outer[-1] * width), lanes, lambda i: put([*at, i // width, i % width])
+            ),
+        )
+
+    def _fusable(self, outer: list[Size], last: Size) -> int | None:
+        """The innermost extent if two dims can be copied as one: short pixels, such as RGB."""
+        full = known(self.buffer.shape[-1])
+        short = isinstance(last, int) and last == full and last < 16 and bool(outer)
+        return last if short else None  # type: ignore[return-value]
+
+
+def window(total: Contraction, moving: dict[Axis, Size]) -> tuple[Size, ...] | None:
+    """How many elements of each dim `lhs` reads while `moving` and reduce axes move."""
+    load = total.lhs.load
+    assert load is not None
+    axes = (*total.batch, *total.rows, *total.reduce)
+    ana = analyzer(axes, load.source.shape)
+    spans = {**moving, **{axis: known(axis.extent) for axis in total.reduce}}
+    extents: list[Size] = []
+    for at in load.indices:
+        extent: Size = 1
+        for axis, span in spans.items():
+            if axis.var not in variables(at):
+                continue
+            step = stride(at, axis.var, ana)
+            factor = None if step is None else constant(step)
+            if factor is None or factor < 0:
+                return None
+            extent = known(extent + (span - 1) * factor)
+        extents.append(known(ana.simplify(index(extent))))
+    return tuple(extents)
+
+
+def _zeros(total: Contraction) -> Values:
+    return {axis.var: index(0) for axis in (*total.batch, *total.rows, *total.reduce)}
+
+
+def _run(extent: Size, lanes: int, put: object) -> tirx.Stmt:
+    """A loop in vectors, its remainder element by element."""
+    whole = extent // lanes
+    done = whole * lanes
+    return block(
+        loop(
+            known(whole),
+            lambda v: loop(lanes, lambda lane: put(v * lanes + lane), VECTORIZED, "lane"),  # type: ignore[operator]
+        ),
+        loop(known(extent % lanes), lambda i: put(i + done)),  # type: ignore[operator]
+    )
+
+
+def _padded_box(
+    source: Block,
+) -> tuple[dict[Var, tuple[Expr | None, Expr | None]], Expr, Expr] | None:
+    """Read ``if_then_else(low <= v and v < high and .., inner, constant)`` off a block.
+
+    Returns the bounds of each axis, the inner value and the constant.
+    """
+    value = source.stores[0].value
+    if not (isinstance(value, Call) and value.op.name == "prim.if_then_else"):
+        return None
+    condition, inner, fill = value.args
+    if variables(fill) or not isinstance(fill, tirx.FloatImm | tirx.IntImm):
+        return None
+    axes = {axis.var for axis in source.axes}
+    limits: dict[Var, tuple[Expr | None, Expr | None]] = {}
+    for term in _conjuncts(condition):
+        bound = _bound(term, axes)
+        if bound is None:
+            return None
+        var, low, high = bound
+        old_low, old_high = limits.get(var, (None, None))
+        if (low is not None and old_low is not None) or (high is not None and old_high is not None):
+            return None
+        limits[var] = (old_low if low is None else low, old_high if high is None else high)
+    return limits, inner, fill
+
+
+def _conjuncts(condition: Expr) -> Iterable[Expr]:
+    if isinstance(condition, tirx.And):
+        yield from _conjuncts(condition.a)
+        yield from _conjuncts(condition.b)
+    else:
+        yield condition
+
+
+def _bound(term: Expr, axes: set[Var]) -> tuple[Var, Expr | None, Expr | None] | None:
+    """``low <= v`` or ``v < high`` as (v, low, high)."""
+    if isinstance(term, tirx.LE) and isinstance(term.b, Var) and not variables(term.a) & axes:
+        return term.b, term.a, None
+    if isinstance(term, tirx.GE) and isinstance(term.a, Var) and not variables(term.b) & axes:
+        return term.a, term.b, None
+    if isinstance(term, tirx.LT) and isinstance(term.a, Var) and not variables(term.b) & axes:
+        return term.a, None, term.b
+    return None
