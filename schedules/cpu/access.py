@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import tvm_ffi
 from tvm import tirx
 from tvm.ir import Call, Expr, TensorLoad, Var
 
-from ..analysis import Axis, analyzer, collect, flat_index, stride, variables
+from ..analysis import Axis, analyzer, buffer_of, collect, flat_index, stride, variables
 from .stages import Point, Stage, Write
 
 
@@ -39,29 +40,63 @@ def strides(stage: Stage, axis: Axis) -> list[Expr | None]:
     ]
 
 
+Homes = Mapping[Var, tuple[Var, tuple[int, ...]]]
+"""{buffer: (the flat buffer that stands for it, the dims that it keeps)}"""
+
+
+def relocated(stage: Stage, homes: Homes) -> Stage:
+    """The stage with its accesses to the buffers in `homes` going there instead."""
+
+    def move(access: TensorLoad | Write) -> tuple[Var, tuple[Expr, ...]]:
+        buffer = buffer_of(access)
+        if buffer not in homes:
+            return buffer, tuple(access.indices)
+        home, dims = homes[buffer]
+        offset: Expr = tirx.const(0, "int64")
+        for dim in dims:
+            offset = offset * buffer.shape[dim] + access.indices[dim]
+        return home, (offset,)
+
+    return _with_accesses(stage, move)
+
+
 def flattened(stage: Stage) -> Stage:
     """The stage with every access written as one offset, in the last index of its buffer."""
     ana = analyzer(stage.axes)
 
-    def indices(access: TensorLoad | Write) -> tuple[Expr, ...]:
-        count = len(access.indices)
-        zeros = (tirx.const(0, "int64"),) * (count - 1)
-        return (*zeros, ana.simplify(flat_index(access))) if count else ()
+    def flat(access: TensorLoad | Write) -> tuple[Var, tuple[Expr, ...]]:
+        if not access.indices:
+            return buffer_of(access), ()
+        zeros = (tirx.const(0, "int64"),) * (len(access.indices) - 1)
+        return buffer_of(access), (*zeros, ana.simplify(flat_index(access)))
+
+    return _with_accesses(stage, flat)
+
+
+def _with_accesses(
+    stage: Stage, new: Callable[[TensorLoad | Write], tuple[Var, tuple[Expr, ...]]]
+) -> Stage:
+    """The stage with every load and store at another buffer and other indices."""
 
     def visit(load: TensorLoad) -> Expr:
-        return load.source[indices(load)] if load.indices else load
+        buffer, indices = new(load)
+        return buffer[indices] if indices else load
 
-    def code(point: Point) -> Point:
-        return Point(
-            tuple((v, tvm_ffi.structural_map(e, (TensorLoad, visit))) for v, e in point.binds),
-            tuple(tvm_ffi.structural_map(e, (TensorLoad, visit)) for e in point.values),
-        )
+    def code(expr: Expr) -> Expr:
+        return tvm_ffi.structural_map(expr, (TensorLoad, visit))
 
+    def write(old: Write) -> Write:
+        buffer, indices = new(old)
+        return replace(old, buffer=buffer, indices=indices)
+
+    point = stage.point
     return replace(
         stage,
-        writes=tuple(replace(write, indices=indices(write)) for write in stage.writes),
-        point=code(stage.point),
-        epilogue=flattened(stage.epilogue) if stage.epilogue else None,
+        writes=tuple(map(write, stage.writes)),
+        point=Point(
+            tuple((var, code(value)) for var, value in point.binds), tuple(map(code, point.values))
+        ),
+        epilogue=_with_accesses(stage.epilogue, new) if stage.epilogue else None,
     )
 
 

@@ -23,6 +23,7 @@ from tvm.tirx import BufferStore, ForKind, Stmt
 
 from ..analysis import Axis, constant, substitute
 from . import loops
+from .access import flattened, mergeable, relocated
 from .loops import int64, local, scope, sequence, strip
 from .stages import Point, Stage, Write
 
@@ -73,9 +74,22 @@ def emit(func: tirx.PrimFunc, found: Sequence[Stage], plans: Sequence[NestPlan])
         for load in loads(found[s])
         if home.get(load.source, number) != number
     }
-    buffers = [b for b in shared if b not in params]
-    body = sequence([_Nest(found, plan, params | shared).emit() for plan in plans])
+    homes = {}
+    for buffer in sorted(shared - params, key=lambda b: b.name):
+        dims = tuple(range(len(buffer.shape)))
+        homes[buffer] = _stand_in(buffer, dims, "global"), dims
+    found = [relocated(stage, homes) for stage in found]
+    buffers = [home for home, _ in homes.values()]
+    body = sequence([_Nest(found, plan, params | set(buffers)).emit() for plan in plans])
     return loops.function(func, body, buffers)
+
+
+def _stand_in(buffer: Var, dims: Sequence[int], where: str = "local") -> Var:
+    """A flat buffer for some dims of another."""
+    count: Expr = int64(1)
+    for dim in dims:
+        count = count * buffer.shape[dim]
+    return local((sym.Analyzer().simplify(count),), buffer.ty.dtype, buffer.name, where)
 
 
 def stores(stage: Stage) -> tuple[Write, ...]:
@@ -114,13 +128,14 @@ class _Nest:
         for stage, plan, positions in zip(self.stages, self.plan.plans, self.plan.rows):
             rows = dict(zip((stage.spatial[p].var for p in positions), at))
             inner = [a for p, a in enumerate(stage.spatial) if p not in positions]
-            emitter = _Emitter(stage, plan, rows, inner, homes, self.plan.parallel == "inner")
+            code = flattened(relocated(stage, homes))
+            emitter = _Emitter(code, plan, rows, inner, self.plan.parallel == "inner")
             parts.append(emitter.emit())
             self.buffers += emitter.buffers
         return scope(sequence(parts), self.buffers, "row")
 
     def _row_buffers(self) -> dict[Var, tuple[Var, tuple[int, ...]]]:
-        """{buffer: (row buffer, dims of the first that are not rows)}."""
+        """{buffer: (row buffer, dims of the first that it keeps)}."""
         homes = {}
         for stage, positions in zip(self.stages, self.plan.rows):
             rows = {stage.spatial[p].var for p in positions}
@@ -133,8 +148,7 @@ class _Nest:
                     if not (isinstance(index, Var) and index in rows)
                     and constant(write.buffer.shape[d]) != 1
                 )
-                shape = [write.buffer.shape[d] for d in dims]
-                homes[write.buffer] = local(shape, write.buffer.ty.dtype, write.buffer.name), dims
+                homes[write.buffer] = _stand_in(write.buffer, dims), dims
                 self.buffers.append(homes[write.buffer][0])
         return homes
 
@@ -159,8 +173,8 @@ def fused(extents: Sequence[Expr], body, kind: ForKind) -> Stmt:
 class _Emitter:
     """Emits one stage inside a row."""
 
-    def __init__(self, stage, plan, rows, inner, homes, parallel) -> None:
-        self.stage, self.plan, self.rows, self.homes = stage, plan, rows, homes
+    def __init__(self, stage, plan, rows, inner, parallel) -> None:
+        self.stage, self.plan, self.rows = stage, plan, rows
         self.inner: list[Axis] = inner
         self.kind = ForKind.PARALLEL if parallel else ForKind.SERIAL
         self.buffers: list[Var] = []
@@ -178,27 +192,11 @@ class _Emitter:
     def _code(self, point: Point, values: dict[Var, Expr]) -> tuple[list[Stmt], list[Expr]]:
         """Statements that bind, and the values, of a point at an index."""
         point = point.at(self.rows | values)
-        binds = [tirx.Bind(var, self._home(value)) for var, value in point.binds]
-        return binds, [self._home(value) for value in point.values]
-
-    def _home(self, expr: Expr) -> Expr:
-        """Loads of the nest's own results come from its row buffers."""
-
-        def visit(load: TensorLoad) -> Expr:
-            if load.source not in self.homes:
-                return load
-            buffer, dims = self.homes[load.source]
-            return buffer[tuple(load.indices[d] for d in dims) or (int64(0),)]
-
-        return tvm_ffi.structural_map(expr, (TensorLoad, visit))
+        return [tirx.Bind(var, value) for var, value in point.binds], list(point.values)
 
     def _store(self, write: Write, value: Expr, values: dict[Var, Expr]) -> Stmt:
         indices = [substitute(index, self.rows | values) for index in write.indices]
-        buffer = write.buffer
-        if buffer in self.homes:
-            buffer, dims = self.homes[buffer]
-            indices = [indices[d] for d in dims] or [int64(0)]
-        return BufferStore(buffer, value, indices)
+        return BufferStore(write.buffer, value, indices)
 
     def _finish(self, results: Sequence[Expr], values: dict[Var, Expr]) -> Stmt:
         """Stores what a reduction found, through its epilogue if it has one."""
@@ -418,23 +416,18 @@ def tiles(extent: Expr, width: int, lanes: int, body, kind: ForKind = ForKind.SE
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Adjacent axes walked as one: their joint extent, and each axis as a function of its index."""
+    """Adjacent axes walked as one, and their joint extent."""
 
     axes: tuple[Axis, ...]
     extent: Expr
 
     def at(self, index: Expr) -> dict[Var, Expr]:
-        values, rest = {}, index
-        for axis in reversed(self.axes[1:]):
-            values[axis.var] = tirx.floormod(rest, axis.extent)
-            rest = tirx.floordiv(rest, axis.extent)
-        return {self.axes[0].var: rest, **values}
+        """The innermost axis runs on past its extent: every access is linear in it."""
+        return {**{axis.var: int64(0) for axis in self.axes[:-1]}, self.axes[-1].var: index}
 
 
 def merged(stage: Stage, axes: Sequence[Axis]) -> list[Group]:
     """Adjacent axes joined wherever every access moves as if they were one axis."""
-    from .access import mergeable
-
     groups: list[Group] = []
     ana = sym.Analyzer()
     for axis in axes:
