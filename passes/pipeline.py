@@ -14,7 +14,11 @@ from .decompose_batch_norm import DecomposeBatchNorm
 from .fold_affine import FoldAffine
 from .fold_constants import FoldConstants
 
-CONV_LAYOUT = {"relax.nn.conv2d": ["NHWC", "OHWI"]}
+CONV_LAYOUT = {
+    "relax.nn.conv2d": ["NHWC", "OHWI"],
+    # Legalization knows this one in NCHW only.
+    "relax.nn.conv2d_transpose": ["NCHW", "IOHW"],
+}
 
 
 def pipeline(

@@ -20,7 +20,7 @@ class Options:
     """Options of `tvmext.compile`. Hashable; two equal values compile to the same code."""
 
     opt_level: int = _option(
-        3, "0 compiles operator by operator, 1 fuses, 2 and 3 also use every schedule", short="-O"
+        3, "0 compiles operator by operator, 1 fuses them, 2 and 3 also change layouts", short="-O"
     )
     disabled_pass: tuple[str, ...] = _option((), "passes to leave out, by name")
     pass_config: tuple[tuple[str, bool | int | str], ...] = _option(
