@@ -152,7 +152,7 @@ def _decide(work: Workload, arch: Arch) -> Decision:
     flat = False
     if work.width is not None and work.height is not None:
         pixels = work.width * work.height
-        if 1 < work.height and pixels <= FLAT_PIXELS:
+        if work.height > 1 and pixels <= FLAT_PIXELS:
             image = Product(pixels, work.channels, work.reduce)
             best = best_tile(image, lanes, arch.vector_registers, arch.fma_units)
             apart = work.height * product_cycles(row, rows, vectors, lanes, arch.fma_units)
