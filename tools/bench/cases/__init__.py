@@ -1,0 +1,28 @@
+"""What `bench ops` measures: small ONNX models at the sizes that real networks have."""
+
+from collections.abc import Sequence
+from fnmatch import fnmatch
+
+from . import attention, conv, gemm, others
+from .case import Case
+
+__all__ = ["Case", "all_cases", "named", "select"]
+
+
+def all_cases() -> list[Case]:
+    """Every case, by family."""
+    return [*gemm.cases(), *conv.cases(), *attention.cases(), *others.cases()]
+
+
+def select(patterns: Sequence[str]) -> list[Case]:
+    """The cases whose name matches one of the shell patterns; all of them for no pattern."""
+    return [
+        case
+        for case in all_cases()
+        if not patterns or any(fnmatch(case.name, pattern) for pattern in patterns)
+    ]
+
+
+def named(name: str) -> Case:
+    """The case of that name; raises KeyError."""
+    return {case.name: case for case in all_cases()}[name]

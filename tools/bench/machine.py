@@ -1,0 +1,168 @@
+"""What this machine can do at its best, and how fast it is right now.
+
+Two kernels compiled on the spot, so that no C compiler is needed: fused multiply-adds in registers
+(peak FLOP/s; their speed around a sample also tells whether the processor was disturbed) and a copy
+(bandwidth by working set). Together they are the roofline (Williams et al., CACM 2009).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import resource
+import statistics
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm.script import tirx as T
+
+from tvmext.arch import from_device, to_target
+
+CHAINS = 12
+"""Independent accumulators: more than FMA latency times throughput, fewer than 16 registers."""
+
+PROBE_SECONDS = 50e-6
+BANDWIDTH_BYTES = tuple(1 << power for power in range(14, 29, 2))
+"""Bytes read plus bytes written, from within L1 to beyond L2."""
+
+
+class Machine:
+    """This machine with `threads` threads: calibrated when created, in about a second.
+
+    TVM's thread pool must have that many threads (TVM_NUM_THREADS).
+    """
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+        self.arch = from_device()
+        lanes = self.arch.vector_lanes("float32")
+        library = tvm.compile(kernels(threads, lanes), tvm.target.Target(to_target(self.arch)))
+        self._fma, self._copy = library["fma"], library["copy"]
+        self._flops = 2 * CHAINS * lanes * threads
+        self._seed = tvm.runtime.tensor(np.array([0.999, 0.5], "float32"))
+        self._sums = tvm.runtime.empty((threads, CHAINS, lanes), "float32")
+        self._lanes = lanes
+        self._rates: deque[float] = deque(maxlen=2000)
+        self._steps = self._steps_of_a_probe()
+        for _ in range(300):
+            self.probe()
+        self.bandwidth = {size: self._copy_rate(size) for size in BANDWIDTH_BYTES}
+
+    @property
+    def peak(self) -> float:
+        """fp32 FLOP/s of the undisturbed machine: what one probe in twenty of late exceeded."""
+        return statistics.quantiles(self._rates, n=20)[-1]
+
+    def probe(self) -> float:
+        """FLOP/s right now: the best of a few short runs, the first of which starts cold."""
+        best = float("inf")
+        for _ in range(3 * self.threads):
+            start = time.perf_counter()
+            self._fma(self._seed, self._sums, self._steps)
+            best = min(best, time.perf_counter() - start)
+        rate = self._steps * self._flops / best
+        self._rates.append(rate)
+        return rate
+
+    def roofline(self, flops: float, bytes_moved: float) -> float:
+        """Seconds below which this machine cannot do `flops` and touch `bytes_moved` once."""
+        return max(flops / self.peak, bytes_moved / self.bandwidth_at(bytes_moved))
+
+    def bandwidth_at(self, size: float) -> float:
+        """Bytes per second of a working set of `size` bytes, interpolated by its logarithm."""
+        sizes = np.log([float(s) for s in self.bandwidth])
+        return float(np.interp(math.log(max(size, 1)), sizes, list(self.bandwidth.values())))
+
+    def facts(self) -> dict[str, Any]:
+        """For a report: "cpu", "threads", "peak_gflops", and "bandwidth_gb_s" by bytes."""
+        return {
+            "cpu": cpu_name(),
+            "family": self.arch.family,
+            "threads": self.threads,
+            "peak_gflops": round(self.peak / 1e9, 1),
+            "bandwidth_gb_s": {str(s): round(b / 1e9, 1) for s, b in self.bandwidth.items()},
+        }
+
+    def _steps_of_a_probe(self) -> int:
+        steps = 1000
+        while True:
+            start = time.perf_counter()
+            self._fma(self._seed, self._sums, steps)
+            if time.perf_counter() - start > PROBE_SECONDS:
+                return steps
+            steps *= 2
+
+    def _copy_rate(self, size: int) -> float:
+        """The best of many copies that read and write `size` bytes in total."""
+        rows = max(1, size // (8 * self._lanes * self.threads))
+        source = tvm.runtime.tensor(np.ones((self.threads, rows, self._lanes), "float32"))
+        target = tvm.runtime.tensor(np.zeros((self.threads, rows, self._lanes), "float32"))
+        moved = 2 * source.numpy().nbytes
+        calls = max(1, (1 << 20) // moved)
+        best = 0.0
+        for _ in range(20):
+            start = time.perf_counter()
+            for _ in range(calls):
+                self._copy(source, target)
+            best = max(best, moved * calls / (time.perf_counter() - start))
+        return best
+
+
+def kernels(threads: int, lanes: int) -> tvm.IRModule:
+    """``fma(seed, sums, steps)`` and ``copy(source, target)``, both over `threads` threads."""
+
+    @T.prim_func(s_tir=True)
+    def fma(
+        seed: T.Buffer((2,), "float32"),
+        sums: T.Buffer((threads, CHAINS, lanes), "float32"),
+        steps: T.int64,
+    ):
+        T.func_attr({"global_symbol": "fma", "tirx.noalias": True})
+        for thread in T.parallel(threads):
+            with T.sblock("sums"):
+                local = T.sblock_alloc_buffer((CHAINS, lanes), "float32", scope="local")
+                for chain in T.unroll(CHAINS):
+                    for lane in T.vectorized(lanes):
+                        local[chain, lane] = T.float32(0)
+                for _step in range(steps):
+                    for chain in T.unroll(CHAINS):
+                        for lane in T.vectorized(lanes):
+                            local[chain, lane] = local[chain, lane] * seed[0] + seed[1]
+                for chain in T.unroll(CHAINS):
+                    for lane in T.vectorized(lanes):
+                        sums[thread, chain, lane] = local[chain, lane]
+
+    @T.prim_func(s_tir=True)
+    def copy(source: T.handle, target: T.handle):
+        T.func_attr({"global_symbol": "copy", "tirx.noalias": True})
+        rows = T.int64()
+        a = T.match_buffer(source, (threads, rows, lanes), "float32")
+        b = T.match_buffer(target, (threads, rows, lanes), "float32")
+        for thread in T.parallel(threads):
+            for row in range(rows):
+                for lane in T.vectorized(lanes):
+                    b[thread, row, lane] = a[thread, row, lane]
+
+    return tvm.IRModule({"fma": fma, "copy": copy})
+
+
+def interruptions() -> int:
+    """Involuntary context switches of this process plus ticks stolen from the machine, so far."""
+    stolen = 0
+    with Path("/proc/stat").open() as stat:
+        stolen = int(stat.readline().split()[8])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw + stolen
+
+
+def cpu_name() -> str:
+    """The processor's name and the number of its cores that this process may use."""
+    name = "unknown CPU"
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            name = line.partition(":")[2].strip()
+            break
+    return f"{name}, {len(os.sched_getaffinity(0))} cores"

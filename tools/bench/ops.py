@@ -1,0 +1,87 @@
+"""Rows of the operator tables, from workers that may crash or hang."""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from .worker import Row
+
+SPIN_COUNT = "10000"
+"""TVM's threads spin this often before they sleep: 2 ms, longer than any gap between two calls, not
+the 50 ms of its default, which would fall into the next contender's time."""
+
+
+def rows(
+    cases: Iterable[str], threads: int, against: list[str], seconds: float, limit: float
+) -> Iterator[Row]:
+    """First a description of the machine, then a row for each case; `limit` in seconds per case."""
+    worker = _Worker(threads, against, seconds)
+    try:
+        yield worker.reply(limit)
+        for name in cases:
+            row = worker.ask(name, limit)
+            if worker.ended:
+                yield {"case": name, "family": name.partition("/")[0], "threads": threads, **row}
+                worker = _Worker(threads, against, seconds)
+                worker.reply(limit)
+            else:
+                yield row
+    finally:
+        worker.end()
+
+
+class _Worker:
+    """A running worker.py."""
+
+    def __init__(self, threads: int, against: list[str], seconds: float) -> None:
+        settings = {"threads": threads, "against": against, "seconds": seconds}
+        self.ended = False
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", f"{__package__}.worker", json.dumps(settings)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=os.environ | _environment(threads),
+        )
+
+    def ask(self, name: str, limit: float) -> Row:
+        """The row of a case, or {"error": ...}; after a crash or a time-out `ended` is true."""
+        assert self._process.stdin
+        self._process.stdin.write(json.dumps(name).encode() + b"\n")
+        self._process.stdin.flush()
+        return self.reply(limit)
+
+    def reply(self, limit: float) -> Row:
+        """The next line of the worker."""
+        assert self._process.stdout
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._process.stdout, selectors.EVENT_READ)
+            if not selector.select(limit):
+                self.end()
+                return {"error": f"stopped after {limit:.0f} s"}
+        if line := self._process.stdout.readline():
+            found: dict[str, Any] = json.loads(line)
+            return found
+        self.end()
+        return {"error": f"the worker ended with exit code {self._process.returncode}"}
+
+    def end(self) -> None:
+        """Kill it if it still runs, and wait for it."""
+        self.ended = True
+        self._process.kill()
+        self._process.communicate()
+
+
+def _environment(threads: int) -> dict[str, str]:
+    count = str(threads)
+    return {
+        "TVM_NUM_THREADS": count,
+        "OMP_NUM_THREADS": count,
+        "TVM_BIND_THREADS": "0",
+        "TVM_THREAD_POOL_SPIN_COUNT": SPIN_COUNT,
+    }

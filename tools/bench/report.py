@@ -1,0 +1,133 @@
+"""Rows as Markdown tables and as JSON."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from .samples import geometric_mean
+
+PACKAGES = ("tvmext", "apache-tvm", "onnxruntime", "torch")
+RATIOS = ("value", "net", "interior")
+Row = Mapping[str, Any]
+
+
+def ops_table(rows: Sequence[Row], against: Sequence[str]) -> str:
+    """A line for each case: times, ratios (theirs / ours, above 1 ours is faster), roofline."""
+    columns = ["case", "threads", "tvmext us", *(f"{name} us" for name in against)]
+    for name in against:
+        columns += [f"{name} / tvmext", "net"]
+    columns += ["interior", "of roofline", "note"]
+    return markdown(columns, [_ops_line(row, against) for row in rows], left=("case", "note"))
+
+
+def _ops_line(row: Row, against: Sequence[str]) -> list[str]:
+    sides, ratios = row.get("sides", {}), row.get("ratios", {})
+    cells = [row["case"], str(row["threads"])]
+    cells += [times(sides.get(name)) for name in ("tvmext", *against)]
+    for name in against:
+        cells += [ratio_text(ratios.get(name, {})), number(ratios.get(name, {}).get("net"))]
+    first = ratios.get(against[0], {}) if against else {}
+    cells.append(number(first.get("interior")))
+    cells.append(_roofline(row))
+    cells.append(row.get("error", ""))
+    return cells
+
+
+def _roofline(row: Row) -> str:
+    ours = row.get("sides", {}).get("tvmext")
+    if not ours or ours["noisy"]:
+        return ""
+    spent = ours.get("interior_us", ours["net_us"])
+    return f"{row['roofline_us'] / spent:.0%}" if spent > 0 else ""
+
+
+def family_table(rows: Sequence[Row], rival: str) -> str:
+    """A line for each family and number of threads: geometric means and the least ratio."""
+    columns = ["family", "threads", "cases", "noisy", "failed", "ratio", "net", "interior", "least"]
+    lines = []
+    for family, threads in dict.fromkeys((row["family"], row["threads"]) for row in rows):
+        chosen = [r for r in rows if (r["family"], r["threads"]) == (family, threads)]
+        ratios = [row.get("ratios", {}).get(rival, {}) for row in chosen]
+        means = {kind: [r[kind] for r in ratios if kind in r] for kind in RATIOS}
+        lines.append(
+            [
+                family,
+                str(threads),
+                str(len(chosen)),
+                str(sum("noisy" in ratio for ratio in ratios)),
+                str(sum("error" in row for row in chosen)),
+                *(number(geometric_mean(means[kind])) for kind in RATIOS),
+                number(min(means["value"], default=None)),
+            ]
+        )
+    return markdown(columns, lines, left=("family",))
+
+
+def times(side: Row | None) -> str:
+    """``minimum / median``, with a question mark where the machine was disturbed."""
+    if not side:
+        return ""
+    mark = " ?" if side["noisy"] else ""
+    return f"{side['min_us']:.4g} / {side['median_us']:.4g}{mark}"
+
+
+def ratio_text(ratio: Row) -> str:
+    """``1.23 (1.20-1.25)``, or that it cannot be told."""
+    if "noisy" in ratio:
+        return "noisy"
+    if "value" not in ratio:
+        return ""
+    return f"{ratio['value']:.2f} ({ratio['low']:.2f}-{ratio['high']:.2f})"
+
+
+def number(value: float | None) -> str:
+    """Two decimals; nothing for None and NaN."""
+    return "" if value is None or value != value else f"{value:.2f}"
+
+
+def markdown(columns: Sequence[str], lines: Sequence[Sequence[str]], left: Sequence[str]) -> str:
+    """A Markdown table that is aligned as plain text, too; columns not in `left` to the right."""
+    cells = [[cell.replace("|", "/") for cell in line] for line in lines]
+    widths = [max(3, *(len(line[i]) for line in [columns, *cells])) for i in range(len(columns))]
+    rule = ["-" * w if c in left else "-" * (w - 1) + ":" for c, w in zip(columns, widths)]
+    return "\n".join(
+        "| "
+        + " | ".join(
+            cell.ljust(width) if column in left else cell.rjust(width)
+            for column, cell, width in zip(columns, line, widths)
+        )
+        + " |"
+        for line in [columns, rule, *cells]
+    )
+
+
+def document(machines: Sequence[Row], **content: Any) -> dict[str, Any]:
+    """What goes to a JSON file: when, with what, where, and `content`."""
+    return {
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "versions": versions(),
+        "machines": list(machines),
+        **content,
+    }
+
+
+def write_json(path: Path, document: Mapping[str, Any]) -> None:
+    """Write a document, making its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(document, indent=1) + "\n")
+
+
+def versions() -> dict[str, str]:
+    """The versions of the packages that are compared, where they are installed."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,116 @@
+"""Contenders take turns: the measuring loop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from .samples import Round, Sample, clean_pairs
+
+Call = Callable[[], object]
+
+CHUNK_SECONDS = 2e-3
+"""Calls are repeated to this length: well below a scheduler's time slice, well above the clock's
+resolution and the price of waking threads."""
+
+ENOUGH_PAIRS = 25
+SETTLE_SECONDS = 0.05
+
+
+class Probe(Protocol):
+    """What `measure` asks of a machine (machine.Machine)."""
+
+    threads: int
+
+    @property
+    def peak(self) -> float: ...
+
+    def probe(self) -> float: ...
+
+
+def measure(
+    contenders: Mapping[str, Call],
+    machine: Probe,
+    interruptions: Callable[[], int],
+    *,
+    seconds: float = 3.0,
+    enough: int = ENOUGH_PAIRS,
+) -> list[Round]:
+    """Rounds of samples, until `enough` rounds are clean or `seconds` are over.
+
+    Each sample: probe, let its threads come to rest, call once to warm caches and wake threads,
+    time a chunk of calls, let their threads rest, probe. The order is turned every round, so that
+    nobody always comes after the same other.
+    """
+    counts = {name: _count(call) for name, call in contenders.items()}
+    names = list(contenders)
+    raw: list[dict[str, tuple[float, float, int]]] = []
+    rounds: list[Round] = []
+    end = time.perf_counter() + seconds
+    while not rounds or (clean_pairs(rounds) < enough and time.perf_counter() < end):
+        turn = {}
+        for name in names:
+            turn[name] = _sample(contenders[name], counts[name], machine, interruptions)
+        raw.append(turn)
+        names = [*names[1:], names[0]]
+        if len(raw) % 5 == 0 or time.perf_counter() >= end:
+            rounds = _judged(raw, machine.peak)
+    return rounds
+
+
+def _judged(raw: list[dict[str, tuple[float, float, int]]], peak: float) -> list[Round]:
+    """The samples with their speed relative to `peak`, which is better known the later it is."""
+    return [
+        {
+            name: Sample(seconds, rate / peak, interrupted)
+            for name, (seconds, rate, interrupted) in turn.items()
+        }
+        for turn in raw
+    ]
+
+
+def _sample(
+    call: Call, count: int, machine: Probe, interruptions: Callable[[], int]
+) -> tuple[float, float, int]:
+    """(seconds per call, the lower of the FLOP/s before and after, interruptions)."""
+    rate = machine.probe()
+    settle(machine.threads)
+    call()
+    interrupted = interruptions()
+    start = time.perf_counter()
+    for _ in range(count):
+        call()
+    took = time.perf_counter() - start
+    interrupted = interruptions() - interrupted
+    settle(machine.threads)
+    return took / count, min(rate, machine.probe()), interrupted
+
+
+def _count(call: Call) -> int:
+    """How many calls fill a chunk; warms up meanwhile."""
+    best = float("inf")
+    start = time.perf_counter()
+    for turn in range(20):
+        begin = time.perf_counter()
+        call()
+        best = min(best, time.perf_counter() - begin)
+        if turn >= 2 and time.perf_counter() - start > 10 * CHUNK_SECONDS:
+            break
+    return max(1, round(CHUNK_SECONDS / best))
+
+
+def settle(threads: int) -> None:
+    """Wait until no thread of this process is busy, for at most `SETTLE_SECONDS`.
+
+    Thread pools spin for a while after a parallel call, which would slow the next contender down.
+    TVM's would spin for 50 ms; the worker (worker.py) shortens that to what fits in here.
+    """
+    if threads == 1:
+        return
+    end = time.perf_counter() + SETTLE_SECONDS
+    while time.perf_counter() < end:
+        busy = time.process_time()
+        time.sleep(0.5e-3)
+        if time.process_time() - busy < 0.1e-3:
+            return
