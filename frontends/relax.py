@@ -21,8 +21,21 @@ from .dims import Dim, DimSpec, Expr, bind_dims, maximum, minimum, symbol
 from .model import Model, TensorSpec
 
 
+def save(mod: tvm.IRModule, params: Mapping[str, Any], path: Path) -> Path:
+    """Write a module and its weights as JSON that `from_json` reads; returns the path.
+
+    The weights travel as the attribute ``params`` of main.
+    """
+    model = from_module(mod, params, None, "IRModule")
+    if model.params:
+        tensors = [tvm.runtime.tensor(np.ascontiguousarray(a)) for a in model.params.values()]
+        model.mod["main"] = model.mod["main"].with_attr("params", tensors)
+    path.write_text(tvm.ir.save_json(model.mod), encoding="utf-8")
+    return path
+
+
 def from_json(path: Path, dims: Mapping[str, DimSpec] | None) -> Model:
-    """A module saved with `tvm.ir.save_json`. Raises ModelError if the file is not one."""
+    """A module saved with `save` or `tvm.ir.save_json`. Raises ModelError if the file is not one."""
     try:
         module = tvm.ir.load_json(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -78,7 +91,7 @@ def from_module(
         mod = relax.transform.BindSymbolicVars(sizes)(mod)
         main = mod["main"]
     mod = tvm.IRModule(mod.functions, attrs=mod.attrs, global_infos=mod.global_infos)
-    mod["main"] = main.with_attr("num_input", count)
+    mod["main"] = main.without_attr("params").with_attr("num_input", count)
     return Model(
         mod=mod,
         params=arrays,
@@ -98,10 +111,14 @@ def _main(mod: tvm.IRModule, source: str) -> relax.Function:
         raise ModelError(
             f"'{source}' has no Relax function 'main'", hint=f"it has {', '.join(sorted(names))}"
         )
-    if not relax.analysis.well_formed(mod):
+    try:
+        relax.analysis.well_formed(mod)
+    except Exception as error:  # TVM raises a different class for each rule
+        reason = str(error).strip().splitlines()[-1]
         raise ModelError(
-            f"'{source}' is not well formed", hint="tvm.relax.analysis.well_formed says why"
-        )
+            f"'{source}' is not a well-formed module: {reason}",
+            hint="tvm.relax.analysis.well_formed(mod) shows where",
+        ) from error
     return mod["main"]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from onnx import NodeProto
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .symbolic import Shapes, Value
 
 Dims = tuple[int | Expr, ...]
-Result = relax.Expr | Sequence[relax.Expr]
+Result: TypeAlias = "relax.Expr | Sequence[relax.Expr]"
 Converter = Callable[["Call"], Result]
 
 CONST_ELEMENTS = 16

@@ -124,7 +124,9 @@ def _known(builder: Builder, node: NodeProto) -> bool:
     """
     for name in node.output:
         data = builder.known(name) if name else np.array(())
-        if data is None or any(names_of(x) & builder.scalars for x in data.flat if isinstance(x, Expr)):
+        if data is None or any(
+            names_of(x) & builder.scalars for x in data.flat if isinstance(x, Expr)
+        ):
             return False
     return True
 

@@ -19,10 +19,72 @@ MAX_ELEMENTS = 1 << 24
 """A folded tensor may have this many elements, or as many as its inputs together."""
 
 ELEMENTWISE = frozenset(
-    ["Abs", "Add", "And", "Cast", "Ceil", "Clip", "Cos", "Div", "Equal", "Erf", "Exp", "Floor", "Greater", "GreaterOrEqual", "IsInf", "IsNaN", "Less", "LessOrEqual", "Log", "Max", "Mean", "Min", "Mod", "Mul", "Neg", "Not", "Or", "Pow", "Reciprocal", "Relu", "Round", "Sigmoid", "Sign", "Sin", "Softplus", "Sqrt", "Sub", "Sum", "Tanh", "Where", "Xor"]
+    [
+        "Abs",
+        "Add",
+        "And",
+        "Cast",
+        "Ceil",
+        "Clip",
+        "Cos",
+        "Div",
+        "Equal",
+        "Erf",
+        "Exp",
+        "Floor",
+        "Greater",
+        "GreaterOrEqual",
+        "IsInf",
+        "IsNaN",
+        "Less",
+        "LessOrEqual",
+        "Log",
+        "Max",
+        "Mean",
+        "Min",
+        "Mod",
+        "Mul",
+        "Neg",
+        "Not",
+        "Or",
+        "Pow",
+        "Reciprocal",
+        "Relu",
+        "Round",
+        "Sigmoid",
+        "Sign",
+        "Sin",
+        "Softplus",
+        "Sqrt",
+        "Sub",
+        "Sum",
+        "Tanh",
+        "Where",
+        "Xor",
+    ]
 )
 SHRINKING = frozenset(
-    ["Gather", "GatherElements", "GatherND", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "Slice", "Split", "Concat", "Trilu", "CumSum", "ScatterND", "ScatterElements", "ArgMax", "ArgMin", "Shape", "Size"]
+    [
+        "Gather",
+        "GatherElements",
+        "GatherND",
+        "ReduceMax",
+        "ReduceMean",
+        "ReduceMin",
+        "ReduceProd",
+        "ReduceSum",
+        "Slice",
+        "Split",
+        "Concat",
+        "Trilu",
+        "CumSum",
+        "ScatterND",
+        "ScatterElements",
+        "ArgMax",
+        "ArgMin",
+        "Shape",
+        "Size",
+    ]
 )
 
 Arrays = list[np.ndarray]

@@ -127,12 +127,15 @@ def other_guards(scalars: Scalars, guards: Sequence[Guard], source: str) -> tupl
     mixed = [
         guard
         for guard in guards
-        if guard.names & own
-        and not (as_symbol(guard.left) in own and isinstance(guard.right, int))
+        if guard.names & own and not (as_symbol(guard.left) in own and isinstance(guard.right, int))
     ]
     if mixed:
         raise UnsupportedError(
-            [UnsupportedOp("size from data", "", 0, mixed[0].reason, f"'{source}' needs {mixed[0]}")],
+            [
+                UnsupportedOp(
+                    "size from data", "", 0, mixed[0].reason, f"'{source}' needs {mixed[0]}"
+                )
+            ],
             hint="make the size a dim of an input, or a constant",
         )
     return tuple(guard for guard in guards if not guard.names & own)

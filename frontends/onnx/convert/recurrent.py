@@ -64,9 +64,7 @@ def _check(call: Call, cell: Cell) -> None:
         raise DeclinedError("sequences of different lengths")
 
 
-def _run(
-    call: Call, cell: Cell, direction: int, steps: int
-) -> tuple[list[relax.Expr], State]:
+def _run(call: Call, cell: Cell, direction: int, steps: int) -> tuple[list[relax.Expr], State]:
     """The hidden state after each step, in the order of the input, and the final state."""
     batch_first = call.attr("layout", 0)
     data = call.tensor(0)
@@ -79,7 +77,9 @@ def _run(
     bias = None
     if call.has(3):
         both = _slab(call, 3, direction)
-        inputs = call.emit(relax.op.add(inputs, call.emit(slice_axes(call, both, [(0, 0, width, 1)]))))
+        inputs = call.emit(
+            relax.op.add(inputs, call.emit(slice_axes(call, both, [(0, 0, width, 1)])))
+        )
         bias = call.emit(slice_axes(call, both, [(0, width, 2 * width, 1)]))
     weights = Direction(_weight(call, 2, direction), bias, hidden)
     state = tuple(_initial(call, index, direction, (batch, hidden)) for index in cell.states)
@@ -158,9 +158,7 @@ def _lstm(call: Call, row: relax.Expr, state: State, weights: Direction) -> Stat
     total = call.emit(relax.op.add(row, _product(call, state[0], weights)))
     i, o, f, g = _blocks(call, total, weights.hidden, 4)
     kept = call.emit(relax.op.multiply(call.emit(relax.op.sigmoid(f)), state[1]))
-    new = call.emit(
-        relax.op.multiply(call.emit(relax.op.sigmoid(i)), call.emit(relax.op.tanh(g)))
-    )
+    new = call.emit(relax.op.multiply(call.emit(relax.op.sigmoid(i)), call.emit(relax.op.tanh(g))))
     cell = call.emit(relax.op.add(kept, new))
     gate, value = call.emit(relax.op.sigmoid(o)), call.emit(relax.op.tanh(cell))
     return call.emit(relax.op.multiply(gate, value)), cell
