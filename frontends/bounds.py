@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from .expr import Atom, Expr, atoms, coefficient_of, make, of_atom, rebuild, replace_atom, terms_of
-from .expr_atoms import floordiv
+from .expr_atoms import floordiv, is_quotient
 
 Interval = tuple[float, float]
 """Lower and upper bound; both are ints unless infinite."""
@@ -92,7 +92,7 @@ def _interval(size: int | Expr, ranges: Mapping[str, Range], splits: int) -> Int
         return low, high
     for atom in sorted(atoms(size), key=str):
         other = None
-        if atom.kind == "floordiv" and isinstance(atom.args[1], int):
+        if is_quotient(atom):
             other = _without_quotient(size, atom, ranges, splits)
         elif atom.kind in ("min", "max"):
             other = _by_cases(size, atom, ranges, splits)

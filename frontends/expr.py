@@ -6,10 +6,12 @@ An atom is one of
 
     symbol          a size, hence an integer >= 0
     floordiv(a, n)  n a positive int: every coefficient of `a` lies in [0, n), their greatest common
-                    divisor with n is 1, and no term of `a` is a floordiv with coefficient 1
+                    divisor with n is 1, no term of `a` is a floordiv with coefficient 1, and of
+                    floordiv(a, n) = -floordiv(n - 1 - a, n) it is the one of smaller coefficients
     floordiv(a, b)  b an Expr that divides no part of `a`; no monomial or integer factor in common
-    min(...)        at least two arguments, none provably dominated, no common term or factor, and
-    max(...)        no constant in the first argument that is not itself a constant
+    min(...)        at least two arguments, none that the signs of its terms show to be superfluous,
+    max(...)        no common term or factor, no term of the same kind in an argument, and no
+                    constant in the first argument that is not itself a constant
 
 A constant is a plain `int`, so a dim is ``int | Expr``. ``a % b`` has no atom of its own: it is
 ``a - b*(a//b)``, so that ``4*(h//4) == h`` and ``h % 4 == 0`` are one equation. Equality, hash and

@@ -14,12 +14,12 @@ from .expr import (
     Atom,
     Expr,
     Monomial,
-    as_atom,
     atom_key,
     coefficient_of,
     content,
     normal,
     of_atom,
+    replace_atom,
     terms_of,
 )
 
@@ -35,7 +35,7 @@ def floordiv(a: int | Expr, b: int | Expr) -> int | Expr:
 
 def ceildiv(a: int | Expr, b: int | Expr) -> int | Expr:
     """The quotient rounded up. Raises DimError if b is the constant 0."""
-    return -floordiv(-a, b)
+    return floordiv(a + b - 1, b) if isinstance(b, int) and b > 0 else -floordiv(-a, b)
 
 
 def minimum(*args: int | Expr) -> int | Expr:
@@ -71,13 +71,34 @@ def _div_const(a: int | Expr, n: int) -> int | Expr:
     common = math.gcd(n, *(c for m, c in rest.terms if m))
     if common > 1:
         return quotient + _div_const(_shrink(rest, common), n // common)
+    # floor(r / n) = -floor((n - 1 - r) / n), of which one form is kept
+    mirrored = normal({m: c % n for m, c in terms_of(n - 1 - rest)})
+    if _quotient_key(mirrored) < _quotient_key(rest):
+        return quotient - _div_const(n - 1 - rest, n)
     # floor((floor(b / m) + r) / n) = floor((b + m*r) / (m*n))
-    for (atom, *others), coefficient in ((m, c) for m, c in rest.terms if m):
-        if coefficient == 1 and not others and atom.kind == "floordiv":
-            inner, divisor = atom.args
-            if isinstance(divisor, int):
-                return quotient + _div_const(inner + divisor * (rest - of_atom(atom)), divisor * n)
+    inner = _inner_quotient(rest)
+    if inner is not None:
+        numerator, m = inner.args
+        return quotient + _div_const(numerator + m * (rest - of_atom(inner)), m * n)
     return quotient + of_atom(Atom("floordiv", (rest, n)))
+
+
+def _quotient_key(numerator: int | Expr) -> tuple[bool, list[int]]:
+    """Prefers a numerator with a quotient to merge, then small coefficients, first ones first."""
+    return _inner_quotient(numerator) is None, [c for m, c in terms_of(numerator) if m]
+
+
+def _inner_quotient(numerator: int | Expr) -> Atom | None:
+    """The first atom floordiv(a, m), m constant, that occurs with coefficient 1."""
+    for monomial, coefficient in terms_of(numerator):
+        if coefficient == 1 and len(monomial) == 1 and is_quotient(monomial[0]):
+            return monomial[0]
+    return None
+
+
+def is_quotient(atom: Atom) -> bool:
+    """Whether the atom is floordiv(a, n) with a constant n."""
+    return atom.kind == "floordiv" and isinstance(atom.args[1], int)
 
 
 @lru_cache(maxsize=1 << 16)
@@ -171,12 +192,25 @@ def _extreme(kind: str, args: Iterable[int | Expr]) -> int | Expr:
 
 
 def _flatten(kind: str, args: Iterable[int | Expr]) -> list[int | Expr]:
-    """min(min(a, b), c) = min(a, b, c)."""
+    """min(c*min(a, b) + d, e) = min(c*a + d, c*b + d, e), c > 0."""
     flat: list[int | Expr] = []
     for arg in args:
-        atom = as_atom(arg)
-        flat.extend(atom.args if atom is not None and atom.kind == kind else (arg,))
+        inner = _inner_extreme(kind, arg)
+        if inner is None:
+            flat.append(arg)
+        else:
+            flat.extend(_flatten(kind, (replace_atom(arg, inner, x) for x in inner.args)))
     return flat
+
+
+def _inner_extreme(kind: str, size: int | Expr) -> Atom | None:
+    """A min or max that is a term of the size, with a positive factor, and occurs nowhere else."""
+    for monomial, coefficient in terms_of(size):
+        if coefficient > 0 and len(monomial) == 1 and monomial[0].kind == kind:
+            uses = sum(monomial[0] in other for other, _ in terms_of(size))
+            if uses == 1:
+                return monomial[0]
+    return None
 
 
 def _undominated(kind: str, args: Iterable[int | Expr]) -> list[int | Expr]:

@@ -75,10 +75,12 @@ def _value(node: Node, k: int, found: TypeProto | None, dims: Mapping[str, Size]
     dtype = dtype_name(tensor.elem_type)
     if not tensor.HasField("shape"):
         return Value(dtype, None)
+    # ONNX's rule for Attention says 0 where it cannot multiply dims that are not constant
+    zero = not dims or any(size == 0 for v in node.inputs if v for size in v.shape or ())
     shape: list[Size] = []
     for axis, dim in enumerate(tensor.shape.dim):
-        if dim.HasField("dim_value"):
+        if dim.HasField("dim_value") and (dim.dim_value or zero):
             shape.append(dim.dim_value)
         else:
-            shape.append(dims.get(dim.dim_param) or node.unknown(axis, k))
+            shape.append(dims[dim.dim_param] if dim.dim_param in dims else node.unknown(axis, k))
     return node.value(dtype, shape)

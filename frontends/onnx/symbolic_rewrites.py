@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from ..dims import Expr, floordiv, product
 from ..expr import Atom, as_atom, atoms, content, make, of_atom, rebuild, terms_of
+from ..expr_atoms import is_quotient
 
 Size = int | Expr
 Divisors = Mapping[Size, Iterable[int]]
@@ -59,11 +60,6 @@ def _below(size: Size, limit: int) -> tuple[Size, str, Size]:
         numerator, n = atom.args
         return inequality(n * limit + n - 1 - numerator)
     return size, "<=", limit
-
-
-def is_quotient(atom: Atom) -> bool:
-    """Whether the atom is floordiv(a, n) with a constant n."""
-    return atom.kind == "floordiv" and isinstance(atom.args[1], int)
 
 
 def quotients(size: Size) -> list[Atom]:
