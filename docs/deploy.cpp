@@ -24,15 +24,14 @@ struct AlignedMemory {
 int main(int argc, char** argv) {
   Module library = Module::LoadFromFile(argc > 1 ? argv[1] : "model.so");
 
-  // What the library says about itself, as JSON.
-  if (auto metadata = library->GetFunction("tvmext_metadata"); metadata.has_value())
-    std::cout << metadata.value()().cast<tvm::ffi::String>() << '\n';
-
   // A virtual machine on the CPU, with pooled memory.
   Module vm = library->GetFunction("vm_load_executable").value()().cast<Module>();
   constexpr int kPooledMemory = 2;
   vm->GetFunction("vm_initialization").value()(static_cast<int>(kDLCPU), 0, kPooledMemory);
   tvm::ffi::Function run = vm->GetFunction("main").value();
+
+  // What the library says about itself, as JSON.
+  std::cout << vm->GetFunction("tvmext_metadata").value()().cast<tvm::ffi::String>() << '\n';
 
   const int64_t shape[] = {2, 4};
   Tensor x = Tensor::FromNDAlloc(AlignedMemory(), tvm::ffi::ShapeView(shape, 2),

@@ -43,8 +43,8 @@ def test_a_broken_model_is_explained(
     ("arguments", "pattern"),
     [
         (["compile", "no-such-file.onnx", "-o", "{tmp}/a.so"], "no-such-file.onnx"),
-        (["compile", "{tiny}", "-o", "{tmp}"], "it is a folder"),
-        (["compile", "{tiny}", "-o", "{tmp}/none/a.so"], "no folder"),
+        (["compile", "{tiny}", "-o", "{tmp}"], "is a directory"),
+        (["compile", "{tiny}", "-o", "{tmp}/none/a.so"], "folder does not exist"),
         (["compile", "{tiny}", "-o", "{tmp}/a.so", "--dim", "batch"], "there is no '='"),
         (["compile", "{tiny}", "-o", "{tmp}/a.so", "--dim", "batch=two"], "not a size or a range"),
         (["compile", "{tiny}", "-o", "{tmp}/a.so", "--dim", "batch=9:1"], "range 9:1"),
@@ -55,8 +55,8 @@ def test_a_broken_model_is_explained(
         ),
         (["compile", "{tiny}", "-o", "{tmp}/a.so", "--input-shapes", "x:[2"], "cannot read 'x:"),
         (["compile", "{tiny}", "-o", "{tmp}/a.so", "--input-shapes", "z:[2,4]"], "no input 'z'"),
-        (["compile", "{tiny}", "-o", "{tmp}/a.so", "--input-shapes", "x:[2,5]"], "5.*4|4.*5"),
-        (["compile", "{tiny}", "-o", "{tmp}/a.so", "--input-shapes", "x:[2]"], "1 dims?.*2|rank"),
+        (["compile", "{tiny}", "-o", "{tmp}/a.so", "--input-shapes", "x:[2,5]"], r"shape \[2, 5\]"),
+        (["compile", "{tiny}", "-o", "{tmp}/a.so", "--input-shapes", "x:[2]"], r"shape \[2\]"),
         (["compile", "{tiny}", "-o", "{tmp}/a.so", "-O", "7"], "opt_level is 7"),
         (["compile", "{tiny}", "-o", "{tmp}/a.so", "--dump-code", "cobol"], "cobol"),
         (["compile", "{tiny}", "-o", "{tmp}/a.so", "--target", "abacus"], "abacus"),
@@ -84,7 +84,7 @@ def test_a_wrong_command_line_is_explained(
 @pytest.mark.parametrize(
     ("inputs", "pattern"),
     [
-        ({"z": np.zeros((2, 4), np.float32)}, "'z'"),
+        ({"z": np.zeros((2, 4), np.float32)}, "unknown inputs: z"),
         ({"x": np.zeros((2, 5), np.float32)}, "'x'.*5|5.*'x'"),
         ({"x": np.zeros(4, np.float32)}, "'x'"),
         ({"x": np.zeros((2, 4), np.int64)}, "'x'.*int64"),
@@ -133,7 +133,7 @@ def on_a_small_disk(mount_options: str, folder: Path, *command: object) -> Resul
 
 @pytest.mark.parametrize(
     ("mount_options", "pattern"),
-    [("ro,size=1m", "not writable|read-only"), ("size=8k", "no space left")],
+    [("ro,size=1m", "file system is read-only"), ("size=8k", "disk is full")],
     ids=["read-only", "full"],
 )
 @pytest.mark.parametrize("verb", ["compile", "run"])

@@ -15,7 +15,7 @@ import click
 from tvmext import __version__
 
 from . import compile, inspect, run, verify
-from .failures import exit_code
+from .failures import ReaderGoneError, exit_code
 from .session import Session
 
 
@@ -28,7 +28,19 @@ def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> 
     context.exit()
 
 
+class _Verbs(click.Group):
+    """The group of verbs; a reader of stdout that goes away is not taken for a failed check."""
+
+    def invoke(self, ctx: click.Context) -> None:
+        try:
+            super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError as error:
+            raise ReaderGoneError from error  # click would exit with 1
+
+
 @click.group(
+    cls=_Verbs,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Example: tvmext compile model.onnx && tvmext run model.so --print-time",
     no_args_is_help=False,

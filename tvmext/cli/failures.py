@@ -32,6 +32,10 @@ INTERRUPTED = 128 + 2
 BROKEN_PIPE = 128 + 13
 
 
+class ReaderGoneError(Exception):
+    """Nobody reads stdout any more."""
+
+
 @dataclass
 class Code:
     """The exit code of the block that `exit_code` guards, known when the block has ended."""
@@ -50,7 +54,7 @@ def exit_code(session: Session) -> Iterator[Code]:
             sys.stdout.flush()
     except click.exceptions.Exit as exit_request:
         code.value = exit_request.exit_code
-    except BrokenPipeError:
+    except (ReaderGoneError, BrokenPipeError):
         code.value = BROKEN_PIPE
         # The interpreter flushes stdout once more on its way out; let that go nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
