@@ -18,23 +18,8 @@ import math
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
-from tvmext.frontends.bounds import at_least
-from tvmext.frontends.dims import Dim
-from tvmext.frontends.expr import (
-    Atom,
-    Expr,
-    Monomial,
-    atoms,
-    floordiv,
-    from_atom,
-    names_of,
-    never_negative,
-    of_atom,
-    product,
-    rebuild,
-    substitute,
-    terms_of,
-)
+from tvmext.frontends.dims import Dim, Expr, at_least, floordiv, names_of, product, substitute
+from tvmext.frontends.expr import Atom, Monomial, atoms, make, of_atom, rebuild, terms_of
 
 Size = int | Expr
 Bounds = tuple[Size | None, Size | None]
@@ -58,7 +43,8 @@ class Scope:
             single = isinstance(value, int) or value.names.isdisjoint(self.extents)
             return value if single else self._without_unit_axes(value)
         if value not in self._simplified:
-            self._simplified[value] = rebuild(self._without_unit_axes(value), self._simple_atom)
+            slim = self._without_unit_axes(value)
+            self._simplified[value] = rebuild(slim, self._simple_atom)
         return self._simplified[value]
 
     def proves(self, value: Size) -> bool:
@@ -110,7 +96,7 @@ class Scope:
             rivals = kept + args[k + 1 :]
             if not any(self.proves(sign * (rival - arg)) for rival in rivals):
                 kept.append(arg)
-        return from_atom(atom.kind, kept)
+        return make(atom.kind, *kept)
 
     def _quotient(self, numerator: Size, divisor: Size) -> Size:
         """floor(numerator / divisor) by the equations of the module's docstring."""
@@ -172,7 +158,7 @@ class Scope:
             return tuple(None if end is None else floordiv(end, divisor) for end in (low, high))  # type: ignore[return-value]
         lows, highs = ([pair[end] for pair in pairs] for end in (0, 1))
         return tuple(
-            None if None in ends else from_atom(atom.kind, [end for end in ends if end is not None])
+            None if None in ends else make(atom.kind, *[end for end in ends if end is not None])
             for ends in (lows, highs)
         )  # type: ignore[return-value]
 
@@ -195,6 +181,16 @@ class Scope:
                         value = rest
                         break
         return found, value
+
+
+def never_negative(value: Size) -> bool:
+    """Whether the signs alone show it, every symbol being at least 0."""
+    return all(c >= 0 and all(map(_atom_never_negative, m)) for m, c in terms_of(value))
+
+
+def _atom_never_negative(atom: Atom) -> bool:
+    some = any if atom.kind == "max" else all
+    return atom.kind == "symbol" or some(map(never_negative, atom.args))
 
 
 def _plus(a: Size | None, b: Size | None) -> Size | None:
@@ -282,11 +278,21 @@ def _common_factors(numerator: Size, divisor: Size) -> list[Size]:
 
 
 def _divide_terms(value: Size, step: Size) -> tuple[Size, Size]:
-    """(q, r) with value = step*q + r, q made of the terms that the step divides."""
-    coarse: Size = floordiv(value, step)
-    quotients = [a for a in atoms(coarse) if a not in atoms(value)]
-    for atom in quotients:
-        if atom.kind != "floordiv":
-            return 0, value
-        coarse = coarse - _coefficient(coarse, atom) * of_atom(atom)
+    """(q, r) with value = step*q + r, dividing term by term.
+
+    Where the step is a sum, by polynomial division: r is what is left inside its one quotient.
+    """
+    coarse: Size = 0
+    if isinstance(step, Expr) and len(step.terms) > 1:
+        coarse = floordiv(value, step)
+        left = [a for a in atoms(coarse) if a.kind == "floordiv" and a.args[1] == step]
+        for atom in left:
+            coarse = coarse - _coefficient(coarse, atom) * of_atom(atom)
+    else:
+        for monomial, coefficient in terms_of(value):
+            term = coefficient * product(map(of_atom, monomial))
+            if isinstance(step, int):
+                coarse = coarse + coefficient // step * product(map(of_atom, monomial))
+            elif (share := floordiv(term, step)) * step == term:
+                coarse = coarse + share
     return coarse, value - step * coarse
