@@ -272,14 +272,20 @@ class _Expander:
         key = (load.source, *(tvm_ffi.StructuralKey(index) for index in indices))
         if key not in self.bound:
             value = self.expand(value)
-            if not isinstance(value, TensorLoad | tirx.IntImm | tirx.FloatImm | Var) and (
-                not str(value.ty.dtype).startswith("int") or collect(value, TensorLoad)
-            ):
+            if _worth_binding(value):
                 var = Var(block.name, value.ty)
                 self.binds.append((var, value))
                 value = var
             self.bound[key] = value
         return self.bound[key]
+
+
+def _worth_binding(value: Expr) -> bool:
+    """Whether `value` is computed once and named; TVM cannot vectorize a named truth value."""
+    if isinstance(value, TensorLoad | tirx.IntImm | tirx.FloatImm | Var):
+        return False
+    dtype = str(value.ty.dtype)
+    return dtype != "bool" and (not dtype.startswith("int") or bool(collect(value, TensorLoad)))
 
 
 def _attach_epilogues(found: list[Stage], outputs: tuple[Var, ...]) -> tuple[Stage, ...]:
