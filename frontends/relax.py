@@ -35,7 +35,7 @@ def save(mod: tvm.IRModule, params: Mapping[str, Any], path: Path) -> Path:
 
 
 def from_json(path: Path, dims: Mapping[str, DimSpec] | None) -> Model:
-    """A module saved with `save` or `tvm.ir.save_json`. Raises ModelError if the file is not one."""
+    """A module saved with `save` or `tvm.ir.save_json`; ModelError if the file is not one."""
     try:
         module = tvm.ir.load_json(path.read_text(encoding="utf-8"))
     except OSError as error:

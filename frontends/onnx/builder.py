@@ -48,7 +48,7 @@ class Builder:
         self.values: dict[str, relax.Expr] = {}
         self.weights: dict[str, tuple[relax.Var, np.ndarray]] = {}
         self._names: set[str] = set()
-        self._shared: dict[tuple, relax.Var] = {}  # type: ignore[type-arg]
+        self._shared: dict[tuple, relax.Var] = {}
         self._analyzer = Analyzer()
 
     def value(self, name: str) -> Value:
@@ -170,6 +170,13 @@ class Call:
         if shape is None:
             raise DeclinedError(f"the shape of '{name}' depends on data or is not known")
         return shape
+
+    def fixed(self, dims: Sequence[int | Expr], what: str) -> tuple[int, ...]:
+        """`dims` as plain sizes; declines, naming `what`, if one is symbolic."""
+        sizes = tuple(dim for dim in dims if isinstance(dim, int))
+        if len(sizes) < len(dims):
+            raise DeclinedError(f"{what} has the symbolic dims {', '.join(map(str, dims))}")
+        return sizes
 
     def rank(self, index: int) -> int:
         return len(self.shape(index))

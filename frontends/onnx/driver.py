@@ -7,6 +7,7 @@ do is collected and reported in one error.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +21,7 @@ from ..dims import Expr, names_of
 from ..model import Model, TensorSpec
 from . import graph as graphs
 from . import scalars, stock
-from .builder import Builder, Call, DeclinedError, Dims, Result
+from .builder import Builder, Call, Converter, DeclinedError, Dims, Result
 from .convert import CONVERTERS
 from .prepare import Prepared
 
@@ -131,7 +132,7 @@ def _known(builder: Builder, node: NodeProto) -> bool:
     return True
 
 
-def _convert(call: Call) -> Result:
+def _convert(call: Call) -> list[relax.Expr]:
     """Ours, else TVM's; the first refusal is the reason that the user reads."""
     if call.domain:
         raise DeclinedError("")
@@ -153,10 +154,10 @@ def _convert(call: Call) -> Result:
         raise DeclinedError(reason or str(error)) from error
 
 
-def _checked(call: Call, convert: object) -> list[relax.Expr]:
-    """The results, bound to variables; an error inside TVM becomes a refusal with its first line."""
+def _checked(call: Call, convert: Converter) -> list[relax.Expr]:
+    """The results, bound to variables; an error inside TVM becomes a refusal."""
     try:
-        return _bound(call, convert(call))  # type: ignore[operator]
+        return _bound(call, convert(call))
     except DeclinedError:
         raise
     except Exception as error:  # whatever TVM's type inference or converter raises for this node
@@ -198,7 +199,7 @@ def _pinned(call: Call, index: int, var: relax.Var) -> relax.Var:
     return call.builder.bb.match_cast(var, relax.TensorType(call.shape_expr(shape), dtype))
 
 
-def _same(call: Call, found: list, shape: Dims) -> bool:  # type: ignore[type-arg]
+def _same(call: Call, found: Sequence[tvm.tirx.PrimExpr], shape: Dims) -> bool:
     """Whether the dims are provably equal; declines if they are provably different."""
     if len(found) != len(shape):
         raise DeclinedError(f"its result has {len(found)} dims, not {len(shape)}")

@@ -1,12 +1,13 @@
 """Sizes that are data: elements of small integer inputs that reach a shape operand.
 
-A decode step with a `position` input reads the first ``position + 1`` rows of its cache. The element
-becomes a symbol as the dims are, so that everything behind it has a symbolic shape; main reads it
-from the input, limited to the range in which the model is valid.
+A decode step with a `position` input reads the first ``position + 1`` rows of its cache. The
+element becomes a symbol as the dims are, so that everything behind it has a symbolic shape; main
+reads it from the input, limited to the range in which the model is valid.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -32,9 +33,10 @@ SHAPE_OPERANDS = {
     "TopK": (1,),
 }
 """Positions of the inputs that are sizes or bounds."""
-THROUGH = frozenset(
-    "Add Cast Concat Div Gather Identity Max Min Mul Reshape Slice Squeeze Sub Unsqueeze".split()
-)
+THROUGH = frozenset({
+    "Add", "Cast", "Concat", "Div", "Gather", "Identity", "Max", "Min", "Mul", "Reshape", "Slice",
+    "Squeeze", "Sub", "Unsqueeze",
+})  # fmt: skip
 """Operators that hand a size on: only small integer arithmetic lies before a shape operand."""
 
 Scalars = dict[str, np.ndarray]
@@ -68,10 +70,11 @@ def _reached(nodes: Sequence[NodeProto]) -> set[str]:
 
 def _is_small_integer(value: ValueInfoProto) -> bool:
     tensor = value.type.tensor_type
-    dims = [dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim]
-    if tensor.elem_type not in (TensorProto.INT64, TensorProto.INT32) or None in dims:
+    if tensor.elem_type not in (TensorProto.INT64, TensorProto.INT32):
         return False
-    return tensor.HasField("shape") and 0 < np.prod(dims, dtype=int) <= MAX_ELEMENTS
+    # a dim that is not a number has the value 0
+    dims = [dim.dim_value for dim in tensor.shape.dim]
+    return tensor.HasField("shape") and 0 < math.prod(dims) <= MAX_ELEMENTS
 
 
 def _symbols(value: ValueInfoProto, graph: GraphProto) -> np.ndarray:
@@ -122,12 +125,20 @@ def _limits(name: str, guards: Sequence[Guard]) -> tuple[int, int]:
 
 
 def other_guards(scalars: Scalars, guards: Sequence[Guard], source: str) -> tuple[Guard, ...]:
-    """The guards over dims alone. UnsupportedError if one ties a scalar to anything but a number."""
+    """The guards over dims alone.
+
+    Raises UnsupportedError if one ties an element to anything but a number.
+    """
     own = names(scalars)
     mixed = [
         guard
         for guard in guards
-        if guard.names & own and not (as_symbol(guard.left) in own and isinstance(guard.right, int))
+        if guard.names & own
+        and not (
+            guard.op in ("<=", ">=", "==")
+            and as_symbol(guard.left) in own
+            and isinstance(guard.right, int)
+        )
     ]
     if mixed:
         raise UnsupportedError(

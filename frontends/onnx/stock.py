@@ -1,7 +1,7 @@
 """TVM's own ONNX converters as the fallback for operators of the default domain.
 
-Its converter classes are used as they are, one at a time; its importer, which dispatches by operator
-name alone and prints what it cannot do, is not.
+Its converter classes are used as they are, one at a time; its importer, which dispatches by
+operator name alone and prints what it cannot do, is not.
 """
 
 from __future__ import annotations

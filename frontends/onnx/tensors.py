@@ -150,7 +150,7 @@ def _external_bytes(
 
 
 def _external_path(location: str, where: str, folder: Path | None) -> Path:
-    """Where external data lies, links resolved; only files inside the model's folder are allowed."""
+    """Where external data lies, links resolved; only inside the model's folder."""
     if not location or "\0" in location:
         raise ModelError(
             f"{where} has external data without a location", hint="export the model with weights"

@@ -1,4 +1,4 @@
-"""Files and models that are wrong: each gives a ModelError that says what, where and what to try."""
+"""Files and models that are wrong: each gives an error that says what, where and what to try."""
 
 from __future__ import annotations
 
@@ -75,7 +75,10 @@ BAD_MODELS = {
     "negative opset": (model([node()], opset=-5), "version -5"),
     "negative dim of an input": (model([node()], inputs=[value("x", [2, -3])]), "negative dim -3"),
     "negative dim of a weight": (with_weight(weight(dims=[-2, -3])), "negative dim"),
-    "input without a type": (model([node()], inputs=[onnx.ValueInfoProto(name="x")]), "not a tensor"),
+    "input without a type": (
+        model([node()], inputs=[onnx.ValueInfoProto(name="x")]),
+        "not a tensor",
+    ),
     "cycle": (
         model([node("Add", ("x", "b"), ("a",)), node("Relu", ("a",), ("b",)), node(inputs=("b",))]),
         "cycle: node_a <- node_b <- node_a",

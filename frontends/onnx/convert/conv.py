@@ -17,10 +17,10 @@ _TRANSPOSED = {
 
 def _kernel(call: Call) -> tuple[int, ...]:
     """Spatial dims of the weight, which must be known sizes."""
-    kernel = call.shape(1)[2:]
-    if not 1 <= len(kernel) <= 3 or not all(isinstance(size, int) for size in kernel):
+    kernel = call.fixed(call.shape(1)[2:], "the kernel")
+    if not 1 <= len(kernel) <= 3:
         raise DeclinedError(f"a kernel of dims {list(kernel)}")
-    return tuple(int(size) for size in kernel)
+    return kernel
 
 
 def _conv(call: Call) -> Result:

@@ -11,6 +11,7 @@ from tvm import relax
 from ..builder import Call, Converter, DeclinedError, Result
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
+INTEGERS = tuple(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64))
 
 
 def _unary(build: Callable[[relax.Expr], relax.Expr]) -> Converter:
@@ -119,8 +120,7 @@ def _cast(call: Call) -> Result:
 def cast(call: Call, target: str) -> relax.Expr:
     """Input 0 as `target`; ONNX truncates towards zero and maps every nonzero to true."""
     source = call.dtype(0)
-    supported = {"bool", *FLOATS, *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64))}  # fmt: skip
-    if not {source, target} <= supported:
+    if not {source, target} <= {"bool", *FLOATS, *INTEGERS}:
         raise DeclinedError(f"a cast from {source} to {target}")
     if source == target:
         return call.tensor(0)

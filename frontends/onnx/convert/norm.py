@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from tvm import relax
 
+from ...dims import Expr, product
 from ..builder import Call, Converter, DeclinedError, Result
 
 
@@ -27,7 +30,7 @@ def _layer_norm(call: Call) -> Result:
     axes = list(range(call.axis(-1, rank), rank))
     dims = [call.shape(0)[axis] for axis in axes]
     scale = _spread(call, 1, dims)
-    offset = _spread(call, 2, dims) if call.has(2) else _filled(call, dims, 0.0)
+    offset = _spread(call, 2, dims) if call.has(2) else _zeros(call, dims)
     return relax.op.nn.layer_norm(call.tensor(0), scale, offset, axes, call.attr("epsilon", 1e-5))
 
 
@@ -38,7 +41,7 @@ def _rms_norm(call: Call) -> Result:
     return relax.op.nn.rms_norm(call.tensor(0), scale, axes, call.attr("epsilon", 1e-5))
 
 
-def _spread(call: Call, index: int, dims: list) -> relax.Expr:  # type: ignore[type-arg]
+def _spread(call: Call, index: int, dims: list[int | Expr]) -> relax.Expr:
     """Scale or offset as dims `dims`, which Relax asks for and ONNX only broadcasts to."""
     tensor = call.tensor(index)
     if list(call.shape(index)) == dims:
@@ -46,10 +49,9 @@ def _spread(call: Call, index: int, dims: list) -> relax.Expr:  # type: ignore[t
     return call.emit(relax.op.broadcast_to(tensor, call.shape_expr(dims)))
 
 
-def _filled(call: Call, dims: list, value: float) -> relax.Expr:  # type: ignore[type-arg]
-    if not all(isinstance(dim, int) for dim in dims):
-        raise DeclinedError("normalization over a symbolic dim without offset")
-    return call.constant(np.full(dims, value, call.dtype(0)), "offset")
+def _zeros(call: Call, dims: list[int | Expr]) -> relax.Expr:
+    sizes = call.fixed(dims, "the normalized shape")
+    return call.constant(np.zeros(sizes, call.dtype(0)), "offset")
 
 
 def _instance_norm(call: Call) -> Result:
@@ -67,10 +69,8 @@ def _instance_norm(call: Call) -> Result:
 def _group_norm(call: Call) -> Result:
     groups = call.attr("num_groups")
     scale, offset = call.tensor(1), call.tensor(2)
-    channels = call.shape(0)[1]
     if call.version < 21:  # one scale per group; since 21 one per channel
-        if not isinstance(channels, int):
-            raise DeclinedError("a symbolic number of channels")
+        (channels,) = call.fixed(call.shape(0)[1:2], "the channel axis")
         scale = call.emit(relax.op.repeat(scale, channels // groups, 0))
         offset = call.emit(relax.op.repeat(offset, channels // groups, 0))
     axes = list(range(2, call.rank(0)))
@@ -87,18 +87,15 @@ def _log_softmax(call: Call) -> Result:
     return _over_axis(call, relax.op.nn.log_softmax)
 
 
-def _over_axis(call: Call, build: object) -> Result:
+def _over_axis(call: Call, build: Callable[[relax.Expr, int], relax.Expr]) -> Result:
     """Before operator set 13, all axes from `axis` on were one."""
     rank = call.rank(0)
     axis = call.axis(-1 if call.version >= 13 else 1, rank)
     if call.version >= 13 or axis == rank - 1:
-        return build(call.tensor(0), axis)  # type: ignore[operator]
+        return build(call.tensor(0), axis)
     shape = call.shape(0)
-    size: object = 1
-    for dim in shape[axis:]:
-        size = size * dim  # type: ignore[operator]
-    flat = call.emit(call.reshape(call.tensor(0), (*shape[:axis], size)))  # type: ignore[arg-type]
-    return call.reshape(call.emit(build(flat, axis)), shape)  # type: ignore[operator]
+    flat = call.emit(call.reshape(call.tensor(0), (*shape[:axis], product(shape[axis:]))))
+    return call.reshape(call.emit(build(flat, axis)), shape)
 
 
 CONVERTERS: dict[str, Converter] = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tvm import relax
 
 from ..builder import Call, Converter, DeclinedError, Result
@@ -20,7 +22,7 @@ def _average_pool(call: Call) -> Result:
     return _pool(call, _AVERAGE, count_include_pad=bool(call.attr("count_include_pad", 0)))
 
 
-def _pool(call: Call, family: dict, **options: bool) -> Result:  # type: ignore[type-arg]
+def _pool(call: Call, family: dict[int, Callable[..., relax.Expr]], **options: bool) -> Result:
     kernel = tuple(call.attr("kernel_shape", ()))
     if len(kernel) not in family:
         raise DeclinedError(f"a window of dims {list(kernel)}")

@@ -13,7 +13,7 @@ import numpy as np
 from tvm import relax
 
 from ..builder import Call, Converter, DeclinedError, Dims, Result
-from .movement import slice_axes
+from .movement import Bounds, slice_axes
 
 MAX_STEPS = 512
 """Longer sequences would make a program with too many kernels."""
@@ -47,7 +47,8 @@ def _converter(cell: Cell) -> Converter:
         steps = call.shape(0)[1 if call.attr("layout", 0) else 0]
         if not isinstance(steps, int) or steps > MAX_STEPS:
             raise DeclinedError(f"{steps} steps; up to {MAX_STEPS}, of known number, are unrolled")
-        return _stack(call, [_run(call, cell, d, steps) for d in range(int(call.shape(1)[0]))])
+        (directions,) = call.fixed(call.shape(1)[:1], "the weight")
+        return _stack(call, [_run(call, cell, d, steps) for d in range(directions)])
 
     return convert
 
@@ -71,7 +72,7 @@ def _run(call: Call, cell: Cell, direction: int, steps: int) -> tuple[list[relax
     if batch_first:
         data = call.emit(relax.op.permute_dims(data, [1, 0, 2]))
     batch = call.shape(0)[0 if batch_first else 1]
-    hidden = int(call.shape(2)[2])
+    (hidden,) = call.fixed(call.shape(2)[2:], "the recurrence weight")
     width = cell.gates * hidden
     inputs = call.emit(relax.op.matmul(data, _weight(call, 1, direction)))
     bias = None
@@ -114,7 +115,7 @@ def _initial(call: Call, index: int, direction: int, dims: Dims) -> relax.Expr:
     if not call.has(index):
         return call.emit(relax.op.zeros(call.shape_expr(dims), call.dtype(0)))
     axis = 1 if call.attr("layout", 0) else 0
-    bounds = [(axis, direction, direction + 1, 1)]
+    bounds: list[Bounds] = [(axis, direction, direction + 1, 1)]
     return call.emit(call.reshape(call.emit(slice_axes(call, call.tensor(index), bounds)), dims))
 
 

@@ -40,7 +40,7 @@ def _same(
     dilations: tuple[int, ...],
     mode: str,
 ) -> tuple[int, ...]:
-    """Padding so that the output has ceil(size / stride) elements; upper: the odd one at the end."""
+    """Padding for ceil(size / stride) outputs; SAME_UPPER puts the odd one at the end."""
     begins, ends = [], []
     for size, k, stride, dilation in zip(call.shape(0)[2:], kernel, strides, dilations):
         extent = (k - 1) * dilation + 1
