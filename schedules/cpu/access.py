@@ -10,6 +10,7 @@ from tvm import tirx
 from tvm.ir import Call, Expr, TensorLoad, Var
 
 from ..analysis import Axis, analyzer, buffer_of, collect, flat_index, stride, variables
+from .math import approximate
 from .stages import Point, Stage, Write
 
 
@@ -143,7 +144,11 @@ def vectorizable(stage: Stage, axis: Axis) -> bool:
     """
     moving = _bound_to(stage, axis) | {axis.var}
     points = [stage.point] + ([stage.epilogue.point] if stage.epilogue else [])
-    for call in (c for point in points for expr in point.exprs() for c in collect(expr, Call)):
+    calls: list[Call] = []
+    for expr in (expr for point in points for expr in point.exprs()):
+        binds, value = approximate(expr)
+        calls += collect(value, Call) + [c for _, part in binds for c in collect(part, Call)]
+    for call in calls:
         if call.op.name == "prim.if_then_else":
             if variables(call.args[0]) & moving:
                 return False

@@ -25,6 +25,7 @@ from ..analysis import Axis, constant, substitute
 from . import loops
 from .access import flattened, mergeable, relocated
 from .loops import int64, local, scope, sequence, strip
+from .math import approximate
 from .stages import Point, Stage, Write
 
 COMBINE = {
@@ -192,7 +193,17 @@ class _Emitter:
     def _code(self, point: Point, values: dict[Var, Expr]) -> tuple[list[Stmt], list[Expr]]:
         """Statements that bind, and the values, of a point at an index."""
         point = point.at(self.rows | values)
-        return [tirx.Bind(var, value) for var, value in point.binds], list(point.values)
+        binds: list[Stmt] = []
+
+        def code(value: Expr) -> Expr:
+            before, value = approximate(value)
+            binds.extend(tirx.Bind(var, part) for var, part in before)
+            return value
+
+        for var, value in point.binds:
+            value = code(value)
+            binds.append(tirx.Bind(var, value))
+        return binds, [code(value) for value in point.values]
 
     def _store(self, write: Write, value: Expr, values: dict[Var, Expr]) -> Stmt:
         indices = [substitute(index, self.rows | values) for index in write.indices]
