@@ -1,16 +1,18 @@
 """Whole networks: compiled, run and compared with ONNX Runtime, with fixed and with free sizes.
 
-These are the small ones of the zoo; tools/zoo.py does the same with all of them.
+Each runs in a process of its own: code that is wrong may end the process it runs in.
+These are the small ones of the zoo; tools.zoo does the same with all of them.
 """
 
 from __future__ import annotations
 
 import pytest
 
-from tools.zoo_case import measure
+from tools.zoo.runner import Row, run_case
 
 pytest.importorskip("onnxruntime", reason="the reference; pip install 'tvmext[verify]'")
 
+LIMIT = 180.0  # seconds
 STATIC = (
     "bilstm.legacy.dyn",
     "efficientnet_b0.dynamo.dyn",
@@ -39,14 +41,15 @@ DYNAMIC = (
 
 @pytest.mark.parametrize("network", STATIC)
 def test_with_fixed_sizes(network: str) -> None:
-    result = measure(network, "static", timing=False)
-    assert result["passed"], result["detail"]
-    assert result["sizes"] == 1
+    assert_right(run_case(network, "static", latency=False, limit=LIMIT), sizes=1)
 
 
 @pytest.mark.parametrize("network", DYNAMIC)
 def test_with_free_sizes(network: str) -> None:
     """Compiled once, right at three sizes."""
-    result = measure(network, "dynamic", timing=False)
-    assert result["passed"], result["detail"]
-    assert result["sizes"] == 3
+    assert_right(run_case(network, "dynamic", latency=False, limit=LIMIT), sizes=3)
+
+
+def assert_right(row: Row, sizes: int) -> None:
+    assert row["exit_code"] == 0, row.get("error") or row.get("detail")
+    assert row["sizes"] == sizes

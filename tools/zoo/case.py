@@ -1,7 +1,7 @@
-"""One network of the zoo, compiled, verified and timed: ``python tools/zoo_case.py NETWORK MODE``.
+"""One network of the zoo, compiled, verified and timed: ``python -m tools.zoo.case NETWORK MODE``.
 
 Prints one JSON object (see `measure`). An error ends it as it would end the command line: the
-message on stderr and the exit code of `tvmext.errors`. tools/zoo.py runs this for every network.
+message on stderr and the exit code of `tvmext.errors`. The tool runs this for every network.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-ZOO = Path(__file__).resolve().parents[1] / "tests" / "zoo"
-sys.path.insert(0, str(ZOO))
+from tests.zoo import light
+
+ZOO = Path(__file__).resolve().parents[2] / "tests" / "zoo"
 
 RTOL, ATOL = 1e-3, 1e-4
 TIMING_SECONDS = 6.0
@@ -63,8 +64,6 @@ def measure(network: str, mode: str, timing: bool) -> dict[str, Any]:
     "max_abs" and "detail" over all sizes, and with timing "tvmext_ms" and "onnxruntime_ms", each
     [minimum, median] of one call on one thread, measured in turns.
     """
-    import light
-
     import tvmext
 
     model = light.load(ZOO / f"{network}.onnx")

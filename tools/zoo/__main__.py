@@ -1,8 +1,8 @@
 """Compile and verify every network of the zoo, time it against ONNX Runtime, print the table.
 
-    python tools/zoo.py                           # all, static and dynamic, with latency
-    python tools/zoo.py --static --only 'bert*'   # some
-    python tools/zoo.py --resume                  # go on where it was interrupted
+    python -m tools.zoo                           # all, static and dynamic, with latency
+    python -m tools.zoo --static --only 'bert*'   # some
+    python -m tools.zoo --resume                  # go on where it was interrupted
 
 Each network runs in a process of its own, under a time limit. What fails is a row with its exit
 code and the first line of its error. The table (Markdown) goes to stdout, the figures to --json.
@@ -15,53 +15,14 @@ import fnmatch
 import json
 import os
 import platform
-import signal
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-from zoo_case import ATOL, RTOL, modes, networks
-
-Row = dict[str, Any]
-
-
-def run_case(network: str, mode: str, latency: bool, limit: float) -> Row:
-    """One row: the figures of `zoo_case.measure`, or "exit_code" and "error"."""
-    case = Path(__file__).with_name("zoo_case.py")
-    command = [sys.executable, str(case), network, mode, *(["--latency"] if latency else [])]
-    row: Row = {"network": network, "mode": mode}
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"TVM_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
-        start_new_session=True,
-    )
-    try:
-        out, err = process.communicate(timeout=limit)
-    except subprocess.TimeoutExpired:
-        return row | {"exit_code": 124, "error": f"stopped after {limit:.0f} s"}
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-    row |= {"exit_code": process.returncode}
-    if out.strip().startswith("{"):
-        return row | json.loads(out.strip().splitlines()[-1])
-    return row | {"error": first_line(err) or f"ended with {process.returncode}"}
-
-
-def first_line(text: str) -> str:
-    """What a person would quote of an error: its first line, or the last of a Python stack."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if any(line.startswith("Traceback ") for line in lines):
-        return lines[-1]
-    return lines[0] if lines else ""
+from .case import ATOL, RTOL, modes, networks
+from .runner import Row, run_case
 
 
 def table(rows: Iterable[Row]) -> str:
@@ -130,7 +91,9 @@ def machine() -> str:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m tools.zoo",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--only", default="*", metavar="PATTERN", help="networks, as 'bert*'")
     parser.add_argument("--static", action="store_true", help="only with all dims bound")

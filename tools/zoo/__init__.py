@@ -1,0 +1,1 @@
+"""Every network of the zoo, compiled, verified and timed: ``python -m tools.zoo``."""
