@@ -275,7 +275,7 @@ class _Builder:
             spill = None
             if self.kernel.heavy or panel.ragged:
                 shape = [tiles.rows, self.shape.cols]
-                spill = allocate(shape, self.total.dtype, "sums", "local")
+                spill = allocate(shape, self.total.dtype, "sums")
             space = None if spill is None else tirx.AllocBuffer(spill)
             return block(fill, space, self._pixels(panel, images, first, count, tiles, spill))
 

@@ -247,7 +247,7 @@ def _rows(
     total = tile.sum
     spill = None
     if tile.heavy or panel.ragged:
-        spill = allocate([tiles.rows, tile.shape.cols], total.dtype, "sums", "local")
+        spill = allocate([tiles.rows, tile.shape.cols], total.dtype, "sums")
 
     def at(row: Expr) -> Callable[[Expr], Values]:
         return lambda i: unravel(row + i, total.rows)

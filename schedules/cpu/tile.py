@@ -17,7 +17,9 @@ from dataclasses import dataclass
 from tvm import tirx
 from tvm.ir import Call, Expr, TensorLoad, Var
 
-from ..analysis import collect, substitute
+from tvmext.arch import dtype_bits
+
+from ..analysis import collect, constant, substitute
 from .contraction import Contraction, size
 from .emit import (
     UNROLLED,
@@ -41,6 +43,12 @@ from .emit import (
 
 CHAINS = 8
 """Independent accumulators that hide the latency of an FMA: 4 cycles on 2 units."""
+
+STACK_BYTES = 1024
+"""Buffers below this size stay on the stack (kMaxStackAlloca of TVM's device_api.h)."""
+
+UNROLL = 4
+"""Steps of the last reduce axis that are unrolled: the three channels of a picture."""
 
 HEAVY = 12
 """Operations in an epilogue above which it is not unrolled over the whole tile."""
@@ -104,11 +112,8 @@ class Tiles:
         )
 
     def _switch(self, row: Expr, high: Expr, body: Callable[[Expr, int], tirx.Stmt]) -> tirx.Stmt:
-        heights = self.heights()
-        stmt = body(row, heights[-1])
-        for height in heights[-2::-1]:
-            stmt = tirx.IfThenElse(high == height, body(row, height), stmt)
-        return stmt
+        """One after another rather than nested: TVM's passes pay dearly for nested conditions."""
+        return block(*(tirx.IfThenElse(high == h, body(row, h), None) for h in self.heights()))
 
 
 _After = Callable[[Expr, Expr], tirx.Stmt | None]
@@ -131,6 +136,71 @@ def cut(total: Size, rows: int, then: Callable[[Tiles], tirx.Stmt]) -> tirx.Stmt
 
 
 @dataclass(frozen=True, eq=False)
+class Sums:
+    """The sums of one tile, in buffers of some rows each.
+
+    TVM keeps a buffer on the stack, and LLVM then in registers, only if it is smaller than 1 KiB.
+    """
+
+    shape: Shape
+    buffers: tuple[Var, ...]
+    row: Callable[[Expr], Values]
+
+    @staticmethod
+    def of(height: int, shape: Shape, dtype: str, row: Callable[[Expr], Values]) -> Sums:
+        rows = max(1, (STACK_BYTES - 1) // (shape.cols * dtype_bits(dtype) // 8))
+        counts = [min(rows, height - first) for first in range(0, height, rows)]
+        return Sums(shape, tuple(allocate([n, shape.cols], dtype, "acc") for n in counts), row)
+
+    def allocate(self) -> tirx.Stmt:
+        return block(*(tirx.AllocBuffer(buffer) for buffer in self.buffers))
+
+    def each_chunk(self, body: Callable[[Var, Expr, Expr, int], tirx.Stmt]) -> tirx.Stmt:
+        """``body(buffer, i, j, first)`` for all elements; `first` is row 0 of `buffer`."""
+        parts, first = [], 0
+        for buffer in self.buffers:
+            count = constant(buffer.shape[0]) or 0
+            parts.append(self._each(buffer, count, first, body))
+            first += count
+        return block(*parts)
+
+    def each(self, body: Callable[[Var, Expr, Expr, Values], tirx.Stmt]) -> tirx.Stmt:
+        """``body(buffer, i, j, row axes)`` for all elements."""
+        return self.each_chunk(lambda buffer, i, j, first: body(buffer, i, j, self.row(i + first)))
+
+    def _each(
+        self,
+        buffer: Var,
+        count: int,
+        first: int,
+        body: Callable[[Var, Expr, Expr, int], tirx.Stmt],
+    ) -> tirx.Stmt:
+        return loop(
+            count,
+            lambda i: vectors(
+                self.shape.vectors, self.shape.lanes, lambda j: body(buffer, i, j, first)
+            ),
+            UNROLLED,
+            "i",
+        )
+
+    def add(self, other: Sums) -> tirx.Stmt:
+        """Add the sums of another tile of the same shape."""
+
+        def into(mine: Var, theirs: Var) -> tirx.Stmt:
+            return self._each(
+                mine,
+                constant(mine.shape[0]) or 0,
+                0,
+                lambda _buffer, i, j, _first: tirx.BufferStore(
+                    mine, mine[i, j] + theirs[i, j], [i, j]
+                ),
+            )
+
+        return block(*(into(mine, theirs) for mine, theirs in zip(self.buffers, other.buffers)))
+
+
+@dataclass(frozen=True, eq=False)
 class Kernel:
     """What a tile computes: ``lhs(row, ks)`` is a scalar, ``rhs(panel, ks, j)`` a column of it.
 
@@ -150,23 +220,15 @@ class Kernel:
         self, row: Callable[[Expr], Values], height: int, panel: Panel, spill: Var | None
     ) -> tirx.Stmt:
         """One register tile; the sums go through the epilogue, or to `spill` if that is not now."""
-        parts = self._parts(height)
-        acc = allocate([parts * height, self.shape.cols], self.sum.dtype, "acc", "local")
-        each = lambda n, body: loop(  # noqa: E731
-            n,
-            lambda i: vectors(self.shape.vectors, self.shape.lanes, lambda j: body(i, j)),
-            UNROLLED,
-            "i",
-        )
+        count = self._parts(height)
+        parts = [Sums.of(height, self.shape, self.sum.dtype, row) for _ in range(count)]
+        first, *others = parts
         return block(
-            tirx.AllocBuffer(acc),
-            each(parts * height, lambda i, j: zeros(acc, [i, j])),
-            self._reduce(acc, row, height, parts, panel),
-            *(
-                each(height, lambda i, j: _add(acc, [i, j], acc[i + part * height, j]))  # noqa: B023
-                for part in range(1, parts)
-            ),
-            self._leave(acc, each, row, height, panel, spill),
+            *(part.allocate() for part in parts),
+            *(part.each(lambda buffer, i, j, _at: zeros(buffer, [i, j])) for part in parts),
+            self._reduce(parts, panel),
+            *(first.add(part) for part in others),
+            self._leave(first, panel, spill),
         )
 
     def _parts(self, height: int) -> int:
@@ -177,67 +239,46 @@ class Kernel:
             wanted -= 1
         return wanted
 
-    def _reduce(
-        self, acc: Var, row: Callable[[Expr], Values], height: int, parts: int, panel: Panel
-    ) -> tirx.Stmt:
+    def _reduce(self, parts: list[Sums], panel: Panel) -> tirx.Stmt:
         axes = self.sum.reduce
         extents: list[Size] = [known(axis.extent) for axis in axes]
 
         def step(at: list[Expr]) -> tirx.Stmt:
-            updates = []
-            for part in range(parts):
-                ks = {axis.var: k for axis, k in zip(axes, at)}
-                if parts > 1:
-                    ks[axes[-1].var] = at[-1] * parts + part
-                updates.append(update(part, ks))
-            return block(*updates)
-
-        def update(part: int, ks: Values) -> tirx.Stmt:
-            return loop(
-                height,
-                lambda i: vectors(
-                    self.shape.vectors,
-                    self.shape.lanes,
-                    lambda j: _add(
-                        acc,
-                        [i + part * height, j],
-                        self.lhs({**row(i), **panel.at}, ks) * self.rhs(panel, ks, j),
-                    ),
-                ),
-                UNROLLED,
-                "i",
+            ks = {axis.var: k for axis, k in zip(axes, at)}
+            if len(parts) == 1:
+                return update(parts[0], ks)
+            last, k = axes[-1].var, at[-1]
+            return block(
+                *(update(part, {**ks, last: k * len(parts) + p}) for p, part in enumerate(parts))
             )
 
-        if parts > 1:
-            assert isinstance(extents[-1], int)
-            extents[-1] //= parts
-        if extents and isinstance(extents[-1], int) and 1 < extents[-1] <= 4:
-            last = extents[-1]
+        def update(part: Sums, ks: Values) -> tirx.Stmt:
+            def add(buffer: Var, i: Expr, j: Expr, at: Values) -> tirx.Stmt:
+                product = self.lhs({**at, **panel.at}, ks) * self.rhs(panel, ks, j)
+                return tirx.BufferStore(buffer, buffer[i, j] + product, [i, j])
+
+            return part.each(add)
+
+        if len(parts) > 1:
+            extents[-1] = known(extents[-1] // len(parts))
+        last = extents[-1]
+        if isinstance(last, int) and 1 < last <= UNROLL:
             return nest(
                 extents[:-1], lambda at: loop(last, lambda k: step([*at, k]), UNROLLED, "k")
             )
         return nest(extents, step)
 
-    def _leave(
-        self,
-        acc: Var,
-        each: Callable[..., tirx.Stmt],
-        row: Callable[[Expr], Values],
-        height: int,
-        panel: Panel,
-        spill: Var | None,
-    ) -> tirx.Stmt:
-        def keep() -> tirx.Stmt:
-            return each(height, lambda i, j: tirx.BufferStore(spill, acc[i, j], [i, j]))
+    def _leave(self, sums: Sums, panel: Panel, spill: Var | None) -> tirx.Stmt:
+        def keep(buffer: Var, i: Expr, j: Expr, first: int) -> tirx.Stmt:
+            return tirx.BufferStore(spill, buffer[i, j], [i + first, j])
 
-        def store() -> tirx.Stmt:
-            return each(height, lambda i, j: self.store(panel, row(i), j, acc[i, j]))
+        def store(buffer: Var, i: Expr, j: Expr, at: Values) -> tirx.Stmt:
+            return self.store(panel, at, j, buffer[i, j])
 
         if spill is None:
-            return store()
-        if self.heavy:
-            return keep()
-        return tirx.IfThenElse(panel.full, store(), keep())
+            return sums.each(store)
+        kept = sums.each_chunk(keep)
+        return kept if self.heavy else tirx.IfThenElse(panel.full, sums.each(store), kept)
 
     def store(self, panel: Panel, row: Values, j: Expr, total: Expr) -> tirx.Stmt:
         """The epilogue of one element and its stores."""
@@ -331,10 +372,6 @@ def open_panel(
             "number",
         ),
     )
-
-
-def _add(buffer: Var, at: list[Expr], value: Expr) -> tirx.Stmt:
-    return tirx.BufferStore(buffer, buffer[tuple(at)] + value, at)
 
 
 def _cost(value: Expr) -> int:
