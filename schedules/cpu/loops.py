@@ -92,9 +92,9 @@ def scope(body: Stmt, buffers: Sequence[Var], name: str = "scope") -> Stmt:
     return s_tir.SBlockRealize([], True, s_tir.SBlock([], [], [], name, body, None, list(buffers)))
 
 
-def local(shape: Sequence[Any], dtype: str, name: str, where: str = "local") -> Var:
+def local(shape: Sequence[Any], dtype: str, name: str) -> Var:
     """A buffer for a `scope`."""
-    return tirx.decl_buffer([int64(s) for s in shape], dtype, name, scope=where)
+    return tirx.decl_buffer([int64(s) for s in shape], dtype, name)
 
 
 def function(func: tirx.PrimFunc, body: Stmt, buffers: Sequence[Var]) -> tirx.PrimFunc:

@@ -13,7 +13,7 @@ in the lanes and the reduction loops inside ("columns").
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import tvm_ffi
@@ -78,19 +78,17 @@ def emit(func: tirx.PrimFunc, found: Sequence[Stage], plans: Sequence[NestPlan])
     homes = {}
     for buffer in sorted(shared - params, key=lambda b: b.name):
         dims = tuple(range(len(buffer.shape)))
-        homes[buffer] = _stand_in(buffer, dims, "global"), dims
+        homes[buffer] = _stand_in(buffer, dims), dims
     found = [relocated(stage, homes) for stage in found]
     buffers = [home for home, _ in homes.values()]
     body = sequence([_Nest(found, plan, params | set(buffers)).emit() for plan in plans])
     return loops.function(func, body, buffers)
 
 
-def _stand_in(buffer: Var, dims: Sequence[int], where: str = "local") -> Var:
+def _stand_in(buffer: Var, dims: Sequence[int]) -> Var:
     """A flat buffer for some dims of another."""
-    count: Expr = int64(1)
-    for dim in dims:
-        count = count * buffer.shape[dim]
-    return local((sym.Analyzer().simplify(count),), buffer.ty.dtype, buffer.name, where)
+    count = product(buffer.shape[dim] for dim in dims)
+    return local((count,), buffer.ty.dtype, buffer.name)
 
 
 def stores(stage: Stage) -> tuple[Write, ...]:
@@ -114,26 +112,29 @@ class _Nest:
         self.plan = plan
         self.stages = [found[s] for s in plan.stages]
         self.outside = outside
-        self.buffers: list[Var] = []
 
     def emit(self) -> Stmt:
-        first, positions = self.stages[0], self.plan.rows[0]
-        extents = [first.spatial[p].extent for p in positions]
-        kind = ForKind.PARALLEL if self.plan.parallel == "rows" else ForKind.SERIAL
-        return fused(extents, self._row, kind) if extents else self._row(())
-
-    def _row(self, at: tuple[Expr, ...]) -> Stmt:
-        self.buffers = []
         homes = self._row_buffers()
-        parts = []
-        for stage, plan, positions in zip(self.stages, self.plan.plans, self.plan.rows):
-            rows = dict(zip((stage.spatial[p].var for p in positions), at))
-            inner = [a for p, a in enumerate(stage.spatial) if p not in positions]
-            code = flattened(relocated(stage, homes))
-            emitter = _Emitter(code, plan, rows, inner, self.plan.parallel == "inner")
-            parts.append(emitter.emit())
-            self.buffers += emitter.buffers
-        return scope(sequence(parts), self.buffers, "row")
+        code = [flattened(relocated(stage, homes)) for stage in self.stages]
+        rows = [
+            [stage.spatial[p] for p in positions] for stage, positions in zip(code, self.plan.rows)
+        ]
+        groups = joined(code, rows)
+        kind = ForKind.PARALLEL if self.plan.parallel == "rows" else ForKind.SERIAL
+
+        def row(at: tuple[Expr, ...]) -> Stmt:
+            parts = []
+            buffers = [home for home, _ in homes.values()]
+            for stage, plan, own in zip(code, self.plan.plans, rows):
+                values = spread(own, groups, at)
+                inner = [axis for axis in stage.spatial if axis.var not in values]
+                emitter = _Emitter(stage, plan, values, inner, self.plan.parallel == "inner")
+                parts.append(emitter.emit())
+                buffers += emitter.buffers
+            return scope(sequence(parts), buffers, "row")
+
+        extents = [product(rows[0][p].extent for p in group) for group in groups]
+        return fused(extents, row, kind) if extents else row(())
 
     def _row_buffers(self) -> dict[Var, tuple[Var, tuple[int, ...]]]:
         """{buffer: (row buffer, dims of the first that it keeps)}."""
@@ -150,16 +151,12 @@ class _Nest:
                     and constant(write.buffer.shape[d]) != 1
                 )
                 homes[write.buffer] = _stand_in(write.buffer, dims), dims
-                self.buffers.append(homes[write.buffer][0])
         return homes
 
 
 def fused(extents: Sequence[Expr], body, kind: ForKind) -> Stmt:
     """One loop over the product of `extents`; `body` takes the index along each."""
-    total: Expr = int64(1)
-    for extent in extents:
-        total = total * extent
-    total = sym.Analyzer().simplify(total)
+    total = product(extents)
 
     def at(row: Expr) -> Stmt:
         indices, rest = [], row
@@ -425,6 +422,39 @@ def tiles(extent: Expr, width: int, lanes: int, body, kind: ForKind = ForKind.SE
     return sequence(parts)
 
 
+def product(extents: Iterable[Expr]) -> Expr:
+    """The product of some extents, simplified."""
+    total: Expr = int64(1)
+    for extent in extents:
+        total = total * extent
+    return sym.Analyzer().simplify(total)
+
+
+def joined(stages: Sequence[Stage], axes: Sequence[Sequence[Axis]]) -> list[list[int]]:
+    """Positions of axes (one list of axes per stage), those together that all stages may join."""
+    groups: list[list[int]] = []
+    for position in range(len(axes[0])):
+        before = groups[-1][-1] if groups else None
+        if before is not None and all(
+            mergeable(stage, own[before], own[position]) for stage, own in zip(stages, axes)
+        ):
+            groups[-1].append(position)
+        else:
+            groups.append([position])
+    return groups
+
+
+def spread(
+    axes: Sequence[Axis], groups: Sequence[Sequence[int]], indices: Sequence[Expr]
+) -> dict[Var, Expr]:
+    """What each axis is at an index per group.
+
+    The last axis of a group runs on past its extent, which every access takes: it is linear.
+    """
+    values = {axis.var: int64(0) for axis in axes}
+    return values | {axes[group[-1]].var: index for group, index in zip(groups, indices)}
+
+
 @dataclass(frozen=True, eq=False)
 class Group:
     """Adjacent axes walked as one, and their joint extent."""
@@ -433,18 +463,10 @@ class Group:
     extent: Expr
 
     def at(self, index: Expr) -> dict[Var, Expr]:
-        """The innermost axis runs on past its extent: every access is linear in it."""
-        return {**{axis.var: int64(0) for axis in self.axes[:-1]}, self.axes[-1].var: index}
+        return spread(self.axes, [range(len(self.axes))], [index])
 
 
 def merged(stage: Stage, axes: Sequence[Axis]) -> list[Group]:
-    """Adjacent axes joined wherever every access moves as if they were one axis."""
-    groups: list[Group] = []
-    ana = sym.Analyzer()
-    for axis in axes:
-        if groups and mergeable(stage, groups[-1].axes[-1], axis):
-            joint = (*groups[-1].axes, axis)
-            groups[-1] = Group(joint, ana.simplify(groups[-1].extent * axis.extent))
-        else:
-            groups.append(Group((axis,), axis.extent))
-    return groups
+    """Axes of a stage, joined wherever every access moves as if they were one."""
+    groups = ([axes[p] for p in group] for group in joined([stage], [axes]))
+    return [Group(tuple(g), product(axis.extent for axis in g)) for g in groups]
