@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from . import ops, report
+from . import report, workers
 from .cases import select
 from .contenders import torch_available
+from .models import prepared
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -17,6 +18,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.bench", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_ops(commands)
+    _add_model(commands)
     args = parser.parse_args(argv)
     return args.run(args)
 
@@ -54,16 +56,9 @@ def _ops(args: argparse.Namespace) -> int:
         print("no case matches; --list names them all", file=sys.stderr)
         return 2
     against = ["onnxruntime", *(["torch"] if torch_available() and not args.no_torch else [])]
-    machines, rows = [], []
-    for threads in args.threads:
-        found = ops.rows(names, threads, against, args.seconds, args.limit)
-        machines.append(next(found))
-        for number, row in enumerate(found, 1):
-            rows.append(row)
-            print(f"[{number}/{len(names)}] {_progress(row)}", file=sys.stderr)
-            report.write_json(args.json, report.document(machines, rows=rows))
-    for machine in machines:
-        print(machine, "\n")
+    requests = [{"case": name, "family": name.partition("/")[0]} for name in names]
+    machines, rows = _measure(args, requests, against)
+    _print_machines(machines)
     print(report.ops_table(rows, against), end="\n\n")
     for name in against:
         print(f"{name} / tvmext, geometric means\n")
@@ -71,10 +66,77 @@ def _ops(args: argparse.Namespace) -> int:
     return int(any("error" in row for row in rows))
 
 
-def _progress(row: Any) -> str:
+def _add_model(commands: Any) -> None:
+    parser = commands.add_parser("model", help="a whole model against ONNX Runtime")
+    parser.add_argument("model", type=Path, metavar="MODEL.onnx", help="or one of tests/zoo")
+    parser.add_argument(
+        "--dim", action="append", default=[], metavar="NAME=SIZE", help="the size of a named dim"
+    )
+    parser.add_argument("--input-shapes", metavar="SHAPES", help='as "x:[1,3,224,224]"')
+    parser.add_argument(
+        "--free", action="store_true", help="compile for any size, run at the given ones"
+    )
+    parser.add_argument("--top", type=int, default=15, metavar="N", help="kernels to list")
+    _add_common(parser, seconds=20.0, output="build/bench-model.json")
+    parser.set_defaults(run=_model)
+
+
+def _model(args: argparse.Namespace) -> int:
+    from tvmext.cli.model import bind_shapes
+    from tvmext.cli.parameters import dim_size, input_shapes
+    from tvmext.errors import TvmextError
+
+    try:
+        sizes: dict[str, Any] = dict(map(dim_size, args.dim))
+        if args.input_shapes:
+            shapes = input_shapes(args.input_shapes)
+            sizes = bind_shapes(args.model, shapes, sizes, trust=False)
+        with prepared(args.model, sizes, args.free) as request:
+            machines, rows = _measure(args, [request], ["onnxruntime"])
+    except TvmextError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    _print_machines(machines)
+    print(report.models_table(rows), end="\n\n")
+    for row in rows:
+        if "profile" in row:
+            print(f"kernels, threads {row['threads']}\n")
+            print(report.profile_table(row, args.top), end="\n\n")
+    return int(any("error" in row for row in rows))
+
+
+def _measure(
+    args: argparse.Namespace, requests: list[workers.Row], against: list[str]
+) -> tuple[list[workers.Row], list[workers.Row]]:
+    """(machines, rows) for every number of threads; the JSON file grows with each row."""
+    machines, rows = [], []
+    for threads in args.threads:
+        found = workers.rows(requests, threads, against, args.seconds, args.limit)
+        machines.append(next(found))
+        for number, row in enumerate(found, 1):
+            rows.append(row)
+            print(f"[{number}/{len(requests)}] {_progress(row)}", file=sys.stderr)
+            report.write_json(args.json, report.document(machines, rows=rows))
+    return machines, rows
+
+
+def _print_machines(machines: list[workers.Row]) -> None:
+    for machine in machines:
+        overhead = ", ".join(f"{k} {v} us" for k, v in machine["overhead_us"].items())
+        print(
+            f"{machine['cpu']}; threads {machine['threads']}; peak {machine['peak_gflops']} "
+            f"GFLOP/s fp32; a call alone: {overhead}\n"
+        )
+
+
+def _progress(row: workers.Row) -> str:
+    """One line about a row, with processor times where there is no ratio."""
     ratio = row.get("ratios", {}).get("onnxruntime", {})
-    said = row.get("error") or ratio.get("noisy") or report.ratio_text(ratio)
-    return f"{row['case']}, threads {row['threads']}: {said}"
+    said = row.get("error") or report.ratio_text(ratio)
+    if "noisy" in ratio:
+        spent = (f"{name} {side['cpu_us']:.4g} us" for name, side in row["sides"].items())
+        said = f"noisy, {ratio['noisy']}; processor time: {', '.join(spent)}"
+    return f"{row.get('case', row.get('name'))}, threads {row['threads']}: {said}"
 
 
 if __name__ == "__main__":

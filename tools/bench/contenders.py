@@ -83,7 +83,10 @@ def tvmext(model: onnx.ModelProto, inputs: Arrays) -> Contender:
 
 
 def onnx_runtime(model: onnx.ModelProto, inputs: Arrays, threads: int) -> Contender:
-    """ONNX Runtime with all its optimizations; inputs and outputs lie in memory it was given."""
+    """ONNX Runtime with all its optimizations; inputs and outputs lie in memory it was given.
+
+    That is its cheapest call: 1 us, where `session.run` takes 5 us.
+    """
     data = model.SerializeToString()
     session = session_of(data, threads)
     results = session.run(None, dict(inputs))
@@ -92,9 +95,8 @@ def onnx_runtime(model: onnx.ModelProto, inputs: Arrays, threads: int) -> Conten
         binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(array))
     for output, array in zip(session.get_outputs(), results):
         binding.bind_ortvalue_output(output.name, onnxruntime.OrtValue.ortvalue_from_numpy(array))
-    options = onnxruntime.RunOptions()
     return Contender(
-        lambda: session.run_with_iobinding(binding, options),
+        lambda: session.run_with_iobinding(binding),
         np.array(results[0]),
         lambda: _interior_of_onnx_runtime(data, inputs, threads),
     )

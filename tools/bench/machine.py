@@ -120,7 +120,7 @@ def kernels(threads: int, lanes: int) -> tvm.IRModule:
         seed: T.Buffer((2,), "float32"),
         sums: T.Buffer((threads, CHAINS, lanes), "float32"),
         steps: T.int64,
-    ):
+    ) -> None:
         T.func_attr({"global_symbol": "fma", "tirx.noalias": True})
         for thread in T.parallel(threads):
             with T.sblock("sums"):
@@ -137,7 +137,7 @@ def kernels(threads: int, lanes: int) -> tvm.IRModule:
                         sums[thread, chain, lane] = local[chain, lane]
 
     @T.prim_func(s_tir=True)
-    def copy(source: T.handle, target: T.handle):
+    def copy(source: T.handle, target: T.handle) -> None:
         T.func_attr({"global_symbol": "copy", "tirx.noalias": True})
         rows = T.int64()
         a = T.match_buffer(source, (threads, rows, lanes), "float32")

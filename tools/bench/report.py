@@ -68,6 +68,43 @@ def family_table(rows: Sequence[Row], rival: str) -> str:
     return markdown(columns, lines, left=("family",))
 
 
+def models_table(rows: Sequence[Row]) -> str:
+    """A line for each model and number of threads."""
+    columns = ["model", "threads", "tvmext us", "onnxruntime us", "onnxruntime / tvmext", "note"]
+    lines = [
+        [
+            row["name"],
+            str(row["threads"]),
+            *(times(row.get("sides", {}).get(name)) for name in ("tvmext", "onnxruntime")),
+            ratio_text(row.get("ratios", {}).get("onnxruntime", {})),
+            row.get("error", ""),
+        ]
+        for row in rows
+    ]
+    return markdown(columns, lines, left=("model", "note"))
+
+
+def profile_table(row: Row, top: int) -> str:
+    """Where our time goes in one model: the `top` kernels by the sum over their calls."""
+    kernels = row["profile"]["kernels"]
+    whole = sum(kernel["seconds"] for kernel in kernels) or 1.0
+    groups: dict[str, list[Row]] = {}
+    for kernel in kernels:
+        groups.setdefault(kernel["name"], []).append(kernel)
+    spent = {name: sum(k["seconds"] for k in group) for name, group in groups.items()}
+    columns = ["kernel", "rule", "calls", "us", "share", "GFLOP/s", "arguments"]
+    lines = []
+    for name in sorted(groups, key=lambda name: -spent[name])[:top]:
+        first = groups[name][0]
+        known = [k for k in groups[name] if k["flops"]]
+        rate = sum(k["flops"] for k in known) / spent[name] / 1e9 if known else None
+        shapes = " ".join("x".join(map(str, shape)) or "()" for shape in first["shapes"])
+        counts = [str(len(groups[name])), f"{spent[name] * 1e6:.1f}", f"{spent[name] / whole:.1%}"]
+        rate_text = "" if rate is None else f"{rate:.1f}"
+        lines.append([name, first["rule"], *counts, rate_text, shapes])
+    return markdown(columns, lines, left=("kernel", "rule", "arguments"))
+
+
 def times(side: Row | None) -> str:
     """``minimum / median``, with a question mark where the machine was disturbed."""
     if not side:
@@ -124,10 +161,7 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
 
 def versions() -> dict[str, str]:
     """The versions of the packages that are compared, where they are installed."""
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    installed = {
+        d.name: d.version for d in importlib.metadata.distributions() if d.name in PACKAGES
+    }
+    return dict(sorted(installed.items()))

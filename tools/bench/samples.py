@@ -29,13 +29,14 @@ MAX_SPREAD = 0.15
 class Sample:
     """`seconds` per call; `speed` of the processor around it, as a part of its peak.
 
-    `interruptions` counts involuntary context switches of the process and ticks that the
+    `cpu` is the processor time of a call, all threads of the process together. `interruptions` counts involuntary context switches of the process and ticks that the
     hypervisor stole during the sample.
     """
 
     seconds: float
     speed: float
     interruptions: int = 0
+    cpu: float = 0.0
 
 
 Round = Mapping[str, Sample]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Protocol
 
 from .samples import Round, Sample, clean_pairs
@@ -45,7 +46,7 @@ def measure(
     """
     counts = {name: _count(call) for name, call in contenders.items()}
     names = list(contenders)
-    raw: list[dict[str, tuple[float, float, int]]] = []
+    raw: list[Round] = []
     rounds: list[Round] = []
     end = time.perf_counter() + seconds
     while not rounds or (clean_pairs(rounds) < enough and time.perf_counter() < end):
@@ -59,32 +60,27 @@ def measure(
     return rounds
 
 
-def _judged(raw: list[dict[str, tuple[float, float, int]]], peak: float) -> list[Round]:
-    """The samples with their speed relative to `peak`, which is better known the later it is."""
+def _judged(raw: list[Round], peak: float) -> list[Round]:
+    """The samples with speeds relative to `peak`, which is better known the later it is."""
     return [
-        {
-            name: Sample(seconds, rate / peak, interrupted)
-            for name, (seconds, rate, interrupted) in turn.items()
-        }
+        {name: replace(sample, speed=sample.speed / peak) for name, sample in turn.items()}
         for turn in raw
     ]
 
 
-def _sample(
-    call: Call, count: int, machine: Probe, interruptions: Callable[[], int]
-) -> tuple[float, float, int]:
-    """(seconds per call, the lower of the FLOP/s before and after, interruptions)."""
+def _sample(call: Call, count: int, machine: Probe, interruptions: Callable[[], int]) -> Sample:
+    """A chunk of calls; the speed is the lower of the FLOP/s before and after."""
     rate = machine.probe()
     settle(machine.threads)
     call()
     interrupted = interruptions()
-    start = time.perf_counter()
+    cpu, start = time.process_time(), time.perf_counter()
     for _ in range(count):
         call()
-    took = time.perf_counter() - start
+    took, cpu = time.perf_counter() - start, time.process_time() - cpu
     interrupted = interruptions() - interrupted
     settle(machine.threads)
-    return took / count, min(rate, machine.probe()), interrupted
+    return Sample(took / count, min(rate, machine.probe()), interrupted, cpu / count)
 
 
 def _count(call: Call) -> int:

@@ -1,7 +1,8 @@
-"""Measures operators in a process of its own: ``python -m tools.bench.worker THREADS``.
+"""Measures in a process of its own: ``python -m tools.bench.worker SETTINGS``.
 
-Names of cases come in on stdin as JSON lines, a row goes out for each. What crashes here costs the
-parent (ops.py) one row. The first line out describes the machine and what a call alone costs.
+Requests come in on stdin as JSON lines, {"case": name} or {"model": ...} (models.py), and a row
+goes out for each. What crashes here costs the parent (workers.py) one row. The first line out
+describes the machine and what a call alone costs.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from . import contenders
 from .cases import Case, named
 from .cases.case import Graph, node, random
 from .contenders import Contender
+from .figures import figures
 from .machine import Machine, interruptions
-from .samples import Noisy, Round, ratio, timing
+from .models import model_row
+from .samples import Round
 from .timing import Call, measure
 
 OURS, ONNX_RUNTIME, TORCH = "tvmext", "onnxruntime", "torch"
@@ -28,7 +31,10 @@ Row = dict[str, Any]
 
 
 class Worker:
-    """Measures cases on a machine that has been calibrated once."""
+    """Measures on a machine that has been calibrated once.
+
+    `against` names the other sides; `seconds` is the most that one comparison may take.
+    """
 
     def __init__(self, threads: int, against: list[str], seconds: float) -> None:
         self.threads = threads
@@ -42,13 +48,18 @@ class Worker:
         overhead = {name: round(seconds * 1e6, 3) for name, seconds in self.overhead.items()}
         return {**self.machine.facts(), "overhead_us": overhead}
 
-    def row(self, name: str) -> Row:
+    def row(self, request: Row) -> Row:
+        """The figures that are asked for."""
+        if "case" in request:
+            return self.case_row(named(request["case"]))
+        return model_row(request, self.threads, self.rounds)
+
+    def case_row(self, case: Case) -> Row:
         """The figures of one case; "error" says why ours are missing."""
-        case = named(name)
         graph = case.graph()
         rival, form = contenders.fastest_form(case, graph, self.threads, self._least)
         sides: dict[str, Contender] = {ONNX_RUNTIME: rival}
-        row: Row = {"case": name, "family": case.family, "threads": self.threads, "form": form}
+        row: Row = {"case": case.name, "family": case.family, "threads": self.threads, "form": form}
         try:
             sides[OURS] = contenders.tvmext(graph.model(), graph.inputs)
             row["max_abs"] = agreement(sides[OURS].result, rival.result)
@@ -58,16 +69,18 @@ class Worker:
         calls: dict[str, Call] = {side: contender.call for side, contender in sides.items()}
         if TORCH in self.against and case.torch:
             calls[TORCH] = contenders.torch(case, graph, self.threads)
-        rounds = self._rounds(calls, self.seconds)
-        shares = self._shares(case, sides)
-        return {**row, **self._roof(case, graph, rival), **self._figures(rounds, calls, shares)}
+        rounds = self.rounds(calls)
+        shares = {side: c.interior() for side, c in sides.items()} if case.interior else {}
+        roof = self._roof(case, graph, rival)
+        return {**row, **roof, **figures(rounds, OURS, self.overhead, shares)}
 
-    def _rounds(self, calls: Mapping[str, Call], seconds: float) -> list[Round]:
-        return measure(calls, self.machine, interruptions, seconds=seconds)
+    def rounds(self, calls: Mapping[str, Call], part: float = 1.0) -> list[Round]:
+        """Let `calls` take turns, for at most `part` of the time of a comparison."""
+        return measure(calls, self.machine, interruptions, seconds=self.seconds * part)
 
     def _least(self, calls: Mapping[str, Call]) -> dict[str, float]:
         """The least seconds of each call, quickly."""
-        rounds = self._rounds(calls, self.seconds / 4)
+        rounds = self.rounds(calls, 0.25)
         return {name: min(turn[name].seconds for turn in rounds) for name in calls}
 
     def _overhead(self) -> dict[str, float]:
@@ -82,50 +95,11 @@ class Worker:
             calls[TORCH] = contenders.torch(case, graph, self.threads)
         return self._least(calls)
 
-    def _shares(self, case: Case, sides: Mapping[str, Contender]) -> dict[str, float]:
-        """Per side, the part of its time that is not layout changes at the edges of the graph."""
-        return {side: c.interior() for side, c in sides.items()} if case.interior else {}
-
     def _roof(self, case: Case, graph: Graph, rival: Contender) -> Row:
         arrays = [*graph.inputs.values(), *graph.weights.values(), rival.result]
         moved = case.moved or float(sum(array.nbytes for array in arrays))
         roof = self.machine.roofline(case.flops, moved)
         return {"flops": case.flops, "bytes": moved, "roofline_us": roof * 1e6}
-
-    def _figures(
-        self, rounds: list[Round], calls: Mapping[str, Call], shares: Mapping[str, float]
-    ) -> Row:
-        sides = {}
-        for name in calls:
-            figures = timing(rounds, name)
-            sides[name] = {
-                "min_us": figures.minimum * 1e6,
-                "median_us": figures.median * 1e6,
-                "net_us": (figures.median - self.overhead[name]) * 1e6,
-                "clean": figures.clean,
-                "taken": figures.taken,
-                "noisy": figures.noisy,
-            }
-            if name in shares:
-                sides[name]["interior_us"] = sides[name]["net_us"] * shares[name]
-        rivals = [name for name in calls if name != OURS and OURS in calls]
-        return {"sides": sides, "ratios": {n: _ratio(rounds, n, sides) for n in rivals}}
-
-
-def _ratio(rounds: list[Round], rival: str, sides: Mapping[str, Mapping[str, Any]]) -> Row:
-    """{"value", "low", "high", "pairs"}, also "net" and "interior" where known; or {"noisy"}."""
-    found = ratio(rounds, OURS, rival)
-    if isinstance(found, Noisy):
-        return {"noisy": found.reason}
-    row: Row = {"value": found.value, "low": found.low, "high": found.high, "pairs": found.pairs}
-    for kind in ("net", "interior"):
-        ours, theirs = (
-            sides[side].get(f"{kind}_us", sides[side]["net_us"]) for side in (OURS, rival)
-        )
-        known = kind == "net" or "interior_us" in sides[OURS]
-        if known and ours > 0 and theirs > 0:
-            row[kind] = theirs / ours
-    return row
 
 
 def agreement(ours: np.ndarray, theirs: np.ndarray) -> float:
@@ -142,8 +116,7 @@ def main() -> None:
     """Serve until stdin is closed. Whatever libraries print goes to stderr."""
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    settings = json.loads(sys.argv[1])
-    worker = Worker(**settings)
+    worker = Worker(**json.loads(sys.argv[1]))
     print(json.dumps(worker.facts()), file=replies, flush=True)
     for line in sys.stdin:
         print(json.dumps(worker.row(json.loads(line))), file=replies, flush=True)

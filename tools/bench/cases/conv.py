@@ -161,7 +161,7 @@ def _graph(layer: Layer) -> Graph:
     rows, columns = layer.cout, layer.cin // layer.groups
     if layer.transposed:
         rows, columns = layer.cin, layer.cout // layer.groups
-    attributes = {
+    attributes: dict[str, Any] = {
         "kernel_shape": window,
         "strides": [layer.stride] * rank,
         "pads": [layer.padding] * (2 * rank),

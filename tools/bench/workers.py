@@ -1,4 +1,4 @@
-"""Rows of the operator tables, from workers that may crash or hang."""
+"""Rows from workers that may crash or hang."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import selectors
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from .worker import Row
@@ -18,20 +18,23 @@ the 50 ms of its default, which would fall into the next contender's time."""
 
 
 def rows(
-    cases: Iterable[str], threads: int, against: list[str], seconds: float, limit: float
+    requests: Sequence[Row], threads: int, against: list[str], seconds: float, limit: float
 ) -> Iterator[Row]:
-    """First a description of the machine, then a row for each case; `limit` in seconds per case."""
+    """First a description of the machine, then a row for each request.
+
+    A request that takes more than `limit` seconds, or that ends its worker, gets a row with "error"
+    and what was asked for.
+    """
     worker = _Worker(threads, against, seconds)
     try:
         yield worker.reply(limit)
-        for name in cases:
-            row = worker.ask(name, limit)
+        for request in requests:
+            row = worker.ask(request, limit)
             if worker.ended:
-                yield {"case": name, "family": name.partition("/")[0], "threads": threads, **row}
+                row = {**request, "threads": threads, **row}
                 worker = _Worker(threads, against, seconds)
                 worker.reply(limit)
-            else:
-                yield row
+            yield row
     finally:
         worker.end()
 
@@ -49,10 +52,10 @@ class _Worker:
             env=os.environ | _environment(threads),
         )
 
-    def ask(self, name: str, limit: float) -> Row:
-        """The row of a case, or {"error": ...}; after a crash or a time-out `ended` is true."""
+    def ask(self, request: Row, limit: float) -> Row:
+        """The row of a request, or {"error": ...}; after a crash or a time-out `ended` is true."""
         assert self._process.stdin
-        self._process.stdin.write(json.dumps(name).encode() + b"\n")
+        self._process.stdin.write(json.dumps(request).encode() + b"\n")
         self._process.stdin.flush()
         return self.reply(limit)
 

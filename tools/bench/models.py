@@ -1,0 +1,141 @@
+"""Whole models: what to compile and to feed, and the row that a worker makes of it.
+
+A request is {"model": path of an ONNX file, "library": path of what tvmext made of it, "inputs":
+path of an .npz file}; the row adds figures and the profile of our kernels.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import onnx
+
+from . import contenders
+from .figures import Figures, figures
+from .profile import Kernel, Profile
+from .samples import Round
+from .timing import Call
+
+RECIPE = "light.inputs"
+"""Metadata of the models in tests/zoo, which come without weights and with recipes for inputs."""
+
+Rounds = Callable[[Mapping[str, Call]], list[Round]]
+
+
+def model_row(request: Mapping[str, Any], threads: int, rounds: Rounds) -> Figures:
+    """Time `CompiledModel.run` and `InferenceSession.run`, what users of either side call."""
+    import tvmext
+
+    inputs = dict(np.load(request["inputs"]))
+    compiled = tvmext.load(request["library"], num_threads=threads)
+    session = contenders.session_of(request["model"], threads)
+    calls: dict[str, Call] = {
+        "tvmext": lambda: compiled.run(inputs),
+        "onnxruntime": lambda: session.run(None, inputs),
+    }
+    expected = dict(
+        zip((output.name for output in session.get_outputs()), session.run(None, inputs))
+    )
+    differences = [
+        float(np.abs(np.subtract(ours, expected[name], dtype=np.float64)).max(initial=0))
+        for name, ours in compiled.run(inputs).items()
+    ]
+    ordered = {spec.name: inputs[spec.name] for spec in compiled.inputs}
+    ours = contenders.Tvmext(Path(request["library"]), ordered).profile(runs=10)
+    found = figures(rounds(calls), "tvmext")
+    return {
+        "name": request["name"],
+        "threads": threads,
+        "max_abs": max(differences, default=0.0),
+        **found,
+        "profile": _plain(ours, compiled.metadata.decisions),
+    }
+
+
+def _plain(profile: Profile, decisions: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    kernels = [
+        {
+            **asdict(kernel),
+            "rule": decisions.get(kernel.name, {}).get("rule", ""),
+            "flops": flops(kernel),
+        }
+        for kernel in profile.kernels
+    ]
+    return {"total_us": profile.total * 1e6, "kernels": kernels}
+
+
+def flops(kernel: Kernel) -> float | None:
+    """Operations of a 2-d convolution (NHWC) or a product, as the shapes of its arguments tell.
+
+    Every weight is used once for each position of the output; in a product of two tensors the depth
+    is the last dim of the first. None for other kernels.
+    """
+    words = {re.sub(r"\d+$", "", word) for word in kernel.name.split("_")}
+    first, *rest, out = kernel.shapes if len(kernel.shapes) > 2 else ((), ())
+    positions = np.prod(out[:-1], dtype=float) if out else 0.0
+    if "conv2d" in words and len(out) == 4 and rest:
+        return 2.0 * positions * max(np.prod(shape, dtype=float) for shape in rest)
+    if "matmul" in words and first and out:
+        return 2.0 * positions * out[-1] * first[-1]
+    return None
+
+
+@contextmanager
+def prepared(path: Path, sizes: Mapping[str, Any], free: bool) -> Iterator[dict[str, Any]]:
+    """The request for the model at `path`; its files live as long as the context.
+
+    `sizes` are those of the named dims at which it runs. It is compiled for just these, or with
+    `free` for any. Inputs are made up; a model of tests/zoo also gets its weights.
+    """
+    import tvmext
+    from tvmext.cli.arrays import fill
+
+    with TemporaryDirectory(prefix="tvmext-bench-") as folder:
+        source, library, npz = (Path(folder) / name for name in ("m.onnx", "m.so", "inputs.npz"))
+        model = onnx.load(path, load_external_data=False)
+        recipe = {entry.key: entry.value for entry in model.metadata_props}.get(RECIPE)
+        inputs: dict[str, np.ndarray] = {}
+        if recipe:
+            inputs = _from_recipe(path, source, json.loads(recipe)["dims"], sizes)
+            sizes = _sizes(model, inputs)
+        else:
+            source = path
+        compiled = tvmext.compile(source, dims=None if free else dict(sizes))
+        compiled.save(library)
+        if not inputs:
+            left = {name: sizes[name] for name in compiled.metadata.dims if name in sizes}
+            inputs = fill({}, compiled, left, "random")
+        np.savez(npz, allow_pickle=False, **inputs)
+        yield {"name": path.stem, "model": str(source), "library": str(library), "inputs": str(npz)}
+
+
+def _from_recipe(
+    path: Path, target: Path, usual: Mapping[str, int], sizes: Mapping[str, int]
+) -> dict[str, np.ndarray]:
+    """Draw the weights of a model of tests/zoo into `target`, and inputs: batch 1, usual sizes."""
+    from tests.zoo import light
+
+    model = light.load(path)
+    light.save(model, target)
+    batch = {"batch": 1} if "batch" in usual else {}
+    found: dict[str, np.ndarray] = light.make_inputs(model, **{**usual, **batch, **sizes})
+    return found
+
+
+def _sizes(model: onnx.ModelProto, inputs: Mapping[str, np.ndarray]) -> dict[str, int]:
+    """The size of every named dim of the graph inputs, read off the arrays."""
+    return {
+        dim.dim_param: size
+        for value in model.graph.input
+        if value.name in inputs
+        for dim, size in zip(value.type.tensor_type.shape.dim, inputs[value.name].shape)
+        if dim.dim_param
+    }
