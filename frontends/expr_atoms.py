@@ -108,13 +108,18 @@ def _div_expr(a: int | Expr, b: Expr) -> int | Expr:
     quotient, rest = _divide(a, b)
     if rest == 0:
         return quotient
-    # floor((c*r) / (c*b)) = floor(r / b) for a monomial or an integer c
-    shared = _shared_monomial(rest, b)
-    over, under = _strip(rest, shared), _strip(b, shared)
-    factor = content(over, under) * (-1 if terms_of(under)[0][1] < 0 else 1)
-    if not shared and factor == 1:
+    over, under = cancel(rest, b)
+    if under == b:
         return quotient + of_atom(Atom("floordiv", (rest, b)))
-    return quotient + floordiv(_shrink(over, factor), _shrink(under, factor))
+    return quotient + floordiv(over, under)
+
+
+def cancel(a: int | Expr, b: int | Expr) -> tuple[int | Expr, int | Expr]:
+    """a / b in lowest terms: without the monomial and the integer that both have, b's lead > 0."""
+    shared = _shared_monomial(a, b)
+    a, b = _strip(a, shared), _strip(b, shared)
+    factor = content(a, b) * (-1 if terms_of(b)[0][1] < 0 else 1)
+    return _shrink(a, factor), _shrink(b, factor)
 
 
 def _shrink(size: int | Expr, divisor: int) -> int | Expr:

@@ -8,9 +8,8 @@ and the guard that makes it true; every other one is a guard, checked when the m
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field, replace
-from itertools import combinations
-from itertools import product as cartesian
 
 from tvmext.errors import DimError, ModelError
 
@@ -25,11 +24,12 @@ from ..dims import (
     maximum,
     minimum,
     names_of,
+    product,
     refine,
     substitute,
 )
-from ..expr import Atom, atoms, of_atom, rebuild, replace_atom, terms_of
-from ..expr_atoms import primitive
+from ..expr import Atom, atoms, content, of_atom, rebuild, replace_atom, terms_of
+from ..expr_atoms import cancel, primitive
 from .symbolic_rewrites import divides, inequality, quotients, use_divisors
 
 UNKNOWN_PREFIX = "_u"
@@ -41,6 +41,11 @@ Size = int | Expr
 def is_unknown(name: str) -> bool:
     """Whether the symbol stands for a size that only the run knows."""
     return name.startswith(UNKNOWN_PREFIX)
+
+
+def symbol_of(name: str) -> Expr:
+    """The symbol of a dim or of an unknown size."""
+    return of_atom(Atom("symbol", (), name))
 
 
 def has_unknown(size: Size) -> bool:
@@ -114,7 +119,7 @@ class Facts:
     def unknown(self, value: str, axis: int) -> Expr:
         """The size of an axis that only the run knows; the same one in every pass."""
         name = f"{UNKNOWN_PREFIX}{len(self.unknowns)}"
-        return self.unknowns.setdefault((value, axis), of_atom(Atom("symbol", (), name)))
+        return self.unknowns.setdefault((value, axis), symbol_of(name))
 
     @property
     def state(self) -> tuple:
@@ -129,7 +134,7 @@ class Facts:
         for (name, op), where in self._limits.items():
             dim = self.ranges[name]
             limit = dim.low if op == ">=" else dim.high
-            limits.append(Guard(of_atom(Atom("symbol", (), name)), op, limit or 0, where))
+            limits.append(Guard(symbol_of(name), op, limit or 0, where))
         return (*limits, *self._guards.values())
 
     # ---- statements; each raises DimError or ModelError if it can never hold ----
@@ -145,11 +150,15 @@ class Facts:
     def require_divides(self, n: Size, size: Size, where: str) -> None:
         """The model is valid only if n divides the size."""
         n, size = self.simplify(n), self.simplify(size)
-        if n == 0 or divides(n, size, self._divisors) or size % n == 0:
+        if n == 0 or size % n == 0:
             return
         if isinstance(size, int) and isinstance(n, int):
             raise self._contradiction(n, "divides", size, where)
-        if isinstance(n, int):
+        size, n = cancel(size, n)
+        if isinstance(n, int) and isinstance(size, Expr):
+            size = floordiv(size, content(size))  # which has no factor of n any more
+            if divides(n, size, self._divisors):
+                return
             self._divisors.setdefault(size, set()).add(n)
         self._guard(n, "divides", size, where)
 
@@ -199,11 +208,11 @@ class Facts:
     def _choose(self, gap: Size, where: str) -> bool:
         """min(a, b) == a says a <= b; tried for each min and max, then for two at once."""
         extremes = [a for a in sorted(atoms(gap), key=str) if a.kind in ("min", "max")]
-        for group in [*combinations(extremes, 1), *combinations(extremes, 2)]:
-            for args in cartesian(*(atom.args for atom in group)):
+        for group in [*itertools.combinations(extremes, 1), *itertools.combinations(extremes, 2)]:
+            for args in itertools.product(*(atom.args for atom in group)):
                 chosen = gap
                 for atom, arg in zip(group, args):
-                    chosen = replace_atom(chosen, atom, arg) if isinstance(chosen, Expr) else chosen
+                    chosen = replace_atom(chosen, atom, arg)
                 if self.simplify(chosen) == 0:
                     self._chosen |= zip(group, args)
                     for atom, arg in zip(group, args):
@@ -220,35 +229,40 @@ class Facts:
         """n * floordiv(a, n) == a says that n divides a; tried for each quotient, then for all."""
         found = quotients(gap)
         for group in [*([atom] for atom in found), found]:
-            exact = {a: {n} for a, n in (atom.args for atom in group) if isinstance(n, int)}
-            if group and self.simplify(use_divisors(gap, exact)) == 0:
-                for numerator, (n,) in exact.items():
-                    self.require_divides(n, numerator, where)
+            exact: dict[Size, set[int]] = {}
+            for numerator, n in (atom.args for atom in group):
+                if isinstance(n, int):
+                    exact.setdefault(numerator, set()).add(n)
+            if exact and self.simplify(use_divisors(gap, exact)) == 0:
+                for numerator, divisors in exact.items():
+                    for n in sorted(divisors):
+                        self.require_divides(n, numerator, where)
                 return True
         return False
 
     def _solve(self, gap: Size, where: str) -> bool:
         """Replaces a symbol that occurs once, with a coefficient that divides the rest."""
-        candidates = []
+        candidates: dict[str, Size] = {}
         for monomial, coefficient in terms_of(gap):
-            if len(monomial) != 1 or monomial[0].kind != "symbol":
+            name = as_symbol(product(map(of_atom, monomial)))
+            if name is None:
                 continue
-            name = monomial[0].text
-            rest = coefficient * of_atom(monomial[0]) - gap
+            rest = coefficient * symbol_of(name) - gap
             value = floordiv(rest, coefficient)
-            if name in names_of(rest) or value * coefficient != rest:
-                continue
             # a size that only the run knows must not enter the dims of the inputs
-            if is_unknown(name) or not has_unknown(value):
-                negative = any(c < 0 for _, c in terms_of(value))
-                candidates.append((is_unknown(name), not negative, self.rank.get(name, 0), name))
+            known = is_unknown(name) or not has_unknown(value)
+            if known and name not in names_of(rest) and value * coefficient == rest:
+                candidates[name] = value
         if not candidates:
             return False
-        name = max(candidates)[-1]
-        coefficient = next(c for m, c in terms_of(gap) if m and m[0].text == name and len(m) == 1)
-        rest = coefficient * of_atom(Atom("symbol", (), name)) - gap
-        self._define(name, floordiv(rest, coefficient), where)
+        name = max(candidates, key=lambda name: self._preference(name, candidates[name]))
+        self._define(name, candidates[name], where)
         return True
+
+    def _preference(self, name: str, value: Size) -> tuple[bool, bool, int]:
+        """Which symbol to replace: an unknown one, one by a sum without minus, the later one."""
+        plain = all(coefficient > 0 for _, coefficient in terms_of(value))
+        return is_unknown(name), plain, self.rank.get(name, 0)
 
     def _define(self, name: str, value: Size, where: str) -> None:
         """Replaces a dim in everything that is known."""

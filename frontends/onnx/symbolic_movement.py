@@ -231,7 +231,7 @@ def slice_(node: Node) -> Value | None:
 
 
 def _python_slice(start: int, end: int, step: int) -> slice:
-    return slice(start, None if step < 0 and end < -FAR + 1 else end, step)
+    return slice(start, None if step < 0 and end <= -FAR else end, step)
 
 
 def _unknown_slice(node: Node, x: Value) -> Value | None:
@@ -251,29 +251,31 @@ def _unknown_slice(node: Node, x: Value) -> Value | None:
 
 def _slice_length(node: Node, size: Size, start: Size, end: Size, step: int) -> Size:
     facts = node.facts
-    if all(isinstance(v, int) for v in (size, start, end)):
-        return len(range(size)[_python_slice(start, end, step)])  # type: ignore[arg-type]
-    if step > 0:
-        low, high = _clamp(node, start, size, True), _clamp(node, end, size, False)
-        return ceildiv(facts.maximum(0, facts.simplify(high - low)), step)
-    if start == -1 and isinstance(end, int) and end < -FAR + 1:
-        return ceildiv(size, -step)
-    return node.unknown(0)
+    if isinstance(size, int) and isinstance(start, int) and isinstance(end, int):
+        return len(range(size)[_python_slice(start, end, step)])
+    if step < 0:
+        whole = start == -1 and isinstance(end, int) and end <= -FAR
+        return ceildiv(size, -step) if whole else node.unknown(0)
+    low, high = _from_front(node, start, size), _from_front(node, end, size)
+    high = facts.minimum(high, size)
+    if isinstance(start, int) and isinstance(end, int):
+        # constants that cut away more than there is: no network means that
+        facts.assume_at_least(high, low, node.where)
+    high = facts.maximum(0, high)
+    # high - max(0, low), and nothing if that is negative
+    return ceildiv(facts.maximum(0, facts.minimum(high, high - low)), step)
 
 
-def _clamp(node: Node, bound: Size, size: Size, is_start: bool) -> Size:
-    """A slice bound, counted from the end if negative, inside [0, size]."""
+def _from_front(node: Node, bound: Size, size: Size) -> Size:
+    """A slice bound with a negative one, which counts from the end, turned around."""
     facts = node.facts
-    if isinstance(bound, int) and abs(bound) >= FAR:
-        return size if bound > 0 else 0
-    if facts.at_least(bound, 0) is False:
-        return facts.maximum(0, facts.simplify(size + bound))
+    if isinstance(bound, int):
+        return size + bound if -FAR < bound < 0 else bound if bound < FAR else size
+    if facts.at_least(0, bound) is True:
+        facts.assume_at_least(-1, bound, node.where)
+        return size + bound
     facts.assume_at_least(bound, 0, node.where)
-    if is_start and isinstance(bound, int):
-        # a slice that begins beyond the end of its axis is empty; no network means that
-        facts.assume_at_least(size, bound, node.where)
-        return bound
-    return facts.minimum(facts.simplify(bound), size)
+    return bound
 
 
 def pad(node: Node) -> Value | None:

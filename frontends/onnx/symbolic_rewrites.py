@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Set
 
 from ..dims import Expr, floordiv, product
 from ..expr import Atom, as_atom, atoms, content, make, of_atom, rebuild, terms_of
 from ..expr_atoms import is_quotient
 
 Size = int | Expr
-Divisors = Mapping[Size, Iterable[int]]
+Divisors = Mapping[Size, Set[int]]
 """Expressions, each with integers that divide it."""
 
 
