@@ -15,7 +15,7 @@ from tvmext.options import Options
 class CompileRequest:
     """One compilation: a model on disk, what to make of it, and where to put the library.
 
-    `dims` is as in `tvmext.compile`: a size binds, a tuple is a range. `name` is what messages call
+    `dims`, `trust` and `model_format` are as in `tvmext.compile`. `name` is what messages call
     the model; `one_by_one` builds every kernel alone first, to find the one that crashes LLVM.
     """
 
@@ -25,6 +25,7 @@ class CompileRequest:
     dims: Mapping[str, DimSpec] = field(default_factory=dict)
     options: Options = field(default_factory=Options)
     trust: bool = False
+    model_format: str | None = None
     name: str = ""
     one_by_one: bool = False
 

@@ -40,7 +40,7 @@ def main(pipe: int, entry: str) -> None:
             module, _, function = entry.partition(":")
             getattr(import_module(module), function)(request, send.report)
             outcome: dict[str, Any] = {"done": True}
-        except Exception as error:  # whatever it is, it is the parent's to raise
+        except BaseException as error:  # SystemExit too: whatever it is, the parent raises it
             outcome = _describe(error)
         sys.stdout.flush()
         sys.stderr.flush()
@@ -63,7 +63,7 @@ class _Sender:
         self._stream.flush()
 
 
-def _describe(error: Exception) -> dict[str, Any]:
+def _describe(error: BaseException) -> dict[str, Any]:
     description = {"error": type(error).__name__, "traceback": traceback.format_exc()}
     if not isinstance(error, TvmextError):
         return {**description, "message": f"{type(error).__name__}: {error}", "hint": ""}
