@@ -11,22 +11,31 @@ from tvmext.errors import ModelError
 from .dims import DimSpec
 from .model import Model
 
-__all__ = ["load"]
+__all__ = ["MODEL_FORMATS", "format_of", "load"]
+
+MODEL_FORMATS = ("onnx", "relax")
 
 
-def load(model: Any, dims: Mapping[str, DimSpec] | None = None, *, trust: bool = False) -> Model:
+def load(
+    model: Any,
+    dims: Mapping[str, DimSpec] | None = None,
+    *,
+    trust: bool = False,
+    model_format: str | None = None,
+) -> Model:
     """Read a network.
 
     `model` is the path of an ``.onnx`` file, a ``.json`` file of Relax or a ``.py`` file of
     TVMScript (run only with ``trust=True``, because it is a program); the bytes of an ONNX file; an
     ``onnx.ModelProto``; a ``tvm.IRModule``; or a pair of an IRModule and {parameter name: array}.
     `dims` gives sizes or ranges of named dynamic dims; a dim not named may have any size.
+    `model_format`, "onnx" or "relax", is for files whose suffix does not say it.
 
     Raises ModelError for what cannot be read or is not valid, DimError for `dims` that do not fit
     the model, UnsupportedError for operators that cannot be compiled.
     """
     if isinstance(model, str | Path):
-        return _from_path(Path(model), dims, trust)
+        return _from_path(Path(model), dims, trust, model_format)
     if isinstance(model, bytes) or _is_a(model, "ModelProto"):
         from .onnx import load_onnx
 
@@ -42,18 +51,25 @@ def load(model: Any, dims: Mapping[str, DimSpec] | None = None, *, trust: bool =
     )
 
 
-def _from_path(path: Path, dims: Mapping[str, DimSpec] | None, trust: bool) -> Model:
-    if path.suffix == ".json":
-        from .relax import from_json
+def _from_path(
+    path: Path, dims: Mapping[str, DimSpec] | None, trust: bool, model_format: str | None
+) -> Model:
+    if (model_format or format_of(path)) == "onnx":
+        from .onnx import load_onnx
 
-        return from_json(path, dims)
+        return load_onnx(path, dims)
     if path.suffix == ".py":
         from .relax import from_script
 
         return from_script(path, dims, trust)
-    from .onnx import load_onnx
+    from .relax import from_json
 
-    return load_onnx(path, dims)
+    return from_json(path, dims)
+
+
+def format_of(path: Path) -> str:
+    """The format that the suffix of a file stands for: one of `MODEL_FORMATS`."""
+    return "relax" if path.suffix in (".json", ".py") else "onnx"
 
 
 def _is_a(value: object, name: str) -> bool:

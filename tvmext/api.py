@@ -30,6 +30,7 @@ def compile(
     options: Options | None = None,
     *,
     trust: bool = False,
+    model_format: str | None = None,
     progress: Callable[[Progress], None] | None = None,
     output: Callable[[str], None] | None = None,
 ) -> CompiledModel:
@@ -39,6 +40,7 @@ def compile(
     the bytes of an ONNX file, an ``onnx.ModelProto``, an ``IRModule`` or ``(IRModule, params)``.
     `target` is "llvm" for this machine, or a TVM target. `dims` binds a dim, ``{"batch": 4}``, or
     gives its range, ``{"batch": (1, 64)}``; a dim that is not named here may have any size.
+    `model_format`, "onnx" or "relax", is for files whose suffix does not say it.
     `progress` hears of every step, `output` gets what compilation prints.
 
     Raises `tvmext.errors` types: ModelError, DimError and OptionError for what cannot be used,
@@ -53,6 +55,7 @@ def compile(
             dims=dict(dims or {}),
             options=options or Options(),
             trust=trust,
+            model_format=model_format,
             name=name,
         )
         compile_in_child(request, progress, output)
@@ -99,7 +102,12 @@ def compile_here(request: CompileRequest, report: Callable[..., None]) -> None:
     from .schedules.schedule import ScheduleKernels
 
     report("load", request.name)
-    model = load_model(request.model, dims=request.dims, trust=request.trust)
+    model = load_model(
+        request.model,
+        dims=request.dims,
+        trust=request.trust,
+        model_format=request.model_format,
+    )
     arch = resolve(request.target)
     target_fields = to_target(arch)
     target = tvm.target.Target(target_fields)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -109,6 +110,37 @@ def test_run_compiles_a_model(tvmext: Call, tmp_path: Path) -> None:
     assert result.json["outputs"][0]["mean"] is None
 
 
+def test_relax_is_a_model_too(tvmext: Call, tmp_path: Path) -> None:
+    """As JSON under a name that does not say so, and as a program, which needs trust."""
+    program = tmp_path / "net.py"
+    program.write_text(
+        "from tvm.script import ir as I, relax as R\n"
+        "@I.ir_module\n"
+        "class Net:\n"
+        "    @R.function\n"
+        "    def main(x: R.Tensor((2, 'n'), 'float32')):\n"
+        "        with R.dataflow():\n"
+        "            y = R.add(x, x)\n"
+        "            R.output(y)\n"
+        "        return y\n"
+    )
+    refused = tvmext("inspect", program)
+    assert refused.code == 2
+    assert "--trust" in refused.err
+    shape = tvmext("inspect", program, "--trust", "--json").json["inputs"][0]["shape"]
+    assert shape == [2, "n"]
+
+    import tvm
+
+    text = tvm.ir.save_json(runpy.run_path(str(program))["Net"])
+    (tmp_path / "net.relax").write_text(text)
+    arguments = ["--model-format", "relax", "--dim", "n=3", "--fill-mode", "ones", "--json"]
+    result = tvmext("run", tmp_path / "net.relax", *arguments)
+    assert result.code == 0, result.err
+    assert result.json["outputs"][0]["max"] == 2
+    assert tvmext("run", tmp_path / "net.relax").code == 2
+
+
 def test_verify_passes(tvmext: Call, tiny: Path, tiny_library: Path) -> None:
     result = tvmext("verify", tiny, tiny_library, "--dim", "batch=0,1,5")
     assert result.code == 0, result.err
@@ -184,7 +216,7 @@ def test_a_defect_is_ours(tvmext: Call, tiny: Path, monkeypatch: pytest.MonkeyPa
     def broken(*_: object) -> None:
         raise KeyError("lost")
 
-    monkeypatch.setattr("tvmext.cli.model.describe", broken)
+    monkeypatch.setattr("tvmext.cli.inspect.describe", broken)
     result = tvmext("inspect", tiny)
     assert result.code == 70
     assert "KeyError: 'lost'" in result.err

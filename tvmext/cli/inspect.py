@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from . import console
+from . import console, parameters
+from .model import Description, describe
 from .session import Session, common_options
 
 if TYPE_CHECKING:
     from tvmext.artifact import ArtifactMetadata
-
-    from .model import Description
 
 
 @click.command(
@@ -29,22 +28,20 @@ Examples:
 """,
 )
 @click.argument("what", metavar="MODEL|LIBRARY|arch")
-@click.option(
-    "--trust", is_flag=True, help="Run a .py file that holds a model; it may do anything."
-)
+@parameters.format_options
 @common_options
 @click.pass_obj
-def command(session: Session, what: str, trust: bool) -> None:
+def command(session: Session, what: str, trust: bool, model_format: str | None) -> None:
     """Show what a model declares and needs, what a compiled library says about itself, or, for the
     word "arch", the machine as tvmext sees it.
     """
     path = Path(what)
     if what == "arch" and not path.exists():
         _show_arch(session)
-    elif path.suffix == ".so":
+    elif path.suffix == ".so" and model_format is None:
         _show_library(session, path)
     else:
-        _show_model(session, path, trust)
+        _show_model(session, describe(path, trust, model_format))
 
 
 def _show_arch(session: Session) -> None:
@@ -81,10 +78,7 @@ def _show_library(session: Session, path: Path) -> None:
         console.print_table("kernels", ("rule", "count"), rules.most_common(), numeric=("count",))
 
 
-def _show_model(session: Session, path: Path, trust: bool) -> None:
-    from .model import describe
-
-    model = describe(path, trust)
+def _show_model(session: Session, model: Description) -> None:
     if session.json:
         found = {
             "kind": "model",

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tvmext import frontends
 from tvmext.errors import DimError, InputError, UnsupportedError, UnsupportedOp
 from tvmext.frontends.dims import Dim, DimSpec, Expr, Guard, as_symbol, symbol
 from tvmext.frontends.model import TensorSpec
 
 if TYPE_CHECKING:
     from onnx import GraphProto, TypeProto
-
-RELAX_SUFFIXES = (".json", ".py")
 
 
 @dataclass(frozen=True)
@@ -35,33 +34,35 @@ class Description:
     unsupported: tuple[UnsupportedOp, ...] = ()
 
 
-def describe(path: Path, trust: bool) -> Description:
+def describe(path: Path, trust: bool, model_format: str | None = None) -> Description:
     """Read the model at `path`. Raises ModelError, or OptionError for a program without `trust`."""
-    from tvmext import frontends
-
     try:
-        model = frontends.load(path, trust=trust)
+        model = frontends.load(path, trust=trust, model_format=model_format)
     except UnsupportedError as error:
         inputs, outputs, dims = _declared(path)
         return Description(inputs, outputs, dims, (), _operators(path), error.ops)
-    operators = {} if path.suffix in RELAX_SUFFIXES else _operators(path)
+    is_onnx = (model_format or frontends.format_of(path)) == "onnx"
+    operators = _operators(path) if is_onnx else {}
     return Description(model.inputs, model.outputs, model.dims, model.guards, operators)
 
 
 def bind_shapes(
-    path: Path, shapes: Mapping[str, tuple[int, ...]], dims: Mapping[str, DimSpec], trust: bool
+    path: Path,
+    shapes: Mapping[str, tuple[int, ...]],
+    dims: Mapping[str, DimSpec],
+    *,
+    trust: bool,
+    model_format: str | None,
 ) -> dict[str, DimSpec]:
     """`dims`, and a size for every dim of the model's inputs that `shapes` gives by input name.
 
     Raises InputError for an input, a rank or a fixed size that the model does not have, DimError
     if a dim gets two sizes.
     """
-    from tvmext import frontends
-
-    if path.suffix in RELAX_SUFFIXES:
-        inputs: tuple[TensorSpec, ...] = frontends.load(path, trust=trust).inputs
-    else:
+    if (model_format or frontends.format_of(path)) == "onnx":
         inputs, _, _ = _declared(path)
+    else:
+        inputs = frontends.load(path, trust=trust, model_format=model_format).inputs
     specs = {spec.name: spec for spec in inputs}
     bound = dict(dims)
     for name, shape in shapes.items():

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 import click
 
 from tvmext.errors import OptionError
+from tvmext.frontends import MODEL_FORMATS
 from tvmext.options import Options
 
 from .model import bind_shapes
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from tvmext.frontends.dims import DimSpec
     from tvmext.runtime import CompiledModel
 
-MODEL_FORMATS = ("onnx", "relax")
 _SHAPE = re.compile(r"\s*(?P<name>[^\s\[\]]+)\s*:\s*\[(?P<dims>[^\]]*)\][\s,;]*")
 _NAMED = re.compile(r"\s*(?P<name>[^=]+?)\s*=\s*(?P<value>.*?)\s*", re.DOTALL)
 
@@ -104,25 +104,28 @@ def model_options(function: Callable[..., Any]) -> Callable[..., Any]:
         metavar="SHAPES",
         help='Bind all dims of these inputs, as "x:[1,3,224,224] mask:[1,77]".',
     )(function)
-    return format_options(function)
+    return target_option(format_options(function))
 
 
 def format_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add what says how a model file is read and for which machine it is compiled."""
-    function = click.option(
-        "--trust", is_flag=True, help="Run a .py file that holds a model; it may do anything."
-    )(function)
+    """Add what says how a model file is read."""
     function = click.option(
         "--model-format",
         type=click.Choice(MODEL_FORMATS),
         help="The format of the model.  [default: by its suffix]",
     )(function)
-    return click.option(
-        "--target",
-        default="llvm",
-        show_default=True,
-        help='The machine: "llvm" is this one, "llvm -mcpu=x86-64-v3" another.',
-    )(function)
+    return trust_option(function)
+
+
+trust_option = click.option(
+    "--trust", is_flag=True, help="Run a .py file that holds a model; it may do anything."
+)
+target_option = click.option(
+    "--target",
+    default="llvm",
+    show_default=True,
+    help='The machine: "llvm" is this one, "llvm -mcpu=x86-64-v3" another.',
+)
 
 
 def runtime_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -170,15 +173,16 @@ def compile_model(path: Path, given: Mapping[str, Any], progress: Progress) -> C
     """
     import tvmext
 
+    form = {"trust": given["trust"], "model_format": given.get("model_format")}
     dims = collect(given.get("dims", ()), dim_spec)
     if shapes := given.get("input_shapes"):
-        dims = bind_shapes(path, input_shapes(shapes), dims, given["trust"])
+        dims = bind_shapes(path, input_shapes(shapes), dims, **form)
     return tvmext.compile(
         path,
         target=given["target"],
         dims=dims,
         options=as_options(given) if "opt_level" in given else None,
-        trust=given["trust"],
+        **form,
         progress=progress,
         output=progress.output,
     )

@@ -81,6 +81,7 @@ Examples:
     help="How many runs make one measurement.",
 )
 @parameters.runtime_options
+@parameters.target_option
 @parameters.format_options
 @common_options
 @click.pass_obj

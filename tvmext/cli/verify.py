@@ -60,7 +60,8 @@ Examples:
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random inputs.")
 @parameters.runtime_options
-@parameters.format_options
+@parameters.target_option
+@parameters.trust_option
 @common_options
 @click.pass_obj
 def command(
