@@ -113,7 +113,7 @@ def _bound_to(stage: Stage, axis: Axis) -> set[Var]:
 
 def mergeable(stage: Stage, outer: Axis, inner: Axis) -> bool:
     """Walking `outer` and `inner` as one axis keeps every access linear."""
-    if {outer.var, inner.var} & _values(stage):
+    if {outer.var, inner.var} & (_values(stage) | {var for var, _, _ in stage.limits}):
         return False
     ana = analyzer(stage.axes)
     for far, near in zip(strides(stage, outer), strides(stage, inner)):
@@ -130,6 +130,7 @@ def _values(stage: Stage) -> set[Var]:
     exprs = list(stage.point.exprs())
     if stage.epilogue:
         exprs += stage.epilogue.point.exprs()
+    exprs += [limit for _, _, limit in stage.limits]
     for expr in exprs:
         bare = tvm_ffi.structural_map(expr, (TensorLoad, lambda load: tirx.const(0, load.ty.dtype)))
         found |= variables(bare)

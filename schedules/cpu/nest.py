@@ -13,7 +13,7 @@ in the lanes and the reduction loops inside ("columns").
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import tvm_ffi
@@ -266,8 +266,10 @@ class _Emitter:
             accs = [local((1,), w.buffer.ty.dtype, w.buffer.name) for w in stage.writes]
             self.buffers += accs
             inits = [BufferStore(acc, w.init, [int64(0)]) for acc, w in zip(accs, stage.writes)]
-            steps = loops.nest(
-                [axis.extent for axis in stage.reduce],
+            groups = [Group((axis,), axis.extent) for axis in stage.reduce]
+            steps = self._reduction(
+                groups,
+                values,
                 lambda ks: self._step(accs, [int64(0)], values | self._bindings(stage.reduce, ks)),
             )
             return sequence([*inits, steps, self._finish([acc[0] for acc in accs], values)])
@@ -299,6 +301,29 @@ class _Emitter:
             news.append(BufferStore(acc, value, where))
         return sequence([*stmts, *news])
 
+    def _reduction(
+        self,
+        groups: Sequence[Group],
+        values: dict[Var, Expr],
+        body: Callable[[tuple[Expr, ...]], Stmt],
+    ) -> Stmt:
+        """Serial loops over groups of reduction axes, within the stage's limits."""
+        ranges = []
+        for group in groups:
+            low, high = int64(0), group.extent
+            for var, side, limit in self.stage.limits:
+                if var.same_as(group.axes[-1].var):
+                    limit = substitute(limit, self.rows | values)
+                    if side == "low":
+                        low = tirx.max(low, limit)
+                    else:
+                        high = tirx.min(high, limit)
+            ranges.append((low, high))
+        return loops.nest(
+            [high - low if constant(low) != 0 else high for low, high in ranges],
+            lambda ks: body(tuple(k + low for k, (low, _) in zip(ks, ranges))),
+        )
+
     def _columns(self) -> Stmt:
         """The last inner axis in vectors, the reduction loops inside."""
         stage, lanes = self.stage, self.plan.lanes
@@ -309,11 +334,8 @@ class _Emitter:
             accs = [local((width,), w.buffer.ty.dtype, w.buffer.name) for w in stage.writes]
             self.buffers += accs
 
-            def sweep(body) -> Stmt:
-                return strip(int64(width), min(width, lanes), body)
-
             inits = [
-                sweep(lambda l, a=acc, w=w: BufferStore(a, w.init, [l]))
+                loops.vector(width, lambda l, a=acc, w=w: BufferStore(a, w.init, [l]))
                 for acc, w in zip(accs, stage.writes)
             ]
 
@@ -321,12 +343,16 @@ class _Emitter:
                 at = dict(values)
                 for group, k in zip(groups, ks):
                     at |= group.at(k)
-                return sweep(lambda l: self._step(accs, [l], at | {last.var: base + l}))
+                return loops.vector(
+                    width, lambda l: self._step(accs, [l], at | {last.var: base + l})
+                )
 
-            ends = sweep(
-                lambda l: self._finish([acc[l] for acc in accs], values | {last.var: base + l})
+            ends = loops.vector(
+                width,
+                lambda l: self._finish([acc[l] for acc in accs], values | {last.var: base + l}),
             )
-            return sequence([*inits, loops.nest([g.extent for g in groups], inside), ends])
+            steps = self._reduction(groups, values, inside)
+            return sequence([*inits, steps, ends])
 
         def body(indices: tuple[Expr, ...]) -> Stmt:
             values = self._bindings(outer, indices)
@@ -383,7 +409,7 @@ class _Emitter:
                     for acc, w in zip(accs, stage.writes)
                 ]
                 half //= 2
-            steps = loops.nest([group.extent for group in outer], inside)
+            steps = self._reduction(outer, values, inside)
             done = self._finish([acc[0] for acc in accs], values)
             return sequence([*inits, steps, *halves, done])
 

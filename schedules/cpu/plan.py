@@ -9,7 +9,7 @@ from tvm.ir import Var
 
 from tvmext.arch import CpuArch
 
-from ..analysis import Axis, analyzer, buffer_of, called_ops, constant
+from ..analysis import Axis, analyzer, buffer_of, called_ops, constant, variables
 from .access import accesses, strides, vectorizable
 from .nest import NestPlan, StagePlan, loads, stores
 from .stages import COSTLY, Stage
@@ -88,8 +88,6 @@ def _shared_rows(stages: Sequence[Stage]) -> Rows:
                 elif isinstance(index, Var) and index in made:
                     broken.add(index)
     bad = {find(var) for var in broken}
-    rows: Rows = []
-    order: list[Var] | None = None
     members = [{find(a.var): p for p, a in enumerate(stage.spatial)} for stage in stages]
     unique = [len(m) == len(stage.spatial) for m, stage in zip(members, stages)]
     if not all(unique):
@@ -138,7 +136,7 @@ def _reduces_contiguously(stages: Sequence[Stage], arch: CpuArch) -> bool:
 
 def _contiguous_reduction(stage: Stage, arch: CpuArch) -> bool:
     last = stage.reduce[-1] if stage.reduce else None
-    if last is None or any(write.op in (None, "") for write in stage.writes):
+    if last is None or stage.limits or any(write.op in (None, "") for write in stage.writes):
         return False
     steps = [constant(s) if s is not None else None for s in strides(stage, last)]
     moving = [s for s in steps if s != 0]
@@ -167,7 +165,8 @@ def _stage_plan(stage: Stage, rows: tuple[int, ...], arch: CpuArch) -> StagePlan
     if _contiguous_reduction(stage, arch):
         steps = _size(stage.reduce) // lanes
         return StagePlan("lanes", lanes, max(1, min(4, 1 << int(math.log2(max(1, steps))))))
-    if inner and vectorizable(stage, inner[-1]):
+    limited = {var for _, _, limit in stage.limits for var in variables(limit)}
+    if inner and inner[-1].var not in limited and vectorizable(stage, inner[-1]):
         steps = _size([inner[-1]]) // lanes
         return StagePlan("columns", lanes, max(1, min(4, steps)))
     return StagePlan("scalar", 1, 1)

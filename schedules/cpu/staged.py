@@ -8,6 +8,7 @@ from tvmext.arch import Arch
 
 from ..analysis import view
 from ..rule import Declined, Kernel, Scheduled
+from .guards import cut
 from .nest import NestPlan, emit
 from .plan import plan
 from .stages import Stage, stages
@@ -26,7 +27,9 @@ class Stages:
 def as_stages(kernel: Kernel) -> Stages | Declined:
     """The kernel's stages, or the reason why it has none."""
     seen = view(kernel.func)
-    return seen if isinstance(seen, Declined) else Stages(stages(seen))
+    if isinstance(seen, Declined):
+        return seen
+    return Stages(tuple(piece for stage in stages(seen) for piece in cut(stage)))
 
 
 class StagedRule:

@@ -102,7 +102,11 @@ class Write:
 
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """One block with storage. `epilogue` follows a reduction elementwise, in the same place."""
+    """One block with storage. `epilogue` follows a reduction elementwise, in the same place.
+
+    `limits` shortens loops of a reduction: (axis, "low" or "high", expression over other axes) says
+    that the axis starts there, or ends before it.
+    """
 
     name: str
     spatial: tuple[Axis, ...]
@@ -110,6 +114,7 @@ class Stage:
     writes: tuple[Write, ...]
     point: Point
     epilogue: Stage | None = None
+    limits: tuple[tuple[Var, str, Expr], ...] = ()
 
     @property
     def is_reduction(self) -> bool:

@@ -1,0 +1,146 @@
+"""Conditions out of the inner loop: an axis is cut where a condition along it changes.
+
+concat, pad    y[i] = a[i] if i < n else b[i - n]     two stages, i < n and i >= n
+padded window  y[i] = max over k of (x[i + k] if 0 <= i + k < n else -inf)
+               k runs from max(0, -i) to min(K, n - i), without a condition
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import tvm_ffi
+from tvm import sym, tirx
+from tvm.ir import Call, Expr, Var
+
+from ..analysis import Axis, analyzer, collect, constant, substitute, variables
+from .stages import Point, Stage
+
+MOST_SEGMENTS = 12
+"""Stages that one stage may be cut into; each is code of its own."""
+
+
+def cut(stage: Stage) -> list[Stage]:
+    """The stage in pieces such that conditions along single axes are decided in each.
+
+    The pieces cover the axes' ranges without overlap, so that their order does not matter.
+    """
+    if stage.is_reduction:
+        return [_limited(stage)]
+    pieces, done = [stage], []
+    while pieces:
+        piece = pieces.pop()
+        place = _place(piece) if len(pieces) + len(done) < MOST_SEGMENTS else None
+        if place is None:
+            done.append(piece)
+        else:
+            pieces += _halves(piece, *place)
+    return done
+
+
+def _place(stage: Stage) -> tuple[Axis, Expr] | None:
+    """An axis and where to cut it: the first condition that changes along it, strictly inside."""
+    ana = analyzer(stage.axes)
+    for atom in (a for c in _conditions(stage.point.exprs()) for a in _atoms(c)):
+        for axis in stage.spatial:
+            limit = _limit(atom, axis.var, ana)
+            if limit is None or variables(limit[1]) & {a.var for a in stage.axes}:
+                continue
+            at = ana.simplify(limit[1])
+            if ana.can_prove(tirx.And(at > 0, at < axis.extent)):
+                return axis, at
+    return None
+
+
+def _halves(stage: Stage, axis: Axis, at: Expr) -> list[Stage]:
+    simplify = sym.Analyzer().simplify
+    pieces = []
+    for start, extent in ((tirx.const(0, "int64"), at), (at, simplify(axis.extent - at))):
+        var = Var(axis.var.name, axis.var.ty)
+        own = replace(axis, var=var, extent=extent)
+        values = {axis.var: var + start}
+        spatial = tuple(own if a is axis else a for a in stage.spatial)
+        ana = analyzer((*spatial, *stage.reduce))
+        point = stage.point.at(values)
+        writes = tuple(
+            replace(w, indices=tuple(ana.simplify(substitute(i, values)) for i in w.indices))
+            for w in stage.writes
+        )
+        pieces.append(replace(stage, spatial=spatial, writes=writes, point=_decided(point, ana)))
+    return pieces
+
+
+def _decided(point: Point, ana: sym.Analyzer) -> Point:
+    """The code without the conditions that the axes' ranges decide, indices simplified."""
+
+    def visit(call: Call) -> Expr:
+        if getattr(call.op, "name", "") != "prim.if_then_else":
+            return call
+        known = constant(ana.simplify(call.args[0]))
+        return call if known is None else call.args[1 if known else 2]
+
+    def code(expr: Expr) -> Expr:
+        return tvm_ffi.structural_map(expr, (Call, visit))
+
+    return Point(tuple((v, code(e)) for v, e in point.binds), tuple(map(code, point.values)))
+
+
+def _conditions(exprs: Sequence[Expr]) -> list[Expr]:
+    return [
+        call.args[0]
+        for expr in exprs
+        for call in collect(expr, Call)
+        if getattr(call.op, "name", "") == "prim.if_then_else"
+    ]
+
+
+def _atoms(condition: Expr) -> list[Expr]:
+    """The comparisons that a condition is made of."""
+    if isinstance(condition, tirx.And | tirx.Or):
+        return _atoms(condition.a) + _atoms(condition.b)
+    return [condition]
+
+
+def _limit(atom: Expr, var: Var, ana: sym.Analyzer) -> tuple[str, Expr] | None:
+    """("low", e) if `atom` says ``var >= e``, ("high", e) if it says ``var < e``, else None."""
+    sides = {tirx.LE: (0, 1), tirx.LT: (0, 1), tirx.GE: (1, 0), tirx.GT: (1, 0)}.get(type(atom))
+    if sides is None:
+        return None
+    less, more = ((atom.a, atom.b)[side] for side in sides)
+    gap = less - more + (1 if isinstance(atom, tirx.LT | tirx.GT) else 0)  # atom: gap <= 0
+    if not isinstance(gap.ty.dtype, str) and "int" not in str(gap.ty.dtype):
+        return None
+    step = constant(ana.simplify(substitute(gap, {var: var + 1}) - gap))
+    rest = substitute(gap, {var: tirx.const(0, var.ty.dtype)})
+    if step == 1:  # var + rest <= 0
+        return "high", ana.simplify(1 - rest)
+    if step == -1:  # rest - var <= 0
+        return "low", ana.simplify(rest)
+    return None
+
+
+def _limited(stage: Stage) -> Stage:
+    """A reduction whose guards become limits of its own loops, where they add nothing outside."""
+    if len(stage.writes) != 1 or not stage.writes[0].op:
+        return stage
+    value = dict(stage.point.binds).get(stage.point.values[0], stage.point.values[0])
+    init = stage.writes[0].init
+    if getattr(getattr(value, "op", None), "name", "") != "prim.if_then_else":
+        return stage
+    condition, inside, outside = value.args
+    if not tvm_ffi.structural_equal(outside, init):
+        return stage
+    if len(stage.point.binds) > 1 or any(
+        isinstance(c, tirx.Or) for c in collect(condition, tirx.Or)
+    ):
+        return stage
+    ana = analyzer(stage.axes)
+    limits = []
+    for atom in _atoms(condition):
+        own = [axis for axis in stage.reduce if axis.var in variables(atom)]
+        limit = _limit(atom, own[0].var, ana) if len(own) == 1 else None
+        if limit is None:
+            return stage
+        limits.append((own[0].var, *limit))
+    return replace(stage, point=Point((), (inside,)), limits=tuple(limits))
