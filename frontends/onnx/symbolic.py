@@ -15,6 +15,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import onnx
 
+from tvmext.errors import ModelError
+
 from ..dims import Dim, DimSpec, Expr, Guard, bind_dims, names_of
 from .symbolic_elementwise import RULES as ELEMENTWISE
 from .symbolic_facts import Facts, has_unknown, is_unknown
@@ -132,7 +134,14 @@ class _Walk:
 
     def _outputs(self, node: Node, values: Mapping[str, Value]) -> list[Value]:
         rule = RULES.get(node.op_type) if node.proto.domain in CORE else None
-        found = rule(node) if rule else None
+        try:
+            found = rule(node) if rule else None
+        except (IndexError, TypeError, ValueError) as error:
+            inputs = ", ".join(str(value or "nothing") for value in node.inputs)
+            raise ModelError(
+                f"{node.where} cannot take {inputs} with its attributes",
+                hint="check the model with onnx.checker",
+            ) from error
         if found is None:
             return self.inference.infer(node, values)
         return found if isinstance(found, list) else [found]

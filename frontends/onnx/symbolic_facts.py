@@ -249,9 +249,10 @@ class Facts:
                 continue
             rest = coefficient * symbol_of(name) - gap
             value = floordiv(rest, coefficient)
-            # a size that only the run knows must not enter the dims of the inputs
-            known = is_unknown(name) or not has_unknown(value)
-            if known and name not in names_of(rest) and value * coefficient == rest:
+            # only dims may be replaced, by other dims: not by what the run alone knows
+            dims = name in self.ranges and names_of(value) <= self.ranges.keys()
+            exact = name not in names_of(rest) and value * coefficient == rest
+            if exact and (dims or is_unknown(name)):
                 candidates[name] = value
         if not candidates:
             return False

@@ -120,12 +120,12 @@ def concat(node: Node) -> Value | None:
     axis = node.axis(1 if node.opset < 4 else 0, len(shapes[0]))
     dims = list(shapes[0])
     for shape in shapes[1:]:
-        for k, size in enumerate(shape):
+        for k, (size, other) in enumerate(zip(dims, shape, strict=True)):
             if k == axis:
-                dims[k] = dims[k] + size
+                dims[k] = size + other
             else:
-                node.facts.require_equal(dims[k], size, node.where)
-                dims[k] = size if isinstance(size, int) else dims[k]
+                node.facts.require_equal(size, other, node.where)
+                dims[k] = other if isinstance(other, int) else size
     if constant_shape(dims) is None:
         return node.value(node.dtype(), dims)
     parts = [_tracked(value) for value in node.inputs if value is not None]

@@ -92,8 +92,8 @@ RULES = {
         13,
         "float[n, m] x, float[k, n] w",
         """s = Shape(w) b = Constant<value_ints=[0]>() e = Constant<value_ints=[1]>()
-        k = Slice(s, b, e) t = Neg(k) f = Constant<value_ints=[2147483647]>() a = Constant<value_ints=[1]>()
-        y = Slice(x, t, f, a)""",
+        k = Slice(s, b, e) t = Neg(k) f = Constant<value_ints=[2147483647]>()
+        a = Constant<value_ints=[1]>() y = Slice(x, t, f, a)""",
         "n, min(k, m)",
     ),
     "split, attribute": (11, "float[n, 6] x", "y, z = Split<axis=1, split=[2, 4]>(x)", "n, 2"),
@@ -476,6 +476,35 @@ def test_an_operator_of_another_domain_is_not_taken_for_onnx():
 def test_a_model_that_contradicts_itself_names_the_node(inputs, body, where):
     with pytest.raises(ModelError, match=where):
         infer(graph(13, inputs, body))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "body"),
+    [
+        ("float[n, 4] x, float[n] w", "y = Concat<axis=0>(x, w)"),
+        ("float[n, 4] x", "y = Transpose<perm=[0, 2]>(x)"),
+        ("float[n] x, float[n, 4] w", "y = Conv(x, w)"),
+        ("float[n, 4, 4, 4] x", "y = MaxPool(x)"),
+    ],
+)
+def test_a_node_that_cannot_take_its_inputs_is_named(inputs, body):
+    with pytest.raises(
+        ModelError, match=r"(Concat|Transpose|Conv|MaxPool) 'y' cannot take float32"
+    ):
+        infer(graph(13, inputs, body))
+
+
+def test_a_branch_is_not_entered():
+    model = graph(
+        13,
+        "bool c, float[n, 4] x",
+        """y = If<then_branch = t () => (float[n, 4] a) { a = Relu(x) },
+                else_branch = e () => (float[n, 4] b) { b = Neg(x) }>(c)""",
+    )
+    value = infer(model).values["y"]
+    assert value.dtype == "float32"
+    assert value.shape is not None
+    assert value.shape[1] == 4
 
 
 def test_a_given_size_that_contradicts_the_model_is_the_users_mistake():
