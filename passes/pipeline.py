@@ -13,6 +13,7 @@ from .bind_model import BindModel
 from .decompose_batch_norm import DecomposeBatchNorm
 from .fold_affine import FoldAffine
 from .fold_constants import FoldConstants
+from .legalize import LEGALIZE
 
 CONV_LAYOUT = {
     "relax.nn.conv2d": ["NHWC", "OHWI"],
@@ -49,7 +50,7 @@ def pipeline(
     kernels = [
         relax.backend.DispatchSampling(),
         relax.backend.DispatchSortScan(),
-        transform.LegalizeOps(),
+        transform.LegalizeOps(LEGALIZE),
         transform.AnnotateTIROpPattern(),
     ]
     fuse = [transform.FuseOps(), transform.FuseTIR(), transform.DeadCodeElimination()]
