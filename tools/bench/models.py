@@ -107,7 +107,7 @@ def prepared(path: Path, sizes: Mapping[str, Any], free: bool) -> Iterator[dict[
             inputs = _from_recipe(path, source, json.loads(recipe)["dims"], sizes)
             sizes = _sizes(model, inputs)
         else:
-            source = path
+            source = path.resolve()
         compiled = tvmext.compile(source, dims=None if free else dict(sizes))
         compiled.save(library)
         if not inputs:

@@ -29,8 +29,8 @@ MAX_SPREAD = 0.15
 class Sample:
     """`seconds` per call; `speed` of the processor around it, as a part of its peak.
 
-    `cpu` is the processor time of a call, all threads of the process together. `interruptions` counts involuntary context switches of the process and ticks that the
-    hypervisor stole during the sample.
+    `interruptions` counts involuntary context switches of the process and ticks that the
+    hypervisor stole during the sample. `cpu` is processor seconds per call, of all threads.
     """
 
     seconds: float

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from .samples import Round, Sample, clean_pairs
@@ -14,6 +14,9 @@ Call = Callable[[], object]
 CHUNK_SECONDS = 2e-3
 """Calls are repeated to this length: well below a scheduler's time slice, well above the clock's
 resolution and the price of waking threads."""
+
+LONG_SECONDS = 20e-3
+"""A call of this length warms the caches for itself: what came before no longer shows."""
 
 ENOUGH_PAIRS = 25
 SETTLE_SECONDS = 0.05
@@ -40,11 +43,11 @@ def measure(
 ) -> list[Round]:
     """Rounds of samples, until `enough` rounds are clean or `seconds` are over.
 
-    Each sample: probe, let its threads come to rest, call once to warm caches and wake threads,
-    time a chunk of calls, let their threads rest, probe. The order is turned every round, so that
-    nobody always comes after the same other.
+    Each sample: probe, let its threads come to rest, call once to warm caches and wake threads
+    (unless calls are long), time a chunk of calls, let their threads rest, probe. The order is
+    turned every round, so that nobody always comes after the same other.
     """
-    counts = {name: _count(call) for name, call in contenders.items()}
+    paces = {name: _pace(call) for name, call in contenders.items()}
     names = list(contenders)
     raw: list[Round] = []
     rounds: list[Round] = []
@@ -52,7 +55,7 @@ def measure(
     while not rounds or (clean_pairs(rounds) < enough and time.perf_counter() < end):
         turn = {}
         for name in names:
-            turn[name] = _sample(contenders[name], counts[name], machine, interruptions)
+            turn[name] = _sample(contenders[name], paces[name], machine, interruptions)
         raw.append(turn)
         names = [*names[1:], names[0]]
         if len(raw) % 5 == 0 or time.perf_counter() >= end:
@@ -68,23 +71,33 @@ def _judged(raw: list[Round], peak: float) -> list[Round]:
     ]
 
 
-def _sample(call: Call, count: int, machine: Probe, interruptions: Callable[[], int]) -> Sample:
+@dataclass(frozen=True)
+class _Pace:
+    """How many calls make a chunk, and whether one more comes before it."""
+
+    count: int
+    warm: bool
+
+
+def _sample(call: Call, pace: _Pace, machine: Probe, interruptions: Callable[[], int]) -> Sample:
     """A chunk of calls; the speed is the lower of the FLOP/s before and after."""
     rate = machine.probe()
     settle(machine.threads)
-    call()
+    if pace.warm:
+        call()
     interrupted = interruptions()
     cpu, start = time.process_time(), time.perf_counter()
-    for _ in range(count):
+    for _ in range(pace.count):
         call()
     took, cpu = time.perf_counter() - start, time.process_time() - cpu
     interrupted = interruptions() - interrupted
     settle(machine.threads)
-    return Sample(took / count, min(rate, machine.probe()), interrupted, cpu / count)
+    rate = min(rate, machine.probe())
+    return Sample(took / pace.count, rate, interrupted, cpu / pace.count)
 
 
-def _count(call: Call) -> int:
-    """How many calls fill a chunk; warms up meanwhile."""
+def _pace(call: Call) -> _Pace:
+    """Call a few times, which is the warm-up, and see how long it takes."""
     best = float("inf")
     start = time.perf_counter()
     for turn in range(20):
@@ -93,7 +106,7 @@ def _count(call: Call) -> int:
         best = min(best, time.perf_counter() - begin)
         if turn >= 2 and time.perf_counter() - start > 10 * CHUNK_SECONDS:
             break
-    return max(1, round(CHUNK_SECONDS / best))
+    return _Pace(max(1, round(CHUNK_SECONDS / best)), best < LONG_SECONDS)
 
 
 def settle(threads: int) -> None:

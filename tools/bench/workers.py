@@ -8,9 +8,13 @@ import selectors
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from .worker import Row
+
+ROOT = Path(__file__).resolve().parents[2]
 
 SPIN_COUNT = "10000"
 """TVM's threads spin this often before they sleep: 2 ms, longer than any gap between two calls, not
@@ -46,10 +50,11 @@ class _Worker:
         settings = {"threads": threads, "against": against, "seconds": seconds}
         self.ended = False
         self._process = subprocess.Popen(
-            [sys.executable, "-m", f"{__package__}.worker", json.dumps(settings)],
+            [sys.executable, "-m", "tools.bench.worker", json.dumps(settings)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=os.environ | _environment(threads),
+            cwd=ROOT,
         )
 
     def ask(self, request: Row, limit: float) -> Row:
@@ -70,6 +75,8 @@ class _Worker:
         if line := self._process.stdout.readline():
             found: dict[str, Any] = json.loads(line)
             return found
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(5)  # it has closed its output; let it end by itself
         self.end()
         return {"error": f"the worker ended with exit code {self._process.returncode}"}
 
