@@ -215,7 +215,7 @@ class _Builder:
         if self.decision.flat:
             assert self.height is not None
             pixels = size((self.height, self.width))
-        body = cut(pixels, self.shape.rows, self._blocks)
+        body = cut(pixels, self.shape.rows, self._blocks, overlap=True)
         func = tirx.PrimFunc(params, body, kernel.func.ret_type, kernel.func.attrs)
         return Scheduled(func, self.layouts)
 
@@ -317,4 +317,4 @@ class _Builder:
                 name="t",
             )
 
-        return loop(count, lambda y: bind(first + y, line, "y"), name="y")
+        return loop(count, lambda y: line(first + y), name="y")

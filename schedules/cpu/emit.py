@@ -8,7 +8,7 @@ from typing import TypeAlias
 from tvm import tirx
 from tvm.ir import Expr, Var
 
-from ..analysis import Axis, constant
+from ..analysis import Axis, collect, constant
 
 Size: TypeAlias = int | Expr
 Body: TypeAlias = Callable[[Expr], tirx.Stmt]
@@ -74,12 +74,31 @@ def block(*parts: tirx.Stmt | None) -> tirx.Stmt:
 
 
 def bind(value: Size, body: Body, name: str) -> tirx.Stmt:
-    """``name = value`` and what follows; constants and variables need no name of their own."""
+    """``name = value`` and what follows; constants and variables need no name of their own.
+
+    A product or quotient of two unknowns takes a detour through memory, so that no pass looks into
+    it: in every index it makes TVM's passes ten times slower. LLVM removes the detour.
+    """
     value = index(known(value))
     if isinstance(value, Var | tirx.IntImm):
         return body(value)
     var = Var(name, "int64")
-    return block(tirx.Bind(var, value), body(var))
+    if not _nonlinear(value):
+        return block(tirx.Bind(var, value), body(var))
+    cell = allocate([1], "int64", f"{name}_cell")
+    return block(
+        tirx.AllocBuffer(cell),
+        tirx.BufferStore(cell, value, [index(0)]),
+        tirx.Bind(var, cell[index(0)]),
+        body(var),
+    )
+
+
+def _nonlinear(value: Expr) -> bool:
+    found: list[Expr] = []
+    for kind in (tirx.Mul, tirx.FloorDiv, tirx.FloorMod):
+        found += collect(value, kind)
+    return any(constant(node.a) is None and constant(node.b) is None for node in found)
 
 
 def bind_each(values: Values, body: Callable[[Values], tirx.Stmt]) -> tirx.Stmt:

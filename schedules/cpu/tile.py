@@ -116,12 +116,42 @@ class Tiles:
         return block(*(tirx.IfThenElse(high == h, body(row, h), None) for h in self.heights()))
 
 
+@dataclass(frozen=True, eq=False)
+class Overlapping(Tiles):
+    """Tiles of `rows` rows, the last one moved back to end with the rows: less code, some rework.
+
+    Fewer rows than one tile are taken in powers of two.
+    """
+
+    def each(self, t: Expr, body: Callable[[Expr, int], tirx.Stmt], after: _After) -> tirx.Stmt:
+        total = index(self.total)
+
+        def tile(row: Expr, height: int) -> tirx.Stmt:
+            return block(body(row, height), after(row, index(height)))
+
+        few, part = [], self.rows // 2
+        while part:
+            row = total // (2 * part) * (2 * part)
+            few.append(tirx.IfThenElse(total % (2 * part) >= part, tile(row, part), None))
+            part //= 2
+        first = tirx.min(t * self.rows, total - self.rows)
+        many = bind(first, lambda row: tile(row, self.rows), "row")
+        return tirx.IfThenElse(total >= self.rows, many, block(*few))
+
+
 _After = Callable[[Expr, Expr], tirx.Stmt | None]
 
 
-def cut(total: Size, rows: int, then: Callable[[Tiles], tirx.Stmt]) -> tirx.Stmt:
-    """Bind how `total` rows are cut into tiles of at most `rows` rows."""
+def cut(
+    total: Size, rows: int, then: Callable[[Tiles], tirx.Stmt], overlap: bool = False
+) -> tirx.Stmt:
+    """Bind how `total` rows are cut into tiles of at most `rows` rows.
+
+    With `overlap`, an unknown number of rows is cut into overlapping tiles; `rows` is a power of 2.
+    """
     count = ceildiv(total, rows)
+    if overlap and not isinstance(total, int):
+        return then(Overlapping(total, rows, count, rows, 0))
     if isinstance(total, int) and isinstance(count, int):
         divisor = max(count, 1)
         return then(Tiles(total, rows, count, total // divisor, total % divisor))
@@ -278,7 +308,11 @@ class Kernel:
         if spill is None:
             return sums.each(store)
         kept = sums.each_chunk(keep)
-        return kept if self.heavy else tirx.IfThenElse(panel.full, sums.each(store), kept)
+        return (
+            kept
+            if self.heavy or panel.never_full
+            else tirx.IfThenElse(panel.full, sums.each(store), kept)
+        )
 
     def store(self, panel: Panel, row: Values, j: Expr, total: Expr) -> tirx.Stmt:
         """The epilogue of one element and its stores."""
@@ -322,6 +356,8 @@ class Kernel:
 
         if not panel.ragged:
             return whole()
+        if panel.never_full:
+            return ragged()
         if not self.heavy:
             return tirx.IfThenElse(tirx.Not(panel.full), ragged(), None)
         return tirx.IfThenElse(panel.full, whole(), ragged())
@@ -342,6 +378,10 @@ class Panel:
     def ragged(self) -> bool:
         """Whether the last panel is not full."""
         return not isinstance(self.total, int) or self.total % self.width != 0
+
+    @property
+    def never_full(self) -> bool:
+        return isinstance(self.total, int) and self.total < self.width
 
     @property
     def full(self) -> Expr:

@@ -59,7 +59,8 @@ class Stage:
         assert load is not None
         point = {**_zeros(self.sum), **{a.var: at[a.var] for a in self.moving if a.var in at}, **k}
         origin = _zeros(self.sum)
-        where = [substitute(i, point) - substitute(i, origin) for i in load.indices]
+        ana = analyzer(())
+        where = [ana.simplify(substitute(i, point) - substitute(i, origin)) for i in load.indices]
         moved = tirx.BufferLoad(self.buffer, where)
         return replace_loads(self.sum.lhs.factor, load.source, lambda _at: moved)
 
@@ -68,7 +69,8 @@ class Stage:
         load = self.sum.lhs.load
         assert load is not None
         origin = {**_zeros(self.sum), **at}
-        first = [substitute(i, origin) for i in load.indices]
+        ana = analyzer(())
+        first = [ana.simplify(substitute(i, origin)) for i in load.indices]
         counts = [
             known(least(extent, load.source.shape[dim] - first[dim]))
             if isinstance(known(extent), int) and known(load.source.shape[dim]) != extent
