@@ -41,6 +41,30 @@ def strides(stage: Stage, axis: Axis) -> list[Expr | None]:
     ]
 
 
+def with_reciprocals(stage: Stage, scalars: set[Var]) -> Stage:
+    """``a / b`` as ``a * (1 / b)`` where `b` is one number per row, read from `scalars`.
+
+    One division per row is left. The result differs by a rounding, which is why only quotients by
+    what the kernel itself has computed are rewritten, such as the sum of a softmax.
+    """
+
+    def per_row(expr: Expr) -> bool:
+        loads = collect(expr, TensorLoad)
+        own = {axis.var for axis in stage.axes}
+        return (
+            bool(loads)
+            and all(load.source in scalars for load in loads)
+            and not variables(expr) & own
+        )
+
+    def visit(quotient: tirx.Div) -> Expr:
+        if "float" not in str(quotient.ty.dtype) or not per_row(quotient.b):
+            return quotient
+        return quotient.a * (tirx.const(1.0, quotient.ty.dtype) / quotient.b)
+
+    return _with_code(stage, lambda expr: tvm_ffi.structural_map(expr, (tirx.Div, visit)))
+
+
 Homes = Mapping[Var, tuple[Var, tuple[int, ...]]]
 """{buffer: (the flat buffer that stands for it, the dims that it keeps)}"""
 
@@ -83,22 +107,22 @@ def _with_accesses(
         buffer, indices = new(load)
         return buffer[indices] if indices else load
 
-    def code(expr: Expr) -> Expr:
-        return tvm_ffi.structural_map(expr, (TensorLoad, visit))
-
     def write(old: Write) -> Write:
         buffer, indices = new(old)
         return replace(old, buffer=buffer, indices=indices)
 
-    point = stage.point
-    return replace(
+    moved = replace(
         stage,
         writes=tuple(map(write, stage.writes)),
-        point=Point(
-            tuple((var, code(value)) for var, value in point.binds), tuple(map(code, point.values))
-        ),
         epilogue=_with_accesses(stage.epilogue, new) if stage.epilogue else None,
     )
+    return _with_code(moved, lambda expr: tvm_ffi.structural_map(expr, (TensorLoad, visit)))
+
+
+def _with_code(stage: Stage, new: Callable[[Expr], Expr]) -> Stage:
+    """The stage with every expression of its code replaced; its epilogue stays."""
+    binds = tuple((var, new(value)) for var, value in stage.point.binds)
+    return replace(stage, point=Point(binds, tuple(map(new, stage.point.values))))
 
 
 def _bound_to(stage: Stage, axis: Axis) -> set[Var]:

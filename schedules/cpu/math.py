@@ -216,7 +216,7 @@ def sigmoid(x: Expr) -> Expr:
         def divided(e: Expr) -> Expr:
             return tirx.Select(x < _f(0.0), e, _f(1.0)) / (e + _f(1.0))
 
-        return _let(exp(tirx.Select(x < _f(0.0), x, _f(0.0) - x)), divided, "e")
+        return _let(exp(_f(0.0) - tirx.abs(x)), divided, "e")
 
     return _let(x, at, "x")
 

@@ -23,7 +23,7 @@ from tvm.tirx import BufferStore, ForKind, Stmt
 
 from ..analysis import Axis, constant, substitute
 from . import loops
-from .access import flattened, mergeable, relocated
+from .access import flattened, mergeable, relocated, with_reciprocals
 from .loops import int64, local, scope, sequence, strip
 from .math import approximate
 from .stages import Point, Stage, Write
@@ -115,7 +115,10 @@ class _Nest:
 
     def emit(self) -> Stmt:
         homes = self._row_buffers()
-        code = [flattened(relocated(stage, homes)) for stage in self.stages]
+        scalars = {home for home, dims in homes.values() if not dims}
+        code = [
+            with_reciprocals(flattened(relocated(stage, homes)), scalars) for stage in self.stages
+        ]
         rows = [
             [stage.spatial[p] for p in positions] for stage, positions in zip(code, self.plan.rows)
         ]
