@@ -73,5 +73,3 @@ def hang(request: CompileRequest, report) -> None:
     helper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     report("link", f"{os.getpid()} {helper.pid}")
     time.sleep(60)
-
-
