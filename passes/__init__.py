@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from tvmext.errors import OptionError
 
 if TYPE_CHECKING:
     import tvm
@@ -24,7 +26,6 @@ def lower(
     `schedule` is the pass that schedules PrimFuncs for `target`; `report` is told of every pass as
     it begins.
     """
-    import tvm
     from tvm.ir.instrument import PassTimingInstrument
 
     from .instruments import Watch
@@ -33,18 +34,29 @@ def lower(
     passes = pipeline(model, schedule, options)
     timing = PassTimingInstrument()
     watch = Watch(passes, options, lambda name: report("optimise", name))
-    with (
-        target,
-        tvm.transform.PassContext(
-            opt_level=3,
-            disabled_pass=list(options.disabled_pass),
-            config=dict(options.pass_config),
-            instruments=[watch, timing] if options.print_pass_times else [watch],
-        ),
-    ):
+    with target, _context(options, [watch, timing] if options.print_pass_times else [watch]):
         mod = model.mod
         for each in passes:
             mod = each(mod)
         if options.print_pass_times:
             print(timing.render(), flush=True)
     return mod
+
+
+def _context(options: Options, instruments: list[Any]) -> tvm.transform.PassContext:
+    """Raises OptionError for a pass configuration that TVM does not have."""
+    import tvm
+
+    try:
+        return tvm.transform.PassContext(
+            opt_level=3,
+            disabled_pass=list(options.disabled_pass),
+            config=dict(options.pass_config),
+            instruments=instruments,
+        )
+    except AttributeError as error:  # what TVM raises for a wrong name or type
+        names = sorted(tvm.transform.PassContext.list_configs())
+        reason, _, _ = str(error).partition(" candidates are")
+        raise OptionError(
+            f"pass_config: {reason}", hint=f"KEY=VALUE with a key of {', '.join(names)}"
+        ) from error

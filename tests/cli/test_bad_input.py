@@ -62,6 +62,7 @@ def test_a_broken_model_is_explained(
         (["compile", "{tiny}", "-o", "{tmp}/a.so", "--target", "abacus"], "abacus"),
         (["compile", "{tiny}", "-o", "{tmp}/a.so", "--target", "llvm -mcpu=abacus"], "abacus"),
         (["compile", "{tiny}", "-o", "{tmp}/a.so", "--disabled-pass", "Nothing"], "Nothing"),
+        (["compile", "{tiny}", "-o", "{tmp}/a.so", "--pass-config", "no.such=1"], r"no\.such"),
         (["compile"], "Missing argument 'MODEL'"),
         (["compile", "{tiny}", "--frobnicate"], "--frobnicate"),
         (["conjure"], "conjure"),
