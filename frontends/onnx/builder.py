@@ -166,10 +166,9 @@ class Call:
         return self.builder.value(self.node.output[index]).dtype
 
     def _known_shape(self, name: str) -> Dims:
-        shape = self.builder.value(name).shape
-        if shape is None:
+        if not self.builder.shapes.is_known(name):
             raise DeclinedError(f"the shape of '{name}' depends on data or is not known")
-        return shape
+        return self.builder.value(name).shape or ()
 
     def fixed(self, dims: Sequence[int | Expr], what: str) -> tuple[int, ...]:
         """`dims` as plain sizes; declines, naming `what`, if one is symbolic."""

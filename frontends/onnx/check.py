@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto
 
-from tvmext.errors import ModelError
+from tvmext.errors import ModelError, UnsupportedError, UnsupportedOp
 
 from . import graph as graphs
 from .load import Source
@@ -57,6 +57,9 @@ def _check_types(graph: GraphProto, source: Source) -> None:
         tensor = value.type.tensor_type
         if tensor.elem_type not in onnx.TensorProto.DataType.values() or not tensor.elem_type:
             raise ModelError(f"{where} has no data type", hint=EXPORT_AGAIN)
+        if tensor.elem_type == onnx.TensorProto.STRING:
+            strings = UnsupportedOp("string tensor", "", 0, value.name, "strings are not supported")
+            raise UnsupportedError([strings], hint="turn text into numbers before the model")
         negative = [dim.dim_value for dim in tensor.shape.dim if dim.dim_value < 0]
         if negative:
             raise ModelError(

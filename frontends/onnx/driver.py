@@ -133,25 +133,18 @@ def _known(builder: Builder, node: NodeProto) -> bool:
 
 
 def _convert(call: Call) -> list[relax.Expr]:
-    """Ours, else TVM's; the first refusal is the reason that the user reads."""
-    if call.domain:
-        raise DeclinedError("")
-    ours = CONVERTERS.get(call.op)
-    if ours is None and call.op not in stock.operators():
-        raise DeclinedError("")
-    if ours is not None:
+    """By our converter; by TVM's where we have none, or ours leaves it the rest."""
+    ours = None if call.domain else CONVERTERS.get(call.op)
+    theirs = stock.convert if not call.domain and call.op in stock.operators() else None
+    for convert in (ours, theirs):
+        if convert is None:
+            continue
         try:
-            return _checked(call, ours)
-        except DeclinedError as error:
-            if call.op not in stock.operators():
+            return _checked(call, convert)
+        except DeclinedError:
+            if convert is theirs or theirs is None or call.op not in stock.CONTINUES:
                 raise
-            reason = str(error)
-    else:
-        reason = ""
-    try:
-        return _checked(call, stock.convert)
-    except DeclinedError as error:
-        raise DeclinedError(reason or str(error)) from error
+    raise DeclinedError("")
 
 
 def _checked(call: Call, convert: Converter) -> list[relax.Expr]:

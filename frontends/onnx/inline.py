@@ -30,8 +30,11 @@ def inline_functions(model: ModelProto, keep: Iterable[str], source: str) -> Mod
                 f"'{source}': cannot inline the model's own functions: {reason}",
                 hint="inline them with onnx.inliner.inline_local_functions before",
             ) from error
-    if not any(_has_body(node, kept) for node in _all_nodes(model.graph)):
+    called = [node for node in _all_nodes(model.graph) if _has_body(node, kept)]
+    if not called:
         return model
+    for node in called:
+        _write_defaults(node)
     try:
         return inliner.inline_selected_functions(
             model, [("", name) for name in kept], exclude=True, inline_schema_functions=True
@@ -46,6 +49,14 @@ def _has_body(node: NodeProto, kept: frozenset[str]) -> bool:
         return False
     schema = onnx.defs.get_schema(node.op_type, domain)
     return schema.has_function or schema.has_context_dependent_function
+
+
+def _write_defaults(node: NodeProto) -> None:
+    """Give the node its default attributes, which the inliner does not put into the body."""
+    given = {attribute.name for attribute in node.attribute}
+    for name, attribute in onnx.defs.get_schema(node.op_type, node.domain).attributes.items():
+        if name not in given and attribute.default_value.name:
+            node.attribute.append(attribute.default_value)
 
 
 def _all_nodes(graph: GraphProto) -> Iterator[NodeProto]:

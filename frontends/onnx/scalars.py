@@ -2,7 +2,7 @@
 
 A decode step with a `position` input reads the first ``position + 1`` rows of its cache. The
 element becomes a symbol as the dims are, so that everything behind it has a symbolic shape; main
-reads it from the input, limited to the range in which the model is valid.
+reads it from the input and refuses a value for which the model is not valid.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def names(scalars: Scalars) -> frozenset[str]:
 
 
 def bind(builder: Builder, scalars: Scalars) -> None:
-    """Emit the reading of the symbols from their inputs, inside their limits."""
+    """Emit the reading of the symbols from their inputs; a run outside their limits fails."""
     for name, elements in scalars.items():
         tensor = builder.values[name]
         if builder.value(name).dtype != "int64":
@@ -105,11 +105,13 @@ def bind(builder: Builder, scalars: Scalars) -> None:
             tensor = builder.bb.emit(relax.op.reshape(tensor, (elements.size,)))
         limits = [_limits(str(element), builder.shapes.guards) for element in elements.flat]
         lows, highs = (np.array(side, np.int64) for side in zip(*limits))
-        tensor = builder.bb.emit(relax.op.maximum(tensor, relax.const(lows, "int64")))
-        tensor = builder.bb.emit(relax.op.minimum(tensor, relax.const(highs, "int64")))
-        shape = builder.bb.emit(relax.op.tensor_to_shape(tensor))
+        inside = builder.bb.emit(relax.op.maximum(tensor, relax.const(lows, "int64")))
+        inside = builder.bb.emit(relax.op.minimum(inside, relax.const(highs, "int64")))
+        # one cast both reads the elements and requires that the limits leave them as they are
+        both = builder.bb.emit(relax.op.concat([tensor, inside], 0))
+        shape = builder.bb.emit(relax.op.tensor_to_shape(both))
         symbols = [builder.prims.symbols[str(element)] for element in elements.flat]
-        builder.bb.match_cast(shape, relax.ShapeType(symbols))
+        builder.bb.match_cast(shape, relax.ShapeType([*symbols, *symbols]))
 
 
 def _limits(name: str, guards: Sequence[Guard]) -> tuple[int, int]:
@@ -130,23 +132,16 @@ def other_guards(scalars: Scalars, guards: Sequence[Guard], source: str) -> tupl
     Raises UnsupportedError if one ties an element to anything but a number.
     """
     own = names(scalars)
-    mixed = [
-        guard
-        for guard in guards
-        if guard.names & own
-        and not (
-            guard.op in ("<=", ">=", "==")
-            and as_symbol(guard.left) in own
-            and isinstance(guard.right, int)
-        )
-    ]
-    if mixed:
-        raise UnsupportedError(
-            [
-                UnsupportedOp(
-                    "size from data", "", 0, mixed[0].reason, f"'{source}' needs {mixed[0]}"
-                )
-            ],
-            hint="make the size a dim of an input, or a constant",
-        )
+
+    def is_limit(guard: Guard) -> bool:
+        ordered = guard.op in ("<=", ">=", "==")
+        return ordered and as_symbol(guard.left) in own and isinstance(guard.right, int)
+
+    for guard in guards:
+        if guard.names & own and not is_limit(guard):
+            reason = f"'{source}' is valid only if {guard}, which depends on data"
+            raise UnsupportedError(
+                [UnsupportedOp("a size from data", "", 0, guard.reason, reason)],
+                hint="make the size a dim of an input, or a constant",
+            )
     return tuple(guard for guard in guards if not guard.names & own)

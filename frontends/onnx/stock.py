@@ -28,6 +28,9 @@ WRONG = frozenset({
 })  # fmt: skip
 """Not taken from TVM: another operator of the same name, or a result that is not a tensor."""
 
+CONTINUES = frozenset({"MaxPool", "Resize", "Upsample"})
+"""Operators of which TVM's converter does what ours declines: indices, other ranks."""
+
 
 @lru_cache(maxsize=1)
 def _classes() -> dict[str, Any]:

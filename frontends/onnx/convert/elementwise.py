@@ -27,7 +27,7 @@ def operand(call: Call, index: int, dtype: str | None = None) -> relax.Expr:
     Shape inference of the other operand then keeps its dims, and the number ends up in the kernel
     instead of in a buffer. `dtype` converts it.
     """
-    rank = max(call.rank(i) for i in range(len(call)) if i != index) if len(call) > 1 else -1
+    rank = max((call.rank(i) for i in range(len(call)) if i != index and call.has(i)), default=-1)
     value = call.scalar(index)
     target = dtype or call.dtype(index)
     if value is not None and call.rank(index) <= rank:
@@ -67,12 +67,14 @@ def _mean(call: Call) -> Result:
 
 def _mod(call: Call) -> Result:
     """fmod=1 takes the sign of the dividend, as C does; else that of the divisor."""
-    build = relax.op.mod if call.attr("fmod", 0) else relax.op.floor_mod
+    truncated = call.attr("fmod", 0)
     if call.dtype(0) not in FLOATS:
+        build = relax.op.mod if truncated else relax.op.floor_mod
         return build(operand(call, 0), operand(call, 1))
     a, b = call.tensor(0), call.tensor(1)
-    quotient = call.emit(relax.op.trunc(relax.op.divide(a, b)))
-    return relax.op.subtract(a, relax.op.multiply(quotient, b))
+    rounded = relax.op.trunc if truncated else relax.op.floor
+    quotient = call.emit(rounded(call.emit(relax.op.divide(a, b))))
+    return relax.op.subtract(a, call.emit(relax.op.multiply(quotient, b)))
 
 
 def _pow(call: Call) -> Result:
@@ -124,8 +126,9 @@ def cast(call: Call, target: str) -> relax.Expr:
         raise DeclinedError(f"a cast from {source} to {target}")
     if source == target:
         return call.tensor(0)
-    if target == "bool":
-        return relax.op.not_equal(call.tensor(0), relax.const(np.array(0, _numpy(source)), source))
+    if target == "bool":  # NaN is true, and TVM's not_equal would say that it equals 0
+        zero = relax.const(np.array(0, _numpy(source)), source)
+        return relax.op.logical_not(call.emit(relax.op.equal(call.tensor(0), zero)))
     return relax.op.astype(call.tensor(0), target)
 
 
@@ -155,6 +158,38 @@ def _clamped_line(call: Call, slope: float, offset: float) -> relax.Expr:
 
 def _leaky_relu(call: Call) -> Result:
     return relax.op.nn.leakyrelu(call.tensor(0), call.attr("alpha", 0.01))
+
+
+def _elu(call: Call) -> Result:
+    return _exponential_below_zero(call, 1.0, call.attr("alpha", 1.0))
+
+
+def _selu(call: Call) -> Result:
+    gamma = call.attr("gamma", 1.0507009873554805)
+    return _exponential_below_zero(call, gamma, gamma * call.attr("alpha", 1.6732632423543772))
+
+
+def _exponential_below_zero(call: Call, slope: float, scale: float) -> relax.Expr:
+    """slope * x for x >= 0, scale * (exp(x) - 1) below"""
+    x, dtype = call.tensor(0), call.dtype(0)
+    below = call.emit(relax.op.exp(call.emit(relax.op.minimum(x, relax.const(0.0, dtype)))))
+    below = call.emit(relax.op.subtract(below, relax.const(1.0, dtype)))
+    below = call.emit(relax.op.multiply(below, relax.const(scale, dtype)))
+    above = call.emit(relax.op.maximum(x, relax.const(0.0, dtype)))
+    return relax.op.add(call.emit(relax.op.multiply(above, relax.const(slope, dtype))), below)
+
+
+def _is_inf(call: Call) -> Result:
+    x, dtype = call.tensor(0), call.dtype(0)
+    wanted = [
+        sign * np.inf
+        for sign, name in ((1, "detect_positive"), (-1, "detect_negative"))
+        if call.attr(name, 1)
+    ]
+    if not wanted:
+        return relax.op.zeros(call.shape_expr(call.shape(0)), "bool")
+    found = [call.emit(relax.op.equal(x, relax.const(value, dtype))) for value in wanted]
+    return reduce(relax.op.logical_or, found)
 
 
 def _softplus(call: Call) -> Result:
@@ -220,6 +255,9 @@ CONVERTERS: dict[str, Converter] = {
     "Gelu": _gelu,
     "HardSigmoid": _hard_sigmoid,
     "HardSwish": _hard_swish,
+    "Elu": _elu,
+    "Selu": _selu,
+    "IsInf": _is_inf,
     "LeakyRelu": _leaky_relu,
     "Softplus": _softplus,
     "Identity": _identity,

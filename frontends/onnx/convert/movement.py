@@ -127,12 +127,14 @@ def _plain(element: object) -> int | Expr:
 
 
 def _range(call: Call) -> Result:
+    (count,), dtype = call.out_shape(), call.dtype(0)
     limits = [call.known(index) for index in range(3)]
-    dtype = call.dtype(0)
-    if any(limit is None for limit in limits) or dtype not in ("int32", "int64"):
-        raise DeclinedError("a range whose limits are known only at run time, or not integers")
-    start, end, step = (_plain(limit.reshape(-1)[0]) for limit in limits if limit is not None)
-    return relax.op.arange(call.prim(start), call.prim(end), call.prim(step), dtype)
+    if dtype in ("int32", "int64") and all(limit is not None for limit in limits):
+        start, end, step = (_plain(limit.reshape(-1)[0]) for limit in limits if limit is not None)
+        return relax.op.arange(call.prim(start), call.prim(end), call.prim(step), dtype)
+    steps = call.emit(relax.op.arange(call.prim(0), call.prim(count), call.prim(1), "int64"))
+    scaled = relax.op.multiply(call.emit(relax.op.astype(steps, dtype)), call.tensor(2))
+    return relax.op.add(call.emit(scaled), call.tensor(0))
 
 
 def _constant_of_shape(call: Call) -> Result:
@@ -201,7 +203,8 @@ def _space_to_depth(call: Call) -> Result:
     _, _, height, width = call.out_shape()
     split = (n, channels, height, block, width, block)
     parts = call.emit(call.reshape(call.tensor(0), split))
-    moved = call.emit(relax.op.permute_dims(parts, [0, 3, 5, 1, 2, 4]))
+    perm = [0, 3, 5, 1, 2, 4] if call.attr("mode", "DCR") == "DCR" else [0, 1, 3, 5, 2, 4]
+    moved = call.emit(relax.op.permute_dims(parts, perm))
     return call.reshape(moved, call.out_shape())
 
 

@@ -25,19 +25,42 @@ def _batch_norm(call: Call) -> Result:
 
 
 def _layer_norm(call: Call) -> Result:
-    call.only_outputs(1)
     rank = call.rank(0)
     axes = list(range(call.axis(-1, rank), rank))
+    if call.wants(1) or call.wants(2):
+        return _layer_norm_with_statistics(call, axes)
     dims = [call.shape(0)[axis] for axis in axes]
     scale = _spread(call, 1, dims)
     offset = _spread(call, 2, dims) if call.has(2) else _zeros(call, dims)
     return relax.op.nn.layer_norm(call.tensor(0), scale, offset, axes, call.attr("epsilon", 1e-5))
 
 
+def _layer_norm_with_statistics(call: Call, axes: list[int]) -> Result:
+    """The normalized value, the mean, and 1 / sqrt(variance + epsilon)."""
+    mean = call.emit(relax.op.mean(call.tensor(0), axes, keepdims=True))
+    centred = call.emit(relax.op.subtract(call.tensor(0), mean))
+    inverse = _inverse_deviation(call, centred, axes)
+    result = call.emit(relax.op.multiply(centred, inverse))
+    result = call.emit(relax.op.multiply(result, call.tensor(1)))
+    return [relax.op.add(result, call.tensor(2)) if call.has(2) else result, mean, inverse]
+
+
+def _inverse_deviation(call: Call, tensor: relax.Expr, axes: list[int]) -> relax.Expr:
+    """1 / sqrt(mean(x * x) + epsilon) over `axes`, which stay with size 1"""
+    square = call.emit(relax.op.multiply(tensor, tensor))
+    mean = call.emit(relax.op.mean(square, axes, keepdims=True))
+    epsilon = relax.const(call.attr("epsilon", 1e-5), call.dtype(0))
+    return call.emit(relax.op.rsqrt(call.emit(relax.op.add(mean, epsilon))))
+
+
 def _rms_norm(call: Call) -> Result:
     rank = call.rank(0)
     axes = list(range(call.axis(-1, rank), rank))
     scale = _spread(call, 1, [call.shape(0)[axis] for axis in axes])
+    if len(axes) == rank:  # TVM cannot lower its own operator then
+        inverse = _inverse_deviation(call, call.tensor(0), axes)
+        normalized = call.emit(relax.op.multiply(call.tensor(0), inverse))
+        return relax.op.multiply(normalized, scale)
     return relax.op.nn.rms_norm(call.tensor(0), scale, axes, call.attr("epsilon", 1e-5))
 
 
