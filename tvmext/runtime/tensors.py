@@ -135,9 +135,13 @@ class Output(_Port):
 
 def _as_numpy(tensor: tvm_ffi.Tensor, dtype: np.dtype) -> np.ndarray:
     """The tensor's memory, strides and all, as an array; it does not keep the tensor alive."""
-    reach = 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.strides))
-    count = reach if tensor.numel() else 0
-    bytes_ = ctypes.c_ubyte * (count * dtype.itemsize)
-    memory = memoryview(bytes_.from_address(tensor.data_ptr()))
+    if not tensor.numel():
+        return np.empty(tensor.shape, dtype)
+    steps = [(size - 1) * stride for size, stride in zip(tensor.shape, tensor.strides)]
+    low = sum(step for step in steps if step < 0)
+    count = sum(map(abs, steps)) + 1
+    memory = (ctypes.c_ubyte * (count * dtype.itemsize)).from_address(
+        tensor.data_ptr() + low * dtype.itemsize
+    )
     strides = [stride * dtype.itemsize for stride in tensor.strides]
-    return np.ndarray(tensor.shape, dtype, memory, strides=strides)
+    return np.ndarray(tensor.shape, dtype, memoryview(memory), -low * dtype.itemsize, strides)
