@@ -74,19 +74,16 @@ class Input(_Port):
 
     def bind(self, value: Any) -> tvm_ffi.Tensor:
         """What `accept` returned as a contiguous, aligned tensor."""
-        if isinstance(value, np.ndarray):
-            if not (self._exchanged and value.flags.writeable):
-                return self._copy(value)
+        if not isinstance(value, np.ndarray):
+            return value if _is_usable(value) else self._copy(_as_numpy(value, self._dtype))
+        if self._exchanged and value.flags.writeable:
             tensor = tvm_ffi.from_dlpack(value)
-        else:
-            tensor = value
-        # An empty array has strides of 0 in NumPy, which compiled code does not take for compact.
-        if tensor.numel() and tensor.data_ptr() % ALIGNMENT == 0 and tensor.is_contiguous():
-            return tensor
-        return self._copy(_as_numpy(tensor, self._dtype))
+            if _is_usable(tensor):
+                return tensor
+        return self._copy(value)
 
     def _copy(self, array: np.ndarray) -> tvm.runtime.Tensor:
-        if self._buffer is None or self._buffer.shape != array.shape:
+        if self._buffer is None or self._view.shape != array.shape:
             self._buffer = tvm.runtime.empty(array.shape, self.spec.dtype)
             self._view = _as_numpy(self._buffer, self._dtype)
         np.copyto(self._view, array)
@@ -131,6 +128,11 @@ class Output(_Port):
             if low <= start < high:
                 return array.copy()
         return array
+
+
+def _is_usable(tensor: tvm_ffi.Tensor) -> bool:
+    """Whether kernels can read the tensor where it lies."""
+    return tensor.data_ptr() % ALIGNMENT == 0 and tensor.is_contiguous()
 
 
 def _as_numpy(tensor: tvm_ffi.Tensor, dtype: np.dtype) -> np.ndarray:
