@@ -258,7 +258,7 @@ def _slice_length(node: Node, size: Size, start: Size, end: Size, step: int) -> 
         return ceildiv(size, -step) if whole else node.unknown(0)
     low, high = _from_front(node, start, size), _from_front(node, end, size)
     high = facts.minimum(high, size)
-    if isinstance(start, int) and isinstance(end, int):
+    if isinstance(start, int) and isinstance(end, int) and facts.at_least(high, low) is None:
         # constants that cut away more than there is: no network means that
         facts.assume_at_least(high, low, node.where)
     high = facts.maximum(0, high)

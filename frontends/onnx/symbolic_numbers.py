@@ -2,7 +2,8 @@
 
 An element is a bool, an int or `Expr` (also in a float tensor, where it stands for an integral
 float), a float, a `Ratio` (only in float tensors), or None: not known before the run. Every method
-maps None to None. Nothing is rounded: a result that integers and ratios cannot express is None.
+maps None to None. Constants are computed in the dtype; nothing else is rounded: a result that
+integers and ratios cannot express, or the dtype cannot hold, is None.
 """
 
 from __future__ import annotations
@@ -15,10 +16,13 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from ..dims import Expr, floordiv, maximum, minimum
+from ..expr import terms_of
+from ..expr_atoms import cancel
 from .symbolic_facts import Facts
 
-MAX_COEFFICIENT = 1 << 31
-"""A ratio with a larger coefficient is float noise (0.1 is 3602879701896397 / 2**55): unknown."""
+MAX_COEFFICIENT = 1 << 12
+"""Of a ratio. Products with sizes up to 4096 are then exact in single precision too, and floor is
+what a runtime computes; 0.7, which is 11744051 / 2**24 there, makes the result unknown."""
 
 
 @dataclass(frozen=True)
@@ -134,8 +138,13 @@ class Arithmetic:
         if isinstance(a, Ratio):
             return self._truncated(a.num, a.den)
         if isinstance(a, float):
-            return int(a) if math.isfinite(a) else None
-        return int(a) if isinstance(a, bool) else a
+            return self._held(int(a)) if math.isfinite(a) else None
+        return int(a) if isinstance(a, bool) else self._held(a)
+
+    def _held(self, a: int | Expr) -> int | Expr | None:
+        """An integer, None where the dtype would wrap it."""
+        limits = np.iinfo(self.dtype)
+        return a if isinstance(a, Expr) or limits.min <= a <= limits.max else None
 
     def _rounded(self, a: Number) -> Number:
         return float(np.dtype(self.dtype).type(a)) if isinstance(a, int | float) else a
@@ -178,7 +187,8 @@ class Arithmetic:
         left, right = _fraction(a), _fraction(b)
         if left is None or right is None:
             return None
-        return _reduced(*combine(*left, *right))
+        result = _reduced(*combine(*left, *right))
+        return self._held(result) if self.integral and is_size(result) else result
 
 
 def _is_constant(a: Number) -> bool:
@@ -209,12 +219,6 @@ def _reduced(num: int | Expr, den: int | Expr) -> Number:
     quotient = floordiv(num, den)
     if quotient * den == num:
         return quotient
-    common = math.gcd(*coefficients(num), *coefficients(den))
-    num, den = floordiv(num, common), floordiv(den, common)
-    if max(map(abs, (*coefficients(num), *coefficients(den)))) > MAX_COEFFICIENT:
-        return None
-    return Ratio(num, den)
-
-
-def coefficients(size: int | Expr) -> tuple[int, ...]:
-    return tuple(c for _, c in size.terms) if isinstance(size, Expr) else (size,)
+    num, den = cancel(num, den)
+    largest = max(abs(c) for size in (num, den) for _, c in terms_of(size))
+    return Ratio(num, den) if largest <= MAX_COEFFICIENT else None

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.frontends.formulas import NAMES, build, compute, formulas, sizes
 from tvmext.errors import DimError
 from tvmext.frontends.dims import (
     Dim,
@@ -16,7 +17,6 @@ from tvmext.frontends.dims import (
     bounds,
     ceildiv,
     evaluate,
-    floordiv,
     maximum,
     minimum,
     parse,
@@ -25,65 +25,7 @@ from tvmext.frontends.dims import (
     symbol,
 )
 
-NAMES = ("a", "b", "c")
-CONSTANT_DIVISORS = st.integers(1, 12) | st.integers(-5, -1)
-
-# A formula is a nested tuple: an int, a name, or (operator, left, right).
-leaves = st.integers(-20, 20) | st.sampled_from(NAMES)
-formulas = st.recursive(
-    leaves,
-    lambda inner: (
-        st.tuples(st.sampled_from(["+", "-", "*", "min", "max"]), inner, inner)
-        | st.tuples(st.sampled_from(["//", "%"]), inner, CONSTANT_DIVISORS)
-        | st.tuples(st.just("//"), inner, st.sampled_from(NAMES))
-    ),
-    max_leaves=10,
-)
-sizes = st.fixed_dictionaries({name: st.integers(1, 60) for name in NAMES})
 checked = settings(max_examples=400, deadline=None)
-
-
-def build(formula):
-    """The formula in the algebra."""
-    if isinstance(formula, str):
-        return symbol(formula)
-    if isinstance(formula, int):
-        return formula
-    op, left, right = formula
-    left, right = build(left), build(right)
-    match op:
-        case "+":
-            return left + right
-        case "-":
-            return left - right
-        case "*":
-            return left * right
-        case "//":
-            return floordiv(left, right)
-        case "%":
-            return left % right
-        case "min":
-            return minimum(left, right)
-        case _:
-            return maximum(left, right)
-
-
-def compute(formula, values):
-    """The formula in Python's integers."""
-    if not isinstance(formula, tuple):
-        return values.get(formula, formula) if isinstance(formula, str) else formula
-    op, left, right = formula
-    left, right = compute(left, values), compute(right, values)
-    python = {
-        "+": lambda: left + right,
-        "-": lambda: left - right,
-        "*": lambda: left * right,
-        "//": lambda: left // right,
-        "%": lambda: left % right,
-        "min": lambda: min(left, right),
-        "max": lambda: max(left, right),
-    }
-    return python[op]()
 
 
 @checked

@@ -442,6 +442,21 @@ def test_sizes_that_only_the_run_knows():
     assert shapes.guards == ()
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        "s = Constant<value_floats=[1.0, 0.7]>() y = Resize(x, , s)",
+        """s = Shape(x) f = Cast<to=1>(s) c = Constant<value_float=0.1>() g = Mul(f, c)
+        h = Floor(g) i = Cast<to=7>(h) y = ConstantOfShape(i)""",
+        """s = Constant<value_ints=[200]>() a = Cast<to=2>(s) b = Add(a, a) i = Cast<to=7>(b)
+        y = ConstantOfShape(i)""",
+    ],
+)
+def test_what_floats_round_and_bytes_wrap_is_not_known(body):
+    shapes = infer(graph(13, "float[n, m] x", body))
+    assert not shapes.is_known("y")
+
+
 def test_an_unknown_rank_is_no_shape():
     shapes = infer(graph(13, "float[n] x, int64[k] s", "y = Reshape(x, s)"))
     assert shapes.values["y"].shape is None
