@@ -41,8 +41,9 @@ from .emit import (
 )
 from .gemm import PARALLEL_FLOPS, known_size, unfit
 from .panels import Pack, weight
+from .rows import Tiles, cut
 from .tile import Kernel as TileKernel
-from .tile import Panel, Shape, Tiles, cut, open_panel
+from .tile import Panel, Shape, open_panel
 from .window import Stage, window
 
 FLAT_PIXELS = 128
@@ -210,7 +211,11 @@ class _Builder:
         else:
             self.pack = Pack.of(self.total, self.shape)
             rhs = self.pack.read
-        self.kernel = TileKernel(self.total, self.shape, self._lhs, rhs)
+
+        def term(at: Values, k: Values, panel: Panel, j: Expr) -> Expr:
+            return self._lhs(at, k) * rhs(panel, k, j)
+
+        self.kernel = TileKernel(self.total, self.shape, term)
         pixels = size((self.width,))
         if self.decision.flat:
             assert self.height is not None

@@ -36,8 +36,9 @@ from .emit import (
     unravel,
 )
 from .panels import Pack, in_place, weight
+from .rows import Tiles, cut
 from .tile import Kernel as TileKernel
-from .tile import Panel, Shape, Tiles, cut, open_panel
+from .tile import Panel, Shape, open_panel
 
 PARALLEL_FLOPS = 1 << 20
 """Work below which a parallel launch (about 3 us) costs more than it saves."""
@@ -195,7 +196,11 @@ def _build(kernel: Kernel, workload: Workload, decision: Decision) -> Scheduled:
         rhs = pack.read
     else:
         rhs = in_place(total)
-    tile = TileKernel(total, shape, lambda at, k: substitute(total.lhs.value, {**at, **k}), rhs)
+
+    def term(at: Values, k: Values, panel: Panel, j: Expr) -> Expr:
+        return substitute(total.lhs.value, {**at, **k}) * rhs(panel, k, j)
+
+    tile = TileKernel(total, shape, term)
     body = cut(size(total.rows), shape.rows, lambda tiles: _loops(tile, tiles, decision, pack))
     func = tirx.PrimFunc(params, body, kernel.func.ret_type, kernel.func.attrs)
     return Scheduled(func, layouts)

@@ -4,15 +4,14 @@
     for k:  acc[i, j] += lhs(row + i, k) * rhs(k, j)        i, j unrolled, j along vectors
     out[row + i, col + j] = epilogue(acc[i, j])
 
-Rows are cut into tiles of (nearly) equal height, so that no tile computes a row that is not there
-and none is much smaller than the best one: nine rows are 5 + 4, not 8 + 1. Columns past the end
-are computed (panels are padded) and never stored.
+Columns past the end are computed (panels are padded) and never stored.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from tvm import tirx
 from tvm.ir import Call, Expr, TensorLoad, Var
@@ -29,17 +28,15 @@ from .emit import (
     bind,
     bind_each,
     block,
-    ceildiv,
     index,
     known,
-    least,
     loop,
-    most,
     nest,
     unravel,
     vectors,
     zeros,
 )
+from .math import approximate
 
 CHAINS = 8
 """Independent accumulators that hide the latency of an FMA: 4 cycles on 2 units."""
@@ -65,104 +62,6 @@ class Shape:
     @property
     def cols(self) -> int:
         return self.vectors * self.lanes
-
-
-@dataclass(frozen=True, eq=False)
-class Tiles:
-    """How `total` rows are cut: `count` tiles of `base` rows, the first `extra` one row higher."""
-
-    total: Size
-    rows: int
-    count: Size
-    base: Size
-    extra: Size
-
-    def heights(self) -> list[int]:
-        """Every height that occurs, highest first."""
-        if not isinstance(self.total, int):
-            return list(range(self.rows, 0, -1))
-        assert isinstance(self.base, int)
-        higher = [self.base + 1] if self.extra else []
-        return higher + ([self.base] if self.count != self.extra else [])
-
-    def listed(self) -> list[tuple[int, int]]:
-        """(first row, height) of every tile, when their number is known."""
-        assert isinstance(self.count, int) and isinstance(self.base, int)
-        assert isinstance(self.extra, int)
-        starts = [t * self.base + min(t, self.extra) for t in range(self.count)]
-        return [(start, self.base + (t < self.extra)) for t, start in enumerate(starts)]
-
-    def each(self, t: Expr, body: Callable[[Expr, int], tirx.Stmt], after: _After) -> tirx.Stmt:
-        """``body(first row, height)`` for tile `t`, then ``after(first row, height)``."""
-        if not isinstance(self.total, int) or (self.extra and self.base):
-            taller = tirx.Select(t < index(self.extra), index(1), index(0))
-            first = t * self.base + least(t, self.extra)
-            return bind(
-                first,
-                lambda row: bind(
-                    taller + self.base,
-                    lambda high: block(self._switch(row, high, body), after(row, high)),
-                    "height",
-                ),
-                "row",
-            )
-        height = self.heights()[0]
-        return bind(
-            t * height, lambda row: block(body(row, height), after(row, index(height))), "row"
-        )
-
-    def _switch(self, row: Expr, high: Expr, body: Callable[[Expr, int], tirx.Stmt]) -> tirx.Stmt:
-        """One after another rather than nested: TVM's passes pay dearly for nested conditions."""
-        return block(*(tirx.IfThenElse(high == h, body(row, h), None) for h in self.heights()))
-
-
-@dataclass(frozen=True, eq=False)
-class Overlapping(Tiles):
-    """Tiles of `rows` rows, the last one moved back to end with the rows: less code, some rework.
-
-    Fewer rows than one tile are taken in powers of two.
-    """
-
-    def each(self, t: Expr, body: Callable[[Expr, int], tirx.Stmt], after: _After) -> tirx.Stmt:
-        total = index(self.total)
-
-        def tile(row: Expr, height: int) -> tirx.Stmt:
-            return block(body(row, height), after(row, index(height)))
-
-        few, part = [], self.rows // 2
-        while part:
-            row = total // (2 * part) * (2 * part)
-            few.append(tirx.IfThenElse(total % (2 * part) >= part, tile(row, part), None))
-            part //= 2
-        first = tirx.min(t * self.rows, total - self.rows)
-        many = bind(first, lambda row: tile(row, self.rows), "row")
-        return tirx.IfThenElse(total >= self.rows, many, block(*few))
-
-
-_After = Callable[[Expr, Expr], tirx.Stmt | None]
-
-
-def cut(
-    total: Size, rows: int, then: Callable[[Tiles], tirx.Stmt], overlap: bool = False
-) -> tirx.Stmt:
-    """Bind how `total` rows are cut into tiles of at most `rows` rows.
-
-    With `overlap`, an unknown number of rows is cut into overlapping tiles; `rows` is a power of 2.
-    """
-    count = ceildiv(total, rows)
-    if overlap and not isinstance(total, int):
-        return then(Overlapping(total, rows, count, rows, 0))
-    if isinstance(total, int) and isinstance(count, int):
-        divisor = max(count, 1)
-        return then(Tiles(total, rows, count, total // divisor, total % divisor))
-    divisor = most(count, 1)
-    return bind(
-        total // divisor,
-        lambda base: bind(
-            total % divisor, lambda extra: then(Tiles(total, rows, count, base, extra)), "extra"
-        ),
-        "base",
-    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,31 +131,38 @@ class Sums:
 
 @dataclass(frozen=True, eq=False)
 class Kernel:
-    """What a tile computes: ``lhs(row, ks)`` is a scalar, ``rhs(panel, ks, j)`` a column of it.
+    """What a tile sums up: ``term(at, ks, panel, j)`` for column `j` of `panel`.
 
-    `row` and `ks` map the row (and batch) and reduce axes to where they are.
+    `at` and `ks` map the row and batch axes and the reduce axes to where they are.
     """
 
     sum: Contraction
     shape: Shape
-    lhs: Callable[[Values, Values], Expr]
-    rhs: Callable[[Panel, Values, Expr], Expr]
+    term: Callable[[Values, Values, Panel, Expr], Expr]
 
     @property
     def heavy(self) -> bool:
         return sum(_cost(out.value) for out in self.sum.outputs) > HEAVY
 
     def tile(
-        self, row: Callable[[Expr], Values], height: int, panel: Panel, spill: Var | None
+        self,
+        row: Callable[[Expr], Values],
+        height: int,
+        panel: Panel,
+        spill: Var | None,
+        ranges: Mapping[Var, tuple[Expr, Expr]] = MappingProxyType({}),
     ) -> tirx.Stmt:
-        """One register tile; the sums go through the epilogue, or to `spill` if that is not now."""
-        count = self._parts(height)
+        """One register tile; the sums go through the epilogue, or to `spill` if that is not now.
+
+        `ranges` gives reduce axes that do not run over their whole extent: (first, count).
+        """
+        count = 1 if ranges else self._parts(height)
         parts = [Sums.of(height, self.shape, self.sum.dtype, row) for _ in range(count)]
         first, *others = parts
         return block(
             *(part.allocate() for part in parts),
             *(part.each(lambda buffer, i, j, _at: zeros(buffer, [i, j])) for part in parts),
-            self._reduce(parts, panel),
+            self._reduce(parts, panel, ranges),
             *(first.add(part) for part in others),
             self._leave(first, panel, spill),
         )
@@ -269,12 +175,16 @@ class Kernel:
             wanted -= 1
         return wanted
 
-    def _reduce(self, parts: list[Sums], panel: Panel) -> tirx.Stmt:
+    def _reduce(
+        self, parts: list[Sums], panel: Panel, ranges: Mapping[Var, tuple[Expr, Expr]]
+    ) -> tirx.Stmt:
         axes = self.sum.reduce
-        extents: list[Size] = [known(axis.extent) for axis in axes]
+        whole = {axis.var: (index(0), axis.extent) for axis in axes}
+        extents: list[Size] = [known({**whole, **ranges}[axis.var][1]) for axis in axes]
 
         def step(at: list[Expr]) -> tirx.Stmt:
-            ks = {axis.var: k for axis, k in zip(axes, at)}
+            starts = [ranges[axis.var][0] if axis.var in ranges else index(0) for axis in axes]
+            ks = {axis.var: k + start for axis, k, start in zip(axes, at, starts)}
             if len(parts) == 1:
                 return update(parts[0], ks)
             last, k = axes[-1].var, at[-1]
@@ -284,8 +194,8 @@ class Kernel:
 
         def update(part: Sums, ks: Values) -> tirx.Stmt:
             def add(buffer: Var, i: Expr, j: Expr, at: Values) -> tirx.Stmt:
-                product = self.lhs({**at, **panel.at}, ks) * self.rhs(panel, ks, j)
-                return tirx.BufferStore(buffer, buffer[i, j] + product, [i, j])
+                term = self.term({**at, **panel.at}, ks, panel, j)
+                return tirx.BufferStore(buffer, buffer[i, j] + term, [i, j])
 
             return part.each(add)
 
@@ -317,16 +227,13 @@ class Kernel:
     def store(self, panel: Panel, row: Values, j: Expr, total: Expr) -> tirx.Stmt:
         """The epilogue of one element and its stores."""
         point = {**row, **panel.at, **panel.cols(j), self.sum.total: total}
-        return block(
-            *(
-                tirx.BufferStore(
-                    out.buffer,
-                    substitute(out.value, point),
-                    [substitute(i, point) for i in out.indices],
-                )
-                for out in self.sum.outputs
-            )
-        )
+        stores = []
+        for out in self.sum.outputs:
+            names, value = approximate(substitute(out.value, point))
+            stores += [tirx.Bind(var, expr) for var, expr in names]
+            where = [substitute(i, point) for i in out.indices]
+            stores.append(tirx.BufferStore(out.buffer, value, where))
+        return block(*stores)
 
     def copy_out(
         self, row: Callable[[Expr], Values], height: Expr, panel: Panel, spill: Var
