@@ -31,6 +31,7 @@ def compile(
     *,
     trust: bool = False,
     model_format: str | None = None,
+    dump_prefix: str | Path | None = None,
     progress: Callable[[Progress], None] | None = None,
     output: Callable[[str], None] | None = None,
 ) -> CompiledModel:
@@ -41,6 +42,7 @@ def compile(
     `target` is "llvm" for this machine, or a TVM target. `dims` binds a dim, ``{"batch": 4}``, or
     gives its range, ``{"batch": (1, 64)}``; a dim that is not named here may have any size.
     `model_format`, "onnx" or "relax", is for files whose suffix does not say it.
+    Files of `options.dump_code` are named after `dump_prefix`, a path (default: the model's name).
     `progress` hears of every step, `output` gets what compilation prints.
 
     Raises `tvmext.errors` types: ModelError, DimError and OptionError for what cannot be used,
@@ -56,6 +58,7 @@ def compile(
             options=options or Options(),
             trust=trust,
             model_format=model_format,
+            dump_prefix=str(Path(dump_prefix or Path(name).stem).absolute()),
             name=name,
         )
         compile_in_child(request, progress, output)
@@ -93,6 +96,7 @@ def compile_here(request: CompileRequest, report: Callable[..., None]) -> None:
 
     from .arch import resolve, to_target
     from .artifact import ArtifactMetadata
+    from .build.dump import dump
     from .build.kernels import build_module
     from .build.link import link
     from .build.results import results_in_weights
@@ -131,6 +135,7 @@ def compile_here(request: CompileRequest, report: Callable[..., None]) -> None:
     executable = build_module(
         mod, target, metadata.to_json(), report, one_by_one=request.one_by_one
     )
+    dump(request.options.dump_code, mod, executable.code, Path(request.dump_prefix))
     report("link", "")
     link(executable, Path(request.output))
 

@@ -69,7 +69,7 @@ class ToolchainError(UserError):
 
 @dataclass(frozen=True)
 class UnsupportedOp:
-    """One node that cannot be compiled. `reason` is empty when the operator is unknown as a whole."""
+    """A node that cannot be compiled; `reason` is empty if the operator as a whole is unknown."""
 
     op_type: str
     domain: str

@@ -63,6 +63,20 @@ def test_compile_options_reach_the_compiler(tvmext: Call, tiny: Path, tmp_path: 
     assert options["pass_config"] == [["tirx.noalias", True]]
 
 
+def test_compile_dumps_code(tvmext: Call, tiny: Path, tmp_path: Path) -> None:
+    result = tvmext("compile", tiny, "-o", tmp_path / "a.so", "--dump-code", "relax,tir,ll,asm")
+    assert result.code == 0, result.err
+    expected_text = {
+        "a.relax.py": "R.function",
+        "a.tir.py": "T.prim_func",
+        "a.ll": "define ",
+        "a.s": ".globl",
+    }
+    for name, text in expected_text.items():
+        assert text in (tmp_path / name).read_text(), name
+    assert {path.name for path in tmp_path.iterdir()} == {"a.so", *expected_text}
+
+
 def test_run_computes(tvmext: Call, tiny_library: Path, tmp_path: Path) -> None:
     x = np.random.default_rng(1).standard_normal((5, 4), dtype=np.float32)
     np.savez(tmp_path / "x.npz", x=x)

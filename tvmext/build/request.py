@@ -15,8 +15,9 @@ from tvmext.options import Options
 class CompileRequest:
     """One compilation: a model on disk, what to make of it, and where to put the library.
 
-    `dims`, `trust` and `model_format` are as in `tvmext.compile`. `name` is what messages call
-    the model; `one_by_one` builds every kernel alone first, to find the one that crashes LLVM.
+    `dims`, `trust` and `model_format` are as in `tvmext.compile`. Files of
+    `options.dump_code` begin with the path `dump_prefix`. `name` is what messages call the model;
+    `one_by_one` builds every kernel alone first, to find the one that crashes LLVM.
     """
 
     model: str
@@ -26,6 +27,7 @@ class CompileRequest:
     options: Options = field(default_factory=Options)
     trust: bool = False
     model_format: str | None = None
+    dump_prefix: str = ""
     name: str = ""
     one_by_one: bool = False
 

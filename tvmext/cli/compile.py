@@ -48,7 +48,7 @@ def command(session: Session, model: Path, output: Path | None, **given: Any) ->
     check_output(output)
     started = time.monotonic()
     with Progress() as progress:
-        compiled = parameters.compile_model(model, given, progress)
+        compiled = parameters.compile_model(model, given, progress, output.with_suffix(""))
     compiled.save(output)
     result: dict[str, Any] = {
         "artifact": str(output),

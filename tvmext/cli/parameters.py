@@ -166,7 +166,9 @@ def collect(pairs: tuple[str, ...], read: Callable[[str], tuple[str, Any]]) -> d
     return found
 
 
-def compile_model(path: Path, given: Mapping[str, Any], progress: Progress) -> CompiledModel:
+def compile_model(
+    path: Path, given: Mapping[str, Any], progress: Progress, dump_prefix: Path | None = None
+) -> CompiledModel:
     """Compile the model at `path` as the command line says.
 
     `given` are parsed parameters by name; those that the verb does not have take their defaults.
@@ -183,6 +185,7 @@ def compile_model(path: Path, given: Mapping[str, Any], progress: Progress) -> C
         dims=dims,
         options=as_options(given) if "opt_level" in given else None,
         **form,
+        dump_prefix=dump_prefix,
         progress=progress,
         output=progress.output,
     )
