@@ -145,6 +145,8 @@ class _Reader:
         self.block = seen.reductions[0]
         self.store = self.block.stores[0]
         self.params = set(seen.buffers)
+        self.axes = self.block.axes
+        self.narrowed = False
         if self.block.combiner is None or self.block.combiner.op != "add":
             raise _Declines("the reduction is not one sum")
         init = self.store.init
@@ -158,14 +160,14 @@ class _Reader:
             raise _Declines("the products are cast after they are taken")
         if not isinstance(product, tirx.Mul):
             raise _Declines("the sum is not one of products")
+        total = Var("total", str(self.store.buffer.dtype))
+        stored = self._consumers(total)
         axes, values = self._split_axes(product)
         first, second = (self._operand(factor, axes, values) for factor in (product.a, product.b))
         dtype = str(self.store.buffer.dtype)
         if any(str(o.value.ty.dtype) != dtype for o in (first, second)):
             raise _Declines("the factors and the sum have different types")
-        total = Var("total", dtype)
-        outputs = self._outputs(values, total)
-        return _classify(axes, first, second, total, outputs)
+        return _classify(axes, first, second, total, self._outputs(stored, values))
 
     def _split_axes(self, product: Expr) -> tuple[list[Axis], dict[Var, Expr]]:
         """The axes to work with, and each axis of the block as an expression over them.
@@ -180,7 +182,7 @@ class _Reader:
         }
         axes: list[Axis] = []
         values: dict[Var, Expr] = {}
-        for axis in self.block.axes:
+        for axis in self.axes:
             divisor = divisors.get(axis.var)
             if axis.size == 1:
                 values[axis.var] = _index(0)
@@ -243,7 +245,7 @@ class _Reader:
             value = replace_loads(value, buffer, lambda at: _at(block, inner, at))  # noqa: B023
         return value
 
-    def _outputs(self, values: dict[Var, Expr], total: Var) -> tuple[Output, ...]:
+    def _consumers(self, total: Var) -> list[Output]:
         """What is stored once a sum is known, every consumer rewritten over the sum's own axes."""
         names = [axis.var for axis in self.block.spatial]
         if len(names) != len(self.store.indices) or not all(
@@ -262,6 +264,7 @@ class _Reader:
                 raise _Declines(f"consumer '{block.name}' is not a single injective block")
             store = block.stores[0]
             mapping = _consumer_axes(block, known, at)
+            self._narrow(block, known, at)
             value = store.value
             for buffer, expr in known.items():
                 value = replace_loads(value, buffer, lambda _at: expr)  # noqa: B023
@@ -269,14 +272,42 @@ class _Reader:
             at[store.buffer] = tuple(substitute(index, mapping) for index in store.indices)
             if store.buffer in self.params:
                 outputs.append(Output(store.buffer, at[store.buffer], known[store.buffer]))
-        ana = analyzer(self.block.spatial)
+        if self.narrowed and len(outputs) > 1:
+            raise _Declines("a part of the sum is stored, and other results of it")
+        return outputs
+
+    def _narrow(
+        self, block: Block, known: Mapping[Var, Expr], at: Mapping[Var, tuple[Expr, ...]]
+    ) -> None:
+        """Compute no more of the sum than `block` reads of it, if nothing else reads it."""
+        extents = {axis.var: axis.extent for axis in block.axes}
+        needed = {
+            own: extents.get(index, _index(1))
+            for load in block.loads
+            if load.source in known
+            for index, own in zip(load.indices, at[load.source])
+            if isinstance(own, Var)
+        }
+        for axis in self.axes:
+            extent = needed.get(axis.var, axis.extent)
+            if not analyzer([]).can_prove_equal(extent, axis.extent):
+                if block.stores[0].buffer not in self.params:
+                    raise _Declines(f"consumer '{block.name}' reads a part of the sum")
+                self.narrowed = True
+                self.axes = tuple(
+                    Axis(a.var, extent, a.kind) if a is axis else a for a in self.axes
+                )
+
+    def _outputs(self, stored: list[Output], values: dict[Var, Expr]) -> tuple[Output, ...]:
+        """`stored` over the axes of the contraction, producers inlined."""
+        ana = analyzer(self.axes)
         return tuple(
             Output(
                 out.buffer,
                 tuple(ana.simplify(substitute(index, values)) for index in out.indices),
                 _simplify_indices(self._inline(substitute(out.value, values)), ana),
             )
-            for out in outputs
+            for out in stored
         )
 
 
