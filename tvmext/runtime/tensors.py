@@ -131,8 +131,11 @@ class Output(_Port):
 
 
 def _is_usable(tensor: tvm_ffi.Tensor) -> bool:
-    """Whether kernels can read the tensor where it lies."""
-    return tensor.data_ptr() % ALIGNMENT == 0 and tensor.is_contiguous()
+    """Whether kernels can read the tensor where it lies.
+
+    Not if it is empty: NumPy gives empty arrays strides that kernels refuse.
+    """
+    return tensor.data_ptr() % ALIGNMENT == 0 and tensor.is_contiguous() and tensor.numel() > 0
 
 
 def _as_numpy(tensor: tvm_ffi.Tensor, dtype: np.dtype) -> np.ndarray:
