@@ -47,7 +47,7 @@ STACK_BYTES = 1024
 UNROLL = 4
 """Steps of the last reduce axis that are unrolled: the three channels of a picture."""
 
-HEAVY = 12
+HEAVY = 8
 """Operations in an epilogue above which it is not unrolled over the whole tile."""
 
 
