@@ -111,8 +111,16 @@ class Guard:
         return names_of(self.left) | names_of(self.right)
 
     def holds(self, values: Mapping[str, int]) -> bool:
-        """Whether the sizes satisfy the condition."""
-        left, right = evaluate(self.left, values), evaluate(self.right, values)
+        """Whether the sizes satisfy the condition; one that divides by zero does not hold.
+
+        Raises DimError if a size is missing.
+        """
+        try:
+            left, right = evaluate(self.left, values), evaluate(self.right, values)
+        except DimError:
+            if self.names <= values.keys():
+                return False
+            raise
         match self.op:
             case "==":
                 return left == right

@@ -200,7 +200,7 @@ def _flatten(kind: str, args: Iterable[int | Expr]) -> list[int | Expr]:
     """min(c*min(a, b) + d, e) = min(c*a + d, c*b + d, e), c > 0."""
     flat: list[int | Expr] = []
     for arg in args:
-        inner = _inner_extreme(kind, arg)
+        inner = inner_extreme(kind, arg)
         if inner is None:
             flat.append(arg)
         else:
@@ -208,7 +208,7 @@ def _flatten(kind: str, args: Iterable[int | Expr]) -> list[int | Expr]:
     return flat
 
 
-def _inner_extreme(kind: str, size: int | Expr) -> Atom | None:
+def inner_extreme(kind: str, size: int | Expr) -> Atom | None:
     """A min or max that is a term of the size, with a positive factor, and occurs nowhere else."""
     for monomial, coefficient in terms_of(size):
         if coefficient > 0 and len(monomial) == 1 and monomial[0].kind == kind:

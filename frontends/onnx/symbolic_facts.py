@@ -29,7 +29,7 @@ from ..dims import (
     substitute,
 )
 from ..expr import Atom, atoms, content, of_atom, rebuild, replace_atom, terms_of
-from ..expr_atoms import cancel, primitive
+from ..expr_atoms import cancel, inner_extreme, primitive
 from .symbolic_rewrites import divides, inequality, quotients, use_divisors
 
 UNKNOWN_PREFIX = "_u"
@@ -141,11 +141,13 @@ class Facts:
 
     def assume_at_least(self, a: Size, b: Size, where: str) -> None:
         """The model is valid only if a >= b."""
-        known = self.at_least(a, b)
+        gap = self.simplify(a - b)
+        known = at_least(gap, 0, self.ranges)
         if known is False:
             raise self._contradiction(a, ">=", b, where)
         if known is None:
-            self._guard(*inequality(self.simplify(a - b)), where)
+            for case in _cases(gap):
+                self._guard(*inequality(case), where)
 
     def require_divides(self, n: Size, size: Size, where: str) -> None:
         """The model is valid only if n divides the size."""
@@ -312,3 +314,11 @@ class Facts:
         if self.bound:
             return DimError(message, hint="other sizes for the dims that were given")
         return ModelError(message, hint="check the shapes of the model's inputs")
+
+
+def _cases(gap: Size) -> list[Size]:
+    """Sizes that are all >= 0 where the gap is: min(a, b) >= c is a >= c and b >= c."""
+    atom = inner_extreme("min", gap) or inner_extreme("max", -gap)
+    if atom is None:
+        return [gap]
+    return [case for arg in atom.args for case in _cases(replace_atom(gap, atom, arg))]

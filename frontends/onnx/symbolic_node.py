@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from onnx import NodeProto, TensorProto, helper
@@ -104,15 +104,15 @@ class Node:
         """
         if attribute and self.attr(attribute) is not None:
             return list(self.attr(attribute))
-        found = self.elements(k) or []
-        sizes = [x for x in found if is_size(x)]
-        return sizes if self.elements(k) is not None and len(sizes) == len(found) else None
+        found = self.elements(k)
+        known = found is not None and all(map(is_size, found))
+        return cast("list[Size]", found) if known else None
 
     def ints(self, k: int, attribute: str = "") -> list[int] | None:
         """Like `sizes`, but None unless all are constant."""
-        found = self.sizes(k, attribute) or []
-        ints = [x for x in found if isinstance(x, int)]
-        return ints if self.sizes(k, attribute) is not None and len(ints) == len(found) else None
+        found = self.sizes(k, attribute)
+        constant = found is not None and all(isinstance(x, int) for x in found)
+        return cast("list[int]", found) if constant else None
 
     def axis(self, default: int, rank: int) -> int:
         """The attribute `axis`, counted from the front."""

@@ -211,6 +211,14 @@ def test_guard_reads_as_a_relation():
         Guard(s, "<", 3)
 
 
+def test_guard_needs_every_size_and_no_division_by_zero():
+    guard = Guard(h // w, ">=", 1)
+    assert guard.holds({"h": 3, "w": 2})
+    assert not guard.holds({"h": 3, "w": 0})
+    with pytest.raises(DimError, match="needs the size of w"):
+        guard.holds({"h": 3})
+
+
 def test_dim_checks_its_range():
     dim = Dim("seq", 1, 64)
     dim.check(1, "input 'x', axis 1")

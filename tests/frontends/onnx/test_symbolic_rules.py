@@ -403,6 +403,13 @@ EQUATIONS = {
         {},
         ["m >= 1"],
     ),
+    "a slice that begins inside": (
+        "float[n, m] x",
+        """b = Constant<value_ints=[2]>() e = Constant<value_ints=[4]>()
+        a = Constant<value_ints=[1]>() y = Slice(x, b, e, a)""",
+        {},
+        ["m >= 2"],
+    ),
 }
 
 
