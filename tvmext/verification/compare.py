@@ -53,8 +53,9 @@ class Comparison:
 
     `failed` of `total` elements are outside the tolerance, those with a NaN or an infinity on one
     side included; `nan_mismatches` and `inf_mismatches` count these. `max_abs` and `max_rel` are
-    over the elements that are finite on both sides. `where` is the worst element, None if all are
-    equal. `problem` says why nothing was compared: dtypes or shapes differ.
+    over the elements that are finite on both sides, `max_rel` where the expected one is not 0.
+    `where` is the worst element, None if all are equal. `problem` says why nothing was compared:
+    dtypes or shapes differ.
     """
 
     name: str
@@ -130,7 +131,8 @@ class _Tally:
         differs = got != expected  # also true for two NaNs
         if not differs.any():
             return
-        wide = np.complex128 if expected.dtype.kind == "c" else np.float64
+        kind = expected.dtype.kind
+        wide = np.complex128 if kind == "c" else np.float64
         index = np.flatnonzero(differs)
         got, expected = got[index].astype(wide), expected[index].astype(wide)
         nan = np.isnan(got) != np.isnan(expected)
@@ -139,13 +141,15 @@ class _Tally:
         with np.errstate(all="ignore"):
             error = np.where(finite, np.abs(got - expected), np.where(nan | inf, np.inf, 0.0))
             allowed = self.tolerance.atol + self.tolerance.rtol * np.abs(expected)
+            if kind in "iu":
+                error = np.maximum(error, 1)  # float64 rounds large integers
             excess = np.where(finite, error / allowed, error)
-            relative = error / np.abs(expected)
+            relative = error[expected != 0] / np.abs(expected[expected != 0])
         self.nan_mismatches += int(nan.sum())
         self.inf_mismatches += int(inf.sum())
         self.failed += int((excess > 1).sum())
         self.max_abs = max(self.max_abs, float(error[finite].max(initial=0.0)))
-        self.max_rel = max(self.max_rel, float(relative[finite].max(initial=0.0)))
+        self.max_rel = max(self.max_rel, float(relative[np.isfinite(relative)].max(initial=0.0)))
         if excess.max() > self._excess:
             self._excess = float(excess.max())
             self.worst = start + int(index[excess.argmax()])

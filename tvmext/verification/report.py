@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -51,7 +52,7 @@ class Report:
         return all(case.passed for case in self.cases)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data for ``json.dumps``."""
+        """Plain data for ``json.dumps``; NaN and infinities are text."""
         cases = [
             {
                 "sizes": dict(case.sizes),
@@ -60,9 +61,19 @@ class Report:
             }
             for case in self.cases
         ]
-        return {
+        report = {
             "passed": self.passed,
             "reference": self.reference,
             "cases": cases,
             "divergence": asdict(self.divergence) if self.divergence else None,
         }
+        return _finite(report)
+
+
+def _finite(value: Any) -> Any:
+    """`value` with NaN and infinities as text, because JSON has no numbers for them."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
