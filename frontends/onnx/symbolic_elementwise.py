@@ -73,21 +73,22 @@ def elementwise(node: Node) -> Value | None:
     shape = node.broadcast(*shapes)
     compares = node.op_type in COMPARISON or node.op_type == "Xor"
     dtype = "bool" if compares else node.dtype()
-    combine = ARITHMETIC.get(node.op_type) or COMPARISON.get(node.op_type)
-    if node.op_type == "Mod":
-        fmod = bool(node.attr("fmod", 0))
-
-        def combine(m: Arithmetic, a: Number, b: Number) -> Number:
-            return m.mod(a, b, fmod)
-
-    columns = _broadcast_data(node, shape)
-    if columns is None or combine is None:
+    combine, columns = _combination(node), _broadcast_data(node, shape)
+    if combine is None or columns is None:
         return node.value(dtype, shape)
     arithmetic = node.arithmetic(node.dtype())
     rows = zip(*columns)
     return node.value(
         dtype, shape, [reduce(lambda a, b: combine(arithmetic, a, b), row) for row in rows]
     )
+
+
+def _combination(node: Node) -> Combine | None:
+    """What is done with two elements; None if elements are not tracked."""
+    if node.op_type == "Mod":
+        fmod = bool(node.attr("fmod", 0))
+        return lambda m, a, b: m.mod(a, b, fmod)
+    return ARITHMETIC.get(node.op_type) or COMPARISON.get(node.op_type)
 
 
 def _broadcast_data(node: Node, shape: Shape) -> list[list[Number]] | None:

@@ -25,7 +25,7 @@ from tvmext.frontends.dims import (
     symbol,
 )
 
-checked = settings(max_examples=400, deadline=None)
+checked = settings(max_examples=200, deadline=None, derandomize=True)
 
 
 @checked
