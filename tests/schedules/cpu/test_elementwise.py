@@ -1,0 +1,192 @@
+"""Kernels without a reduction, against NumPy."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tvm import relax, tirx
+
+from tests.schedules.cpu.kernels import ARCH, check, kernel, normal, scheduled
+from tvmext.schedules.cpu.elementwise import Elementwise
+from tvmext.schedules.rule import Declined
+
+op = relax.op
+SIZES = st.sampled_from([0, 1, 2, 3, 7, 13, 16, 17, 31, 64, 67])
+few = settings(max_examples=15, deadline=None)
+
+
+def test_fires_on_a_chain_and_leaves_one_store_per_output() -> None:
+    function, selection = scheduled(
+        kernel(lambda x, y: op.nn.relu(op.add(x, y)), ((8, 64), "float32"), ((64,), "float32"))
+    )
+    assert selection.rule == "elementwise"
+    assert function.script().count("T.vectorized") == 1
+    assert "alloc_buffer" not in function.script()
+
+
+def test_declines_a_reduction() -> None:
+    answer = Elementwise().match(kernel(lambda x: op.sum(x, 1), ((4, 5), "float32")))
+    assert isinstance(answer, Declined)
+    assert "reduction" in answer.reason
+
+
+@few
+@given(SIZES, SIZES, SIZES)
+def test_broadcast_chain(a: int, b: int, c: int) -> None:
+    x, y, z = normal(a, b, c), normal(b, 1, seed=1), normal(c, seed=2)
+    check(
+        lambda x, y, z: op.multiply(op.nn.relu(op.add(x, y)), z),
+        [x, y, z],
+        np.maximum(x + y, 0) * z,
+        rule="elementwise",
+    )
+
+
+@pytest.mark.parametrize("size", [0, 1, 5, 16, 35])
+def test_symbolic_dims(size: int) -> None:
+    x, y = normal(3, size, 20), normal(size, 20, seed=1)
+    check(
+        lambda x, y: op.tanh(op.add(x, y)),
+        [x, y],
+        np.tanh(x + y),
+        dims=[("b", "n", 20), ("n", 20)],
+        rule="elementwise",
+    )
+
+
+@few
+@given(st.permutations(range(4)), st.tuples(SIZES, SIZES, st.sampled_from([1, 2, 5]), SIZES))
+def test_transpose(order: list[int], shape: tuple[int, ...]) -> None:
+    x = normal(*shape)
+    check(lambda x: op.permute_dims(x, order), [x], x.transpose(order))
+
+
+@few
+@given(st.lists(SIZES, min_size=2, max_size=4), st.integers(0, 2))
+def test_concat_has_no_condition_inside(sizes: list[int], axis: int) -> None:
+    parts = [
+        normal(*(size if a == axis else 5 + a for a in range(3)), seed=i)
+        for i, size in enumerate(sizes)
+    ]
+    check(lambda *xs: op.concat(list(xs), axis), parts, np.concatenate(parts, axis))
+    if all(sizes):
+        inputs = [(part.shape, "float32") for part in parts]
+        function, _ = scheduled(kernel(lambda *xs: op.concat(list(xs), axis), *inputs))
+        assert "if_then_else" not in function.script()
+
+
+def test_concat_of_symbolic_parts() -> None:
+    x, y = normal(2, 5, 24), normal(2, 3, 24, seed=1)
+    check(
+        lambda x, y: op.concat([x, y], 1),
+        [x, y],
+        np.concatenate([x, y], 1),
+        dims=[(2, "past", 24), (2, "now", 24)],
+    )
+
+
+@few
+@given(st.integers(0, 4), st.integers(0, 4), SIZES)
+def test_pad(before: int, after: int, size: int) -> None:
+    x = normal(3, size)
+    check(
+        lambda x: op.nn.pad(x, [1, 0, before, after], pad_mode="constant", pad_value=2.5),
+        [x],
+        np.pad(x, [(1, 0), (before, after)], constant_values=2.5),
+    )
+
+
+@few
+@given(st.integers(0, 6), st.integers(1, 3), st.integers(7, 40))
+def test_strided_slice(begin: int, step: int, size: int) -> None:
+    x = normal(4, size)
+    check(
+        lambda x: op.strided_slice(x, [1], [begin], [size], [step]),
+        [x],
+        x[:, begin:size:step],
+    )
+
+
+@few
+@given(SIZES, SIZES)
+def test_gather(rows: int, width: int) -> None:
+    x = normal(9, width)
+    index = np.random.default_rng(0).integers(0, 9, (2, rows))
+    check(lambda x, i: op.take(x, i, 0), [x, index], x[index])
+
+
+def test_reshape_splits_and_joins_heads() -> None:
+    x = normal(10, 48)
+    check(
+        lambda x: op.permute_dims(op.reshape(x, (10, 4, 12)), (1, 0, 2)),
+        [x],
+        x.reshape(10, 4, 12).transpose(1, 0, 2),
+    )
+    y = normal(4, 10, 12)
+    check(
+        lambda y: op.reshape(op.permute_dims(y, (1, 0, 2)), (10, 48)),
+        [y],
+        y.transpose(1, 0, 2).reshape(10, 48),
+    )
+
+
+def test_where_and_one_hot() -> None:
+    x, y = normal(7, 33), normal(7, 33, seed=1)
+    check(lambda x, y: op.where(op.greater(x, y), x, y), [x, y], np.maximum(x, y))
+    index = np.arange(12) % 5
+    check(
+        lambda i: op.one_hot(i, tirx.const(1.0, "float32"), tirx.const(0.0, "float32"), 5),
+        [index],
+        np.eye(5, dtype="float32")[index],
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64", "int8", "int64", "uint8"])
+def test_other_types(dtype: str) -> None:
+    x = (normal(5, 37) * 10).astype(dtype)
+    check(lambda x: op.maximum(x, op.multiply(x, x)), [x], np.maximum(x, x * x), tolerance=1e-2)
+
+
+def test_mixed_types() -> None:
+    x = np.arange(70, dtype="int8").reshape(2, 35)
+    check(
+        lambda x: op.astype(op.add(op.astype(x, "float32"), op.astype(x, "float32")), "int32"),
+        [x],
+        x.astype("int32") * 2,
+    )
+
+
+def test_shared_values_are_computed_once() -> None:
+    def gelu_twice(x: relax.Expr) -> relax.Expr:
+        y = x
+        for _ in range(6):
+            y = op.add(op.multiply(y, y), y)
+        return y
+
+    function, _ = scheduled(kernel(gelu_twice, ((64,), "float32")))
+    assert function.script().count("x0[") == 3  # the first step of the chain
+    x = normal(64) / 8
+    y = x.astype("float64")
+    for _ in range(6):
+        y = y * y + y
+    check(gelu_twice, [x], y.astype("float32"), tolerance=1e-4)
+
+
+def test_parallel_only_where_it_pays() -> None:
+    arch = replace(ARCH, cores=4)
+    small, _ = scheduled(kernel(lambda x: op.nn.relu(x), ((64, 64), "float32")), arch)
+    large, _ = scheduled(kernel(lambda x: op.nn.relu(x), ((4096, 512), "float32")), arch)
+    assert "T.parallel" not in small.script()
+    assert "T.parallel" in large.script()
+    x = normal(1024, 700)
+    check(lambda x: op.nn.gelu(op.permute_dims(x, (1, 0))), [x], _gelu(x.T), arch=arch)
+
+
+def _gelu(x: np.ndarray) -> np.ndarray:
+    from math import erf
+
+    return (x * (1 + np.vectorize(erf)(x / np.sqrt(2))) / 2).astype("float32")

@@ -1,0 +1,150 @@
+"""Softmax and norms, against NumPy in float64."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tvm import relax, te, topi
+
+from tests.schedules.cpu.kernels import ARCH, check, composed, kernel, normal, scheduled
+from tvmext.schedules.cpu.normalization import Normalization
+from tvmext.schedules.rule import Declined
+
+op = relax.op
+SIZES = st.sampled_from([1, 2, 3, 7, 16, 17, 31, 64, 67, 131])
+few = settings(max_examples=12, deadline=None)
+
+
+def softmax(x: np.ndarray, axis: int) -> np.ndarray:
+    e = np.exp(x.astype("float64") - x.max(axis, keepdims=True))
+    return e / e.sum(axis, keepdims=True)
+
+
+def layer_norm(x: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+    x = x.astype("float64")
+    mean, variance = x.mean(axes, keepdims=True), x.var(axes, keepdims=True)
+    return (x - mean) / np.sqrt(variance + 1e-5)
+
+
+def test_softmax_shares_the_row() -> None:
+    function, selection = scheduled(kernel(lambda x: op.nn.softmax(x, 1), ((9, 64), "float32")))
+    assert selection.rule == "normalization"
+    assert len(selection.decision) == 1
+    script = function.script()
+    assert "T.exp" not in script
+    assert "alloc_buffer((T.int64(64),))" in script  # a row, not the whole of it
+
+
+def test_declines_without_a_reduction() -> None:
+    answer = Normalization().match(kernel(op.exp, ((4, 5), "float32")))
+    assert isinstance(answer, Declined)
+
+
+@few
+@given(SIZES, SIZES, SIZES, st.integers(0, 2))
+def test_softmax(a: int, b: int, c: int, axis: int) -> None:
+    x = normal(a, b, c) * 5
+    check(lambda x: op.nn.softmax(x, axis), [x], softmax(x, axis))
+
+
+@few
+@given(SIZES, SIZES, st.integers(0, 1))
+def test_log_softmax(a: int, b: int, axis: int) -> None:
+    x = normal(a, b) * 5
+    check(lambda x: op.nn.log_softmax(x, axis), [x], np.log(softmax(x, axis)))
+
+
+@pytest.mark.parametrize("batch, seq", [(1, 1), (2, 16), (0, 5), (3, 37), (1, 130)])
+def test_masked_softmax_of_symbolic_dims(batch: int, seq: int) -> None:
+    x, mask = normal(batch, 3, seq, seq), np.triu(np.full((seq, seq), -1e9, "float32"), 1)
+    expected = softmax(x + mask, 3) if batch else x
+    check(
+        lambda x, m: topi.nn.softmax(topi.add(x, m), 3),
+        [x, mask],
+        expected,
+        how=composed,
+        dims=[("b", 3, "s", "s"), ("s", "s")],
+        rule="normalization",
+    )
+
+
+@few
+@given(SIZES, SIZES)
+def test_layer_norm(rows: int, width: int) -> None:
+    x, gamma, beta = normal(rows, width), normal(width, seed=1), normal(width, seed=2)
+    check(
+        lambda x, g, b: op.nn.layer_norm(x, g, b, axes=-1),
+        [x, gamma, beta],
+        layer_norm(x, (1,)) * gamma + beta,
+        tolerance=1e-4,
+    )
+
+
+@pytest.mark.parametrize("rows", [0, 1, 5, 33])
+def test_norms_of_symbolic_rows(rows: int) -> None:
+    x, gamma = normal(rows, 96), normal(96, seed=1)
+    check(
+        lambda x, g: op.nn.layer_norm(x, g, g, axes=-1),
+        [x, gamma],
+        layer_norm(x, (1,)) * gamma + gamma,
+        dims=[("n", 96), (96,)],
+        rule="normalization",
+        tolerance=1e-4,
+    )
+    rms = x / np.sqrt((x.astype("float64") ** 2).mean(1, keepdims=True) + 1e-5)
+    check(
+        lambda x, g: op.nn.rms_norm(x, g, [-1], 1e-5),
+        [x, gamma],
+        rms * gamma,
+        dims=[("n", 96), (96,)],
+        tolerance=1e-4,
+    )
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 5, 7), (1, 8, 1, 1), (3, 4, 16, 16)])
+def test_group_norm(shape: tuple[int, ...]) -> None:
+    x, gamma, beta = normal(*shape), normal(shape[1], seed=1), normal(shape[1], seed=2)
+    n = shape[0]
+    expected = layer_norm(x.reshape(n, 4, -1), (2,)).reshape(shape)
+    check(
+        lambda x, g, b: op.nn.group_norm(x, g, b, 4, 1, [2, 3]),
+        [x, gamma, beta],
+        expected * gamma[:, None, None] + beta[:, None, None],
+        tolerance=1e-4,
+    )
+
+
+@pytest.mark.parametrize("axes", [[2, 3], [1, 2]])
+def test_instance_norm(axes: list[int]) -> None:
+    x = normal(2, 9, 11, 20)
+
+    def build(x: te.Tensor) -> te.Tensor:
+        count = x.shape[axes[0]] * x.shape[axes[1]]
+        mean = topi.divide(topi.sum(x, axes, keepdims=True), count.astype("float32"))
+        centred = topi.subtract(x, mean)
+        squares = topi.sum(topi.multiply(centred, centred), axes, keepdims=True)
+        variance = topi.divide(squares, count.astype("float32"))
+        return topi.multiply(centred, topi.rsqrt(topi.add(variance, 1e-5)))
+
+    expected = layer_norm(x, tuple(axes))
+    check(build, [x], expected, how=composed, rule="normalization", tolerance=1e-4)
+    dims = [("n", "a", "b", "c")]
+    check(build, [x], expected, dims=dims, how=composed, rule="normalization", tolerance=1e-4)
+
+
+def test_what_follows_a_softmax_is_fused() -> None:
+    x = normal(4, 70)
+    check(lambda x: op.nn.relu(op.nn.softmax(x, 1)), [x], softmax(x, 1))
+
+
+def test_parallel_rows() -> None:
+    x = normal(500, 300)
+    function, _ = scheduled(
+        kernel(lambda x: op.nn.softmax(x, 1), (x.shape, "float32")), replace(ARCH, cores=4)
+    )
+    assert "T.parallel" in function.script()
+    check(lambda x: op.nn.softmax(x, 1), [x], softmax(x, 1), arch=replace(ARCH, cores=4))
