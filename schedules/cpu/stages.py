@@ -318,8 +318,11 @@ def _attach_epilogues(found: list[Stage], outputs: tuple[Var, ...]) -> tuple[Sta
             replace(w, indices=tuple(substitute(i, mapping) for i in w.indices))
             for w in after.writes
         )
-        joined = Stage(after.name, stage.spatial, (), writes, point)
-        result[result.index(stage)] = replace(stage, epilogue=joined)
+        # What the epilogue does not read is not computed.
+        extents = {mapping[axis.var]: axis.extent for axis in after.spatial}
+        spatial = tuple(replace(axis, extent=extents[axis.var]) for axis in stage.spatial)
+        joined = Stage(after.name, spatial, (), writes, point)
+        result[result.index(stage)] = replace(stage, spatial=spatial, epilogue=joined)
         result.remove(after)
     return tuple(result)
 
