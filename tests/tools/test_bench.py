@@ -16,6 +16,7 @@ from onnx import helper
 
 from tools.bench import report, workers
 from tools.bench.__main__ import main
+from tools.bench.agreement import agreement
 from tools.bench.cases import all_cases, named
 from tools.bench.cases.case import Graph, node, random
 from tools.bench.contenders import onnx_runtime, tvmext
@@ -24,7 +25,6 @@ from tools.bench.models import flops
 from tools.bench.profile import Kernel
 from tools.bench.samples import MIN_PAIRS, Noisy, Ratio, Round, Sample, clean, ratio, timing
 from tools.bench.timing import measure
-from tools.bench.worker import agreement
 
 # ------------------------------------------------------------------ samples to figures
 
@@ -265,7 +265,8 @@ def test_operators_from_the_command_line(
 
 def test_a_worker_that_dies_costs_one_row() -> None:
     requests = [{"case": "gemm/none"}, {"case": "gemm/3x7x5"}]
-    machine, failed, measured = workers.rows(requests, 1, ["onnxruntime"], 0.1, 120)
+    settings = {"threads": 1, "against": ["onnxruntime"], "seconds": 0.1}
+    machine, failed, measured = workers.rows(requests, settings, 120)
     assert machine["threads"] == 1
     assert failed == {
         "case": "gemm/none",
@@ -289,6 +290,7 @@ def test_a_model_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFix
     (found,) = json.loads(target.read_text())["rows"]
     assert found["name"] == "net"
     assert found["max_abs"] < 1e-5
+    assert found["sides"].keys() == {"tvmext", "onnxruntime"}
     (kernel,) = found["profile"]["kernels"]
     assert kernel["shapes"][-1] == [5, 4]
     assert kernel["flops"] == 2 * 5 * 8 * 4

@@ -39,6 +39,11 @@ def _add_common(parser: Any, seconds: float, output: str) -> None:
     parser.add_argument(
         "--seconds", type=float, default=seconds, help="at most, for one comparison"
     )
+    parser.add_argument(
+        "--processor-time",
+        action="store_true",
+        help="compare processor time, an orientation where the machine is busy",
+    )
     parser.add_argument("--limit", type=float, default=300, help="seconds for a case in all")
     parser.add_argument("--json", type=Path, default=Path(output), metavar="FILE")
 
@@ -90,7 +95,7 @@ def _model(args: argparse.Namespace) -> int:
         sizes: dict[str, Any] = dict(map(dim_size, args.dim))
         if args.input_shapes:
             shapes = input_shapes(args.input_shapes)
-            sizes = bind_shapes(args.model, shapes, sizes, trust=False)
+            sizes = bind_shapes(args.model, shapes, sizes, trust=False, model_format="onnx")
         with prepared(args.model, sizes, args.free) as request:
             machines, rows = _measure(args, [request], ["onnxruntime"])
     except TvmextError as error:
@@ -111,7 +116,13 @@ def _measure(
     """(machines, rows) for every number of threads; the JSON file grows with each row."""
     machines, rows = [], []
     for threads in args.threads:
-        found = workers.rows(requests, threads, against, args.seconds, args.limit)
+        settings = {
+            "threads": threads,
+            "against": against,
+            "seconds": args.seconds,
+            "processor_time": args.processor_time,
+        }
+        found = workers.rows(requests, settings, args.limit)
         machines.append(next(found))
         for number, row in enumerate(found, 1):
             rows.append(row)
@@ -122,20 +133,23 @@ def _measure(
 
 def _print_machines(machines: list[workers.Row]) -> None:
     for machine in machines:
-        overhead = ", ".join(f"{k} {v} us" for k, v in machine["overhead_us"].items())
-        print(
-            f"{machine['cpu']}; threads {machine['threads']}; peak {machine['peak_gflops']} "
-            f"GFLOP/s fp32; a call alone: {overhead}\n"
+        overhead = ", ".join(f"{side} {us} us" for side, us in machine["overhead_us"].items())
+        facts = (
+            machine["cpu"],
+            f"threads {machine['threads']}",
+            f"{machine['clock']} time",
+            f"peak {machine['peak_gflops']} GFLOP/s fp32",
+            f"a call alone: {overhead}",
         )
+        print("; ".join(facts), end="\n\n")
 
 
 def _progress(row: workers.Row) -> str:
-    """One line about a row, with processor times where there is no ratio."""
+    """One line about a row."""
     ratio = row.get("ratios", {}).get("onnxruntime", {})
     said = row.get("error") or report.ratio_text(ratio)
     if "noisy" in ratio:
-        spent = (f"{name} {side['cpu_us']:.4g} us" for name, side in row["sides"].items())
-        said = f"noisy, {ratio['noisy']}; processor time: {', '.join(spent)}"
+        said = f"noisy: {ratio['noisy']}"
     return f"{row.get('case', row.get('name'))}, threads {row['threads']}: {said}"
 
 

@@ -18,8 +18,7 @@ def figures(
 ) -> Figures:
     """{"sides": figures by contender, "ratios": of every other contender to `ours`}.
 
-    A side has "min_us", "median_us", "clean" and "taken" samples, "noisy" (a reason, or ""), and
-    "cpu_us", the least processor time of all threads, which says a little even on a busy machine;
+    A side has "min_us", "median_us", "clean" and "taken" samples, and "noisy" (a reason, or "");
     with `overhead`, the seconds of a call that computes nothing, also "net_us"; with `shares`, the
     part of the time that counts, also "interior_us" of what is net.
 
@@ -39,7 +38,6 @@ def _side(
     side: Figures = {
         "min_us": found.minimum * 1e6,
         "median_us": found.median * 1e6,
-        "cpu_us": min(turn[name].cpu for turn in rounds) * 1e6,
         "clean": found.clean,
         "taken": found.taken,
         "noisy": found.noisy,

@@ -8,12 +8,9 @@ Two kernels compiled on the spot, so that no C compiler is needed: fused multipl
 from __future__ import annotations
 
 import math
-import os
-import resource
 import statistics
 import time
 from collections import deque
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +18,8 @@ import tvm
 from tvm.script import tirx as T
 
 from tvmext.arch import from_device, to_target
+
+from .host import cpu_name
 
 CHAINS = 12
 """Independent accumulators: more than FMA latency times throughput, fewer than 16 registers."""
@@ -148,21 +147,3 @@ def kernels(threads: int, lanes: int) -> tvm.IRModule:
                     b[thread, row, lane] = a[thread, row, lane]
 
     return tvm.IRModule({"fma": fma, "copy": copy})
-
-
-def interruptions() -> int:
-    """Involuntary context switches of this process plus ticks stolen from the machine, so far."""
-    stolen = 0
-    with Path("/proc/stat").open() as stat:
-        stolen = int(stat.readline().split()[8])
-    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw + stolen
-
-
-def cpu_name() -> str:
-    """The processor's name and the number of its cores that this process may use."""
-    name = "unknown CPU"
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            name = line.partition(":")[2].strip()
-            break
-    return f"{name}, {len(os.sched_getaffinity(0))} cores"

@@ -18,46 +18,61 @@ from typing import Any
 import numpy as np
 import onnx
 
+import tvmext
+from tvmext.artifact import read_metadata
+from tvmext.cli.arrays import fill
+
 from . import contenders
+from .agreement import agreement
+from .cases.case import Arrays
 from .figures import Figures, figures
+from .host import interruptions
+from .machine import Machine
 from .profile import Kernel, Profile
 from .samples import Round
-from .timing import Call
+from .timing import Call, measure
 
+OURS, RIVAL = "tvmext", "onnxruntime"
+PROFILED_RUNS = 10
 RECIPE = "light.inputs"
 """Metadata of the models in tests/zoo, which come without weights and with recipes for inputs."""
 
 Rounds = Callable[[Mapping[str, Call]], list[Round]]
 
 
-def model_row(request: Mapping[str, Any], threads: int, rounds: Rounds) -> Figures:
-    """Time `CompiledModel.run` and `InferenceSession.run`, what users of either side call."""
-    import tvmext
+def latency(model: Path, library: Path, inputs: Arrays, seconds: float) -> Figures:
+    """One thread, ONNX Runtime and us in turns for at most `seconds`: `figures.figures`.
 
+    The process must have been started with TVM_NUM_THREADS=1.
+    """
+    calls = _calls(str(model), library, inputs, 1)
+    return figures(measure(calls, Machine(1), interruptions, seconds=seconds), OURS)
+
+
+def model_row(request: Mapping[str, Any], threads: int, rounds: Rounds) -> Figures:
+    """The row of a request; `rounds` lets calls take turns. "error" if the outputs differ."""
     inputs = dict(np.load(request["inputs"]))
-    compiled = tvmext.load(request["library"], num_threads=threads)
-    session = contenders.session_of(request["model"], threads)
-    calls: dict[str, Call] = {
-        "tvmext": lambda: compiled.run(inputs),
-        "onnxruntime": lambda: session.run(None, inputs),
-    }
-    expected = dict(
-        zip((output.name for output in session.get_outputs()), session.run(None, inputs))
-    )
-    differences = [
-        float(np.abs(np.subtract(ours, expected[name], dtype=np.float64)).max(initial=0))
-        for name, ours in compiled.run(inputs).items()
-    ]
-    ordered = {spec.name: inputs[spec.name] for spec in compiled.inputs}
-    ours = contenders.Tvmext(Path(request["library"]), ordered).profile(runs=10)
-    found = figures(rounds(calls), "tvmext")
-    return {
-        "name": request["name"],
-        "threads": threads,
-        "max_abs": max(differences, default=0.0),
-        **found,
-        "profile": _plain(ours, compiled.metadata.decisions),
-    }
+    library = Path(request["library"])
+    row: Figures = {"name": request["name"], "threads": threads}
+    calls = _calls(request["model"], library, inputs, threads)
+    try:
+        pairs = zip(calls[OURS]().values(), calls[RIVAL]())
+        row["max_abs"] = max((agreement(*pair) for pair in pairs), default=0.0)
+    except ValueError as error:
+        return {**row, "error": str(error)}
+    metadata = read_metadata(library)
+    ordered = {spec.name: inputs[spec.name] for spec in metadata.inputs}
+    profile = contenders.Tvmext(library, ordered).profile(PROFILED_RUNS)
+    found = figures(rounds(calls), OURS)
+    return {**row, **found, "profile": _plain(profile, metadata.decisions)}
+
+
+def _calls(model: str, library: Path, inputs: Arrays, threads: int) -> dict[str, Callable[[], Any]]:
+    """What users of either side call, NumPy arrays in and out."""
+    compiled = tvmext.load(library, num_threads=threads)
+    session = contenders.session_of(model, threads)
+    names = [spec.name for spec in compiled.outputs]
+    return {OURS: lambda: compiled.run(inputs), RIVAL: lambda: session.run(names, inputs)}
 
 
 def _plain(profile: Profile, decisions: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -95,9 +110,6 @@ def prepared(path: Path, sizes: Mapping[str, Any], free: bool) -> Iterator[dict[
     `sizes` are those of the named dims at which it runs. It is compiled for just these, or with
     `free` for any. Inputs are made up; a model of tests/zoo also gets its weights.
     """
-    import tvmext
-    from tvmext.cli.arrays import fill
-
     with TemporaryDirectory(prefix="tvmext-bench-") as folder:
         source, library, npz = (Path(folder) / name for name in ("m.onnx", "m.so", "inputs.npz"))
         model = onnx.load(path, load_external_data=False)

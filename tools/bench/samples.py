@@ -30,13 +30,12 @@ class Sample:
     """`seconds` per call; `speed` of the processor around it, as a part of its peak.
 
     `interruptions` counts involuntary context switches of the process and ticks that the
-    hypervisor stole during the sample. `cpu` is processor seconds per call, of all threads.
+    hypervisor stole during the sample.
     """
 
     seconds: float
     speed: float
     interruptions: int = 0
-    cpu: float = 0.0
 
 
 Round = Mapping[str, Sample]

@@ -10,6 +10,7 @@ from typing import Protocol
 from .samples import Round, Sample, clean_pairs
 
 Call = Callable[[], object]
+Clock = Callable[[], float]
 
 CHUNK_SECONDS = 2e-3
 """Calls are repeated to this length: well below a scheduler's time slice, well above the clock's
@@ -40,6 +41,7 @@ def measure(
     *,
     seconds: float = 3.0,
     enough: int = ENOUGH_PAIRS,
+    clock: Clock = time.perf_counter,
 ) -> list[Round]:
     """Rounds of samples, until `enough` rounds are clean or `seconds` are over.
 
@@ -55,7 +57,7 @@ def measure(
     while not rounds or (clean_pairs(rounds) < enough and time.perf_counter() < end):
         turn = {}
         for name in names:
-            turn[name] = _sample(contenders[name], paces[name], machine, interruptions)
+            turn[name] = _sample(contenders[name], paces[name], machine, interruptions, clock)
         raw.append(turn)
         names = [*names[1:], names[0]]
         if len(raw) % 5 == 0 or time.perf_counter() >= end:
@@ -79,21 +81,23 @@ class _Pace:
     warm: bool
 
 
-def _sample(call: Call, pace: _Pace, machine: Probe, interruptions: Callable[[], int]) -> Sample:
+def _sample(
+    call: Call, pace: _Pace, machine: Probe, interruptions: Callable[[], int], clock: Clock
+) -> Sample:
     """A chunk of calls; the speed is the lower of the FLOP/s before and after."""
     rate = machine.probe()
     settle(machine.threads)
     if pace.warm:
         call()
     interrupted = interruptions()
-    cpu, start = time.process_time(), time.perf_counter()
+    start = clock()
     for _ in range(pace.count):
         call()
-    took, cpu = time.perf_counter() - start, time.process_time() - cpu
+    took = clock() - start
     interrupted = interruptions() - interrupted
     settle(machine.threads)
     rate = min(rate, machine.probe())
-    return Sample(took / pace.count, rate, interrupted, cpu / pace.count)
+    return Sample(took / pace.count, rate, interrupted)
 
 
 def _pace(call: Call) -> _Pace:

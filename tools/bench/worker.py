@@ -10,43 +10,48 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from . import contenders
+from .agreement import agreement
 from .cases import Case, named
 from .cases.case import Graph, node, random
 from .contenders import Contender
 from .figures import figures
-from .machine import Machine, interruptions
+from .host import interruptions
+from .machine import Machine
 from .models import model_row
 from .samples import Round
 from .timing import Call, measure
 
 OURS, ONNX_RUNTIME, TORCH = "tvmext", "onnxruntime", "torch"
-RTOL, ATOL = 1e-3, 1e-4
 Row = dict[str, Any]
 
 
 class Worker:
     """Measures on a machine that has been calibrated once.
 
-    `against` names the other sides; `seconds` is the most that one comparison may take.
+    `against` names the other sides; `seconds` is the most that one comparison may take. With
+    `processor_time` times are those of the processor, all threads together.
     """
 
-    def __init__(self, threads: int, against: list[str], seconds: float) -> None:
+    def __init__(
+        self, threads: int, against: list[str], seconds: float, processor_time: bool = False
+    ) -> None:
         self.threads = threads
         self.against = against
         self.seconds = seconds
+        self.processor_time = processor_time
         self.machine = Machine(threads)
         self.overhead = self._overhead()
 
     def facts(self) -> Row:
         """The machine, and the microseconds that each side needs for one element."""
         overhead = {name: round(seconds * 1e6, 3) for name, seconds in self.overhead.items()}
-        return {**self.machine.facts(), "overhead_us": overhead}
+        clock = "processor" if self.processor_time else "wall"
+        return {**self.machine.facts(), "clock": clock, "overhead_us": overhead}
 
     def row(self, request: Row) -> Row:
         """The figures that are asked for."""
@@ -75,8 +80,14 @@ class Worker:
         return {**row, **roof, **figures(rounds, OURS, self.overhead, shares)}
 
     def rounds(self, calls: Mapping[str, Call], part: float = 1.0) -> list[Round]:
-        """Let `calls` take turns, for at most `part` of the time of a comparison."""
-        return measure(calls, self.machine, interruptions, seconds=self.seconds * part)
+        """Let `calls` take turns, for at most `part` of the time of a comparison.
+
+        Processor time stands still while something else runs, so interruptions do not count there.
+        """
+        seconds = self.seconds * part
+        if self.processor_time:
+            return measure(calls, self.machine, lambda: 0, seconds=seconds, clock=time.process_time)
+        return measure(calls, self.machine, interruptions, seconds=seconds)
 
     def _least(self, calls: Mapping[str, Call]) -> dict[str, float]:
         """The least seconds of each call, quickly."""
@@ -100,16 +111,6 @@ class Worker:
         moved = case.moved or float(sum(array.nbytes for array in arrays))
         roof = self.machine.roofline(case.flops, moved)
         return {"flops": case.flops, "bytes": moved, "roofline_us": roof * 1e6}
-
-
-def agreement(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """The largest difference; raises ValueError if it is more than rounding explains."""
-    if ours.shape != theirs.shape:
-        raise ValueError(f"the result has shape {ours.shape}, expected {theirs.shape}")
-    difference = np.abs(ours.astype(np.float64) - theirs)
-    if not np.all(difference <= ATOL + RTOL * np.abs(theirs)):
-        raise ValueError(f"wrong result: it differs from ONNX Runtime's by {difference.max():.2g}")
-    return float(difference.max(initial=0))
 
 
 def main() -> None:

@@ -21,22 +21,20 @@ SPIN_COUNT = "10000"
 the 50 ms of its default, which would fall into the next contender's time."""
 
 
-def rows(
-    requests: Sequence[Row], threads: int, against: list[str], seconds: float, limit: float
-) -> Iterator[Row]:
+def rows(requests: Sequence[Row], settings: Row, limit: float) -> Iterator[Row]:
     """First a description of the machine, then a row for each request.
 
-    A request that takes more than `limit` seconds, or that ends its worker, gets a row with "error"
-    and what was asked for.
+    `settings` are the arguments of `worker.Worker`. A request that takes more than `limit` seconds,
+    or that ends its worker, gets a row with "error" and what was asked for.
     """
-    worker = _Worker(threads, against, seconds)
+    worker = _Worker(settings)
     try:
         yield worker.reply(limit)
         for request in requests:
             row = worker.ask(request, limit)
             if worker.ended:
-                row = {**request, "threads": threads, **row}
-                worker = _Worker(threads, against, seconds)
+                row = {**request, "threads": settings["threads"], **row}
+                worker = _Worker(settings)
                 worker.reply(limit)
             yield row
     finally:
@@ -46,14 +44,13 @@ def rows(
 class _Worker:
     """A running worker.py."""
 
-    def __init__(self, threads: int, against: list[str], seconds: float) -> None:
-        settings = {"threads": threads, "against": against, "seconds": seconds}
+    def __init__(self, settings: Row) -> None:
         self.ended = False
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tools.bench.worker", json.dumps(settings)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=os.environ | _environment(threads),
+            env=os.environ | _environment(settings["threads"]),
             cwd=ROOT,
         )
 

@@ -13,14 +13,14 @@ from __future__ import annotations
 import argparse
 import fnmatch
 import json
-import os
-import platform
 import statistics
 import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from ..bench.host import cpu_name
+from ..bench.report import ratio_text
 from .case import ATOL, RTOL, modes, networks
 from .runner import Row, run_case
 
@@ -45,17 +45,15 @@ def summary(rows: Iterable[Row]) -> str:
     rows = list(rows)
     passed = [row for row in rows if row["exit_code"] == 0]
     text = f"{len(passed)} of {len(rows)} pass"
-    if ratios := [ratio(row) for row in passed if "tvmext_ms" in row]:
+    found = [row["ratios"]["onnxruntime"] for row in passed if "ratios" in row]
+    if ratios := [ratio["value"] for ratio in found if "value" in ratio]:
         text += (
             "; time of ONNX Runtime / tvmext: geometric mean "
             f"{statistics.geometric_mean(ratios):.2f}, {min(ratios):.2f} to {max(ratios):.2f}"
         )
+    if noisy := sum("noisy" in ratio for ratio in found):
+        text += f"; no ratio for {noisy}, which were disturbed"
     return text
-
-
-def ratio(row: Row) -> float:
-    """How many times faster than ONNX Runtime, by the minima."""
-    return row["onnxruntime_ms"][0] / row["tvmext_ms"][0]
 
 
 def table_line(row: Row) -> str:
@@ -69,24 +67,18 @@ def table_line(row: Row) -> str:
         cells += [f"{row['bytes'] / 1e6:.1f}", f"{row['compiler_rss'] / 1e6:.0f}"]
     else:
         cells += [""] * 4
-    if "tvmext_ms" in row:
-        cells += [
-            f"{low:.3g} / {mid:.3g}" for low, mid in (row["tvmext_ms"], row["onnxruntime_ms"])
-        ]
-        cells.append(f"{ratio(row):.2f}")
-    else:
-        cells += [""] * 3
+    sides = row.get("sides", {})
+    cells += [milliseconds(sides.get(name)) for name in ("tvmext", "onnxruntime")]
+    cells.append(ratio_text(row.get("ratios", {}).get("onnxruntime", {})))
     return f"| {' | '.join(cells)} |"
 
 
-def machine() -> str:
-    """The processor's name and the number of its cores that this process may use."""
-    name = platform.processor() or platform.machine()
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            name = line.partition(":")[2].strip()
-            break
-    return f"{name}, {len(os.sched_getaffinity(0))} cores"
+def milliseconds(side: Row | None) -> str:
+    """``minimum / median``, with a question mark where the machine was disturbed."""
+    if side is None:
+        return ""
+    low, middle = side["min_us"] / 1e3, side["median_us"] / 1e3
+    return f"{low:.3g} / {middle:.3g}" + (" ?" if side["noisy"] else "")
 
 
 def parse() -> argparse.Namespace:
@@ -132,10 +124,10 @@ def main() -> int:
             said = row.get("error") or row.get("detail") or "passed"
             print(f"{time.monotonic() - started:.0f} s: {said[:200]}", file=sys.stderr)
             args.json.write_text(
-                json.dumps({"machine": machine(), "rows": list(rows.values())}, indent=1)
+                json.dumps({"machine": cpu_name(), "rows": list(rows.values())}, indent=1)
             )
     chosen = [rows[case] for case in cases]
-    print(f"{machine()}; one thread; rtol {RTOL}, atol {ATOL}; latencies: minimum / median.\n")
+    print(f"{cpu_name()}; one thread; rtol {RTOL}, atol {ATOL}; latencies: minimum / median.\n")
     print(table(chosen))
     return 0 if all(row["exit_code"] == 0 for row in chosen) else 1
 

@@ -9,11 +9,10 @@ from __future__ import annotations
 import argparse
 import json
 import resource
-import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,7 @@ from tests.zoo import light
 ZOO = Path(__file__).resolve().parents[2] / "tests" / "zoo"
 
 RTOL, ATOL = 1e-3, 1e-4
-TIMING_SECONDS = 6.0
-MIN_ROUNDS, MAX_ROUNDS = 5, 200
+TIMING_SECONDS = 10.0
 
 
 def networks() -> list[str]:
@@ -61,8 +59,8 @@ def measure(network: str, mode: str, timing: bool) -> dict[str, Any]:
     """Compile, verify and, if `timing`, time one network.
 
     Keys: "seconds" (compile), "bytes" (of the library), "compiler_rss" (peak, bytes), "passed",
-    "max_abs" and "detail" over all sizes, and with timing "tvmext_ms" and "onnxruntime_ms", each
-    [minimum, median] of one call on one thread, measured in turns.
+    "max_abs" and "detail" over all sizes, and with timing the "sides" and "ratios" of one call on
+    one thread (tools/bench/figures.py).
     """
     import tvmext
 
@@ -84,7 +82,9 @@ def measure(network: str, mode: str, timing: bool) -> dict[str, Any]:
         result = {"seconds": seconds, "bytes": library.stat().st_size, "compiler_rss": rss}
         result |= verified(path, compiled, inputs)
         if timing:
-            result |= timed(path, library, inputs[0])
+            from ..bench.models import latency
+
+            result |= latency(path, library, inputs[0], TIMING_SECONDS)
     return result
 
 
@@ -132,35 +132,6 @@ def told(failed: Any) -> str:
         f"{failed.name}: {failed.failed} of {failed.total} elements differ, "
         f"max abs {failed.max_abs:.1e}, max rel {failed.max_rel:.1e}"
     )
-
-
-def timed(path: Path, library: Path, inputs: dict[str, Any]) -> dict[str, list[float]]:
-    """[Minimum, median] milliseconds of a call: ours and ONNX Runtime's, one thread, in turns."""
-    import onnxruntime
-
-    import tvmext
-
-    settings = onnxruntime.SessionOptions()
-    settings.intra_op_num_threads = settings.inter_op_num_threads = 1
-    settings.log_severity_level = 3
-    session = onnxruntime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
-    compiled = tvmext.load(library, num_threads=1)
-    calls: dict[str, Callable[[], object]] = {
-        "tvmext_ms": lambda: compiled.run(inputs),
-        "onnxruntime_ms": lambda: session.run(None, inputs),
-    }
-    samples: dict[str, list[float]] = {name: [] for name in calls}
-    for call in calls.values():
-        call()
-    end = time.monotonic() + TIMING_SECONDS
-    for turn in range(MAX_ROUNDS):
-        if turn >= MIN_ROUNDS and time.monotonic() > end:
-            break
-        for name, call in calls.items():
-            started = time.perf_counter()
-            call()
-            samples[name].append((time.perf_counter() - started) * 1e3)
-    return {name: [min(times), statistics.median(times)] for name, times in samples.items()}
 
 
 def main() -> int:
