@@ -109,13 +109,11 @@ def _check_with_onnx(source: Source) -> None:
     context.ir_version = max(source.model.ir_version, 3)
     context.opset_imports = graphs.opsets(source.model)
     local = {(function.domain, function.name) for function in source.model.functions}
-    for node in source.model.graph.node:
-        if (node.domain, node.op_type) not in local and _has_schema(node):
+    for node in graphs.all_nodes(source.model.graph):
+        # the checker of one node would not see what the bodies of an If or Loop capture
+        own = (node.domain, node.op_type) in local or any(graphs.subgraphs(node))
+        if not own and onnx.defs.has(node.op_type, graphs.domain_of(node)):
             _check_node(node, context, source.name)
-
-
-def _has_schema(node: NodeProto) -> bool:
-    return onnx.defs.has(node.op_type, graphs.domain_of(node))
 
 
 def _check_node(node: NodeProto, context: onnx.checker.C.CheckerContext, name: str) -> None:

@@ -48,6 +48,14 @@ def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
             yield from attribute.graphs
 
 
+def all_nodes(graph: GraphProto) -> Iterator[NodeProto]:
+    """The nodes of a graph and of the bodies in it."""
+    for node in graph.node:
+        yield node
+        for body in subgraphs(node):
+            yield from all_nodes(body)
+
+
 def reads(node: NodeProto) -> set[str]:
     """Names of the values a node needs, the captures of its subgraphs included."""
     names = {name for name in node.input if name}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, helper
@@ -30,11 +30,12 @@ def inline_functions(model: ModelProto, keep: Iterable[str], source: str) -> Mod
                 f"'{source}': cannot inline the model's own functions: {reason}",
                 hint="inline them with onnx.inliner.inline_local_functions before",
             ) from error
-    called = [node for node in _all_nodes(model.graph) if _has_body(node, kept)]
+    versions = graphs.opsets(model)
+    called = [node for node in graphs.all_nodes(model.graph) if _has_body(node, kept)]
     if not called:
         return model
     for node in called:
-        _write_defaults(node)
+        _write_defaults(node, versions[graphs.domain_of(node)])
     try:
         return inliner.inline_selected_functions(
             model, [("", name) for name in kept], exclude=True, inline_schema_functions=True
@@ -51,19 +52,13 @@ def _has_body(node: NodeProto, kept: frozenset[str]) -> bool:
     return schema.has_function or schema.has_context_dependent_function
 
 
-def _write_defaults(node: NodeProto) -> None:
+def _write_defaults(node: NodeProto, version: int) -> None:
     """Give the node its default attributes, which the inliner does not put into the body."""
     given = {attribute.name for attribute in node.attribute}
-    for name, attribute in onnx.defs.get_schema(node.op_type, node.domain).attributes.items():
+    schema = onnx.defs.get_schema(node.op_type, version, graphs.domain_of(node))
+    for name, attribute in schema.attributes.items():
         if name not in given and attribute.default_value.name:
             node.attribute.append(attribute.default_value)
-
-
-def _all_nodes(graph: GraphProto) -> Iterator[NodeProto]:
-    for node in graph.node:
-        yield node
-        for body in graphs.subgraphs(node):
-            yield from _all_nodes(body)
 
 
 def branch(node: NodeProto, taken: bool) -> tuple[list[NodeProto], GraphProto]:

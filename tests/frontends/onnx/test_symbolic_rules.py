@@ -464,6 +464,12 @@ def test_what_floats_round_and_bytes_wrap_is_not_known(body):
     assert not shapes.is_known("y")
 
 
+def test_sizes_that_are_data_are_not_taken_from_empty_scales():
+    body = "e = Constant<value=float[0] {}>() y = Resize(x, e, e, s)"
+    shapes = infer(graph(13, "float[n, m] x, int64[2] s", body))
+    assert set(shapes.unknown.values()) == {("y", 0), ("y", 1)}
+
+
 def test_an_unknown_rank_is_no_shape():
     shapes = infer(graph(13, "float[n] x, int64[k] s", "y = Reshape(x, s)"))
     assert shapes.values["y"].shape is None
