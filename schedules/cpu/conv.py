@@ -84,7 +84,7 @@ class Decision:
 class Conv:
     """Products whose broadcast operand is read through a window, or computed by a loader."""
 
-    name = "cpu.conv"
+    name = "conv"
 
     def match(self, kernel: Kernel) -> Workload | Declined:
         found = contraction(kernel)

@@ -78,7 +78,7 @@ class Decision:
 class Depthwise:
     """Sliding windows over each channel on its own."""
 
-    name = "cpu.depthwise"
+    name = "depthwise"
 
     def match(self, kernel: Kernel) -> Workload | Declined:
         found = contraction(kernel)

@@ -77,7 +77,7 @@ class Decision:
 class Gemm:
     """Products of two operands that are read without a sliding window."""
 
-    name = "cpu.gemm"
+    name = "gemm"
 
     def match(self, kernel: Kernel) -> Workload | Declined:
         found = contraction(kernel)

@@ -1,0 +1,179 @@
+"""Convolutions of every kind against NumPy."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from tvm import relax
+
+from tests.schedules.cpu.kernels import ARCH, kernel, normal, run
+from tests.schedules.cpu.products import compare, convolve, schedule
+from tvmext.schedules.cpu.conv import Conv
+from tvmext.schedules.cpu.depthwise import Depthwise
+from tvmext.schedules.rule import Declined
+
+op = relax.op
+few = settings(max_examples=12, deadline=None)
+
+
+def nhwc(**options: object) -> object:
+    return lambda x, w: op.nn.conv2d(x, w, data_layout="NHWC", kernel_layout="OHWI", **options)
+
+
+def test_padding_is_staged_and_leaves_the_inner_loop() -> None:
+    _, result, selection = schedule(
+        nhwc(padding=1), ((1, 14, 14, 16), "float32"), ((32, 3, 3, 16), "float32"), weights=[1]
+    )
+    assert selection.rule == "conv"
+    text = result.func.script()
+    assert "window" in text
+    assert "if_then_else" not in text
+    assert result.layouts[1].shape[1:4] == (3, 3, 16)
+
+
+def test_depthwise_copies_nothing() -> None:
+    _, result, selection = schedule(
+        nhwc(padding=1, groups=32), ((1, 9, 9, 32), "float32"), ((32, 3, 3, 1), "float32")
+    )
+    assert selection.rule == "depthwise"
+    assert "if_then_else" not in result.func.script()
+
+
+@pytest.mark.parametrize("rule", [Conv(), Depthwise()])
+def test_must_not_fire(rule: Conv | Depthwise) -> None:
+    for build, shape in ((lambda x: op.sum(x, 1), (4, 5)), (op.exp, (4, 5))):
+        assert isinstance(rule.match(kernel(build, (shape, "float32"))), Declined)
+    product = kernel(op.matmul, ((4, 5), "float32"), ((5, 6), "float32"))
+    assert isinstance(Depthwise().match(product), Declined)
+
+
+@few
+@given(
+    st.sampled_from([1, 2]),
+    st.sampled_from([1, 5, 7, 13, 28]),
+    st.sampled_from([1, 3, 16, 17]),
+    st.sampled_from([1, 8, 24, 33]),
+    st.sampled_from([1, 2, 3, 5]),
+    st.integers(1, 2),
+    st.integers(0, 2),
+    st.integers(1, 2),
+    st.booleans(),
+)
+def test_static_sizes(
+    n: int, size: int, ci: int, co: int, k: int, stride: int, pad: int, dilation: int, weight: bool
+) -> None:
+    assume(size + 2 * pad >= dilation * (k - 1) + 1)
+    x, w = normal(n, size, size + 1, ci), normal(co, k, k, ci, seed=1)
+    compare(
+        nhwc(strides=stride, padding=pad, dilation=dilation),
+        [x, w],
+        convolve(x, w, stride, pad, dilation),
+        weights=[1] if weight else [],
+    )
+
+
+@few
+@given(
+    st.sampled_from([3, 5, 9, 20]),
+    st.sampled_from([1, 3, 8, 24, 48]),
+    st.sampled_from([3, 5]),
+    st.integers(1, 2),
+    st.integers(0, 2),
+    st.integers(1, 2),
+    st.booleans(),
+)
+def test_depthwise(
+    size: int, channels: int, k: int, stride: int, pad: int, dilation: int, weight: bool
+) -> None:
+    assume(size + 2 * pad >= dilation * (k - 1) + 1)
+    x, w = normal(2, size, size + 1, channels), normal(channels, k, k, 1, seed=1)
+    compare(
+        nhwc(strides=stride, padding=pad, dilation=dilation, groups=channels),
+        [x, w],
+        convolve(x, w, stride, pad, dilation, channels),
+        weights=[1] if weight else [],
+    )
+
+
+@pytest.mark.parametrize("groups, multiplier", [(2, 1), (4, 2), (8, 3)])
+def test_groups(groups: int, multiplier: int) -> None:
+    x, w = normal(1, 9, 9, 16), normal(8 * multiplier, 3, 3, 16 // groups, seed=1)
+    expected = convolve(x, w, 1, 1, 1, groups)
+    selection = compare(nhwc(padding=1, groups=groups), [x, w], expected, weights=[1])
+    assert selection.rule == "conv"
+
+
+@pytest.mark.parametrize("n, h, w", [(0, 5, 7), (1, 1, 1), (2, 7, 5), (1, 12, 33)])
+@pytest.mark.parametrize("groups", [1, 16])
+def test_symbolic_sizes(n: int, h: int, w: int, groups: int) -> None:
+    x, weight = normal(n, h, w, 16), normal(16, 3, 3, 16 // groups, seed=1)
+    compare(
+        nhwc(padding=1, groups=groups),
+        [x, weight],
+        convolve(x, weight, 1, 1, 1, groups),
+        weights=[1],
+        dims=[("n", "h", "w", 16), weight.shape],
+        rule="conv" if groups == 1 else "depthwise",
+    )
+
+
+@pytest.mark.parametrize("channels", [16, 20])
+def test_epilogues(channels: int) -> None:
+    x, w = normal(1, 9, 9, 8), normal(channels, 3, 3, 8, seed=1)
+    bias, skip = normal(1, 1, 1, channels), normal(1, 9, 9, channels, seed=2)
+    total = convolve(x, w, 1, 1) + bias
+    conv = nhwc(padding=1)
+    compare(
+        lambda x, w, b, r: op.nn.relu(op.add(op.add(conv(x, w), b), r)),
+        [x, w, bias, skip],
+        np.maximum(total + skip, 0),
+        weights=[1],
+        rule="conv",
+    )
+    compare(
+        lambda x, w, b: op.nn.silu(op.add(conv(x, w), b)),
+        [x, w, bias],
+        total / (1 + np.exp(-total)),
+        weights=[1],
+        rule="conv",
+    )
+
+
+def test_depthwise_with_a_long_epilogue() -> None:
+    x, w = normal(1, 9, 9, 32), normal(32, 3, 3, 1, seed=1)
+    total = convolve(x, w, 1, 1, 1, 32)
+    conv = nhwc(padding=1, groups=32)
+    compare(lambda x, w: op.sigmoid(conv(x, w)), [x, w], 1 / (1 + np.exp(-total)), weights=[1])
+
+
+@pytest.mark.parametrize("layout", ["OIHW", "transposed", "1d", "3d"])
+def test_other_kinds_against_the_unscheduled_kernel(layout: str) -> None:
+    build, shapes = {
+        "OIHW": (
+            lambda x, w: op.nn.conv2d(x, w, padding=1, groups=2),
+            [(2, 8, 9, 9), (6, 4, 3, 3)],
+        ),
+        "transposed": (
+            lambda x, w: op.nn.conv2d_transpose(x, w, padding=1, strides=2),
+            [(1, 6, 7, 7), (6, 5, 4, 4)],
+        ),
+        "1d": (lambda x, w: op.nn.conv1d(x, w, padding=1, strides=2), [(2, 6, 30), (9, 6, 3)]),
+        "3d": (lambda x, w: op.nn.conv3d(x, w, padding=1), [(1, 4, 5, 6, 7), (5, 4, 3, 3, 3)]),
+    }[layout]  # fmt: skip
+    arrays = [normal(*shape, seed=i) for i, shape in enumerate(shapes)]
+    before = kernel(build, *((shape, "float32") for shape in shapes))
+    (expected,) = run(before.func, {f"x{i}": array for i, array in enumerate(arrays)})
+    compare(build, arrays, expected, weights=[1])
+
+
+def test_blocks_and_panels_on_two_cores() -> None:
+    arch = replace(ARCH, cores=2)
+    for size, channels, level in ((28, 32, "blocks"), (7, 512, "panels")):
+        x, w = normal(1, size, size, channels), normal(channels, 3, 3, channels, seed=1)
+        expected = convolve(x, w, 1, 1)
+        selection = compare(nhwc(padding=1), [x, w], expected, weights=[1], arch=arch)
+        assert selection.decision.parallel == level

@@ -1,0 +1,169 @@
+"""Matrix products of every kind against NumPy."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tvm import relax
+
+from tests.schedules.cpu.kernels import ARCH, kernel, normal
+from tests.schedules.cpu.products import compare, schedule
+from tvmext.arch import FAMILIES
+from tvmext.schedules.cpu.gemm import Gemm
+from tvmext.schedules.rule import Declined
+
+op = relax.op
+few = settings(max_examples=12, deadline=None)
+sizes = st.sampled_from([0, 1, 2, 5, 13, 16, 31, 48, 67])
+
+
+def test_a_weight_is_laid_out_in_panels() -> None:
+    _, result, selection = schedule(
+        op.matmul, ((8, 64), "float32"), ((64, 100), "float32"), weights=[1]
+    )
+    assert selection.rule == "gemm"
+    panels, depth, width = result.layouts[1].shape
+    assert depth == 64
+    assert 100 <= panels * width < 100 + width
+    assert tuple(result.func.params[1].shape) == (panels, depth, width)
+
+
+def test_without_a_weight_the_interface_stays() -> None:
+    before, result, selection = schedule(op.matmul, ((64, 64), "float32"), ((64, 64), "float32"))
+    assert selection.decision.rhs == "pack"
+    assert not result.layouts
+    assert all(a.same_as(b) for a, b in zip(before.func.params, result.func.params))
+
+
+@pytest.mark.parametrize(
+    "build, shapes",
+    [
+        (lambda x: op.sum(x, 1), [(4, 5)]),
+        (op.add, [(4, 5), (4, 5)]),
+        (lambda x, w: op.nn.conv2d(x, w, padding=1, data_layout="NHWC", kernel_layout="OHWI"),
+         [(1, 8, 8, 16), (16, 3, 3, 16)]),
+        (op.matmul, [(1, 8), (8,)]),
+    ],
+    ids=["sum", "add", "window", "dot"],
+)  # fmt: skip
+def test_must_not_fire(build: object, shapes: list[tuple[int, ...]]) -> None:
+    answer = Gemm().match(kernel(build, *((shape, "float32") for shape in shapes)))
+    assert isinstance(answer, Declined)
+
+
+@few
+@given(sizes, sizes, sizes, st.booleans())
+def test_static_sizes(m: int, n: int, k: int, weight: bool) -> None:
+    x, w = normal(m, k), normal(k, n, seed=1)
+    compare(op.matmul, [x, w], x @ w, weights=[1] if weight else [])
+
+
+@pytest.mark.parametrize("m", [0, 1, 2, 7, 8, 9, 31, 100])
+def test_symbolic_rows(m: int) -> None:
+    x, w = normal(2, m, 24), normal(24, 50, seed=1)
+    dims = [("batch", "seq", 24), (24, 50)]
+    compare(op.matmul, [x, w], x @ w, weights=[1], dims=dims, rule="gemm")
+
+
+@pytest.mark.parametrize("m, n, k", [(5, 7, 3), (1, 1, 1), (33, 64, 16), (4, 0, 5), (4, 5, 0)])
+def test_everything_symbolic(m: int, n: int, k: int) -> None:
+    x, w = normal(3, m, k), normal(3, k, n, seed=1)
+    compare(op.matmul, [x, w], x @ w, dims=[("b", "m", "k"), ("b", "k", "n")], rule="gemm")
+
+
+@pytest.mark.parametrize("seq", [1, 3, 16, 45])
+def test_attention_scores_and_values(seq: int) -> None:
+    q, k = normal(2, 3, seq, 16), normal(2, 3, seq, 16, seed=1)
+    scores = q @ k.transpose(0, 1, 3, 2)
+    dims = [("b", 3, "s", 16)] * 2
+    transposed = k.transpose(0, 1, 3, 2).copy()
+    compare(op.matmul, [q, transposed], scores, dims=[dims[0], ("b", 3, 16, "s")], rule="gemm")
+    compare(op.matmul, [scores, k], scores @ k, dims=[("b", 3, "s", "s"), dims[1]], rule="gemm")
+
+
+def test_an_operand_read_through_a_transpose() -> None:
+    from tvm import te
+
+    from tests.schedules.cpu.kernels import composed, run
+    from tvmext.schedules.cpu import RULES
+    from tvmext.schedules.select import select
+
+    def build(x: te.Tensor, w: te.Tensor) -> te.Tensor:
+        moved = te.compute((24, 40), lambda k, n: w[n, k], "moved")
+        axis = te.reduce_axis((0, 24), "k")
+        return te.compute((9, 40), lambda i, j: te.sum(x[i, axis] * moved[axis, j], axis))
+
+    before = composed(build, ((9, 24), "float32"), ((40, 24), "float32"))
+    result, selection = select(before, ARCH, RULES)
+    assert selection.rule == "gemm"
+    x, w = normal(9, 24), normal(40, 24, seed=1)
+    (got,) = run(result.func, {"x0": x, "x1": w})
+    np.testing.assert_allclose(got, x @ w.T, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("m", [1, 6, 17])
+@pytest.mark.parametrize("n", [32, 50])
+def test_epilogues(m: int, n: int) -> None:
+    x, w, bias, skip = normal(m, 20), normal(20, n), normal(n), normal(m, n, seed=2)
+    compare(
+        lambda x, w, b, r: op.nn.relu(op.add(op.add(op.matmul(x, w), b), r)),
+        [x, w, bias, skip],
+        np.maximum(x @ w + bias + skip, 0),
+        weights=[1],
+        dims=[("m", 20), (20, n), (n,), ("m", n)],
+        rule="gemm",
+    )
+    compare(
+        lambda x, w, b: op.tanh(op.add(op.matmul(x, w), b)),
+        [x, w, bias],
+        np.tanh(x @ w + bias),
+        weights=[1],
+        rule="gemm",
+    )
+
+
+def test_vectors_and_single_columns() -> None:
+    x, w = normal(30), normal(30, 20)
+    compare(op.matmul, [x, w], x @ w, weights=[1])
+    x, w = normal(9, 30), normal(30, 1)
+    compare(op.matmul, [x, w], x @ w, weights=[1])
+
+
+@pytest.mark.parametrize("dtype", ["float64", "int32"])
+def test_other_types(dtype: str) -> None:
+    x = (10 * normal(9, 20)).astype(dtype)
+    w = (10 * normal(20, 33, seed=1)).astype(dtype)
+    compare(op.matmul, [x, w], x @ w, weights=[1], rule="gemm")
+
+
+def test_bytes_summed_in_32_bits() -> None:
+    x = (10 * normal(9, 20)).astype("int8")
+    w = (10 * normal(20, 33, seed=1)).astype("int8")
+    expected = x.astype("int32") @ w.astype("int32")
+    compare(lambda x, w: op.matmul(x, w, out_dtype="int32"), [x, w], expected, weights=[1])
+
+
+def test_half_precision_is_right() -> None:
+    x, w = normal(9, 20).astype("float16"), normal(20, 33, seed=1).astype("float16")
+    compare(op.matmul, [x, w], x @ w, weights=[1], tolerance=1e-2)
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_every_machine_has_a_tile_that_fits(family: str) -> None:
+    arch = FAMILIES[family]
+    for rows in (1, 7, 64, None):
+        shape = ("m" if rows is None else rows, 64)
+        before = kernel(op.matmul, (shape, "float32"), ((64, 96), "float32"))
+        workload = Gemm().match(replace(before, constant_args=frozenset([1])))
+        tile = Gemm().choose(workload, arch).tile
+        assert tile.rows * tile.vectors + tile.vectors + 1 <= arch.vector_registers
+
+
+def test_two_cores() -> None:
+    x, w = normal(130, 256), normal(256, 300)
+    selection = compare(op.matmul, [x, w], x @ w, weights=[1], arch=replace(ARCH, cores=2))
+    assert selection.decision.parallel
