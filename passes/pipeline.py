@@ -13,6 +13,7 @@ from .bind_model import BindModel
 from .decompose_batch_norm import DecomposeBatchNorm
 from .fold_affine import FoldAffine
 from .fold_constants import FoldConstants
+from .fold_padding import FoldPadding
 from .legalize import LEGALIZE
 
 CONV_LAYOUT = {
@@ -34,6 +35,7 @@ def pipeline(
         BindModel(model),
         transform.CanonicalizeBindings(),
         FoldConstants(),
+        FoldPadding(),
         DecomposeBatchNorm(),
         transform.DeadCodeElimination(),
         FoldAffine(),
