@@ -166,12 +166,12 @@ def test_the_ziglang_wheel_is_used_where_no_compiler_is(
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(linking, "find_spec", lambda name: object())
-    assert find_compiler() == [sys.executable, "-m", "ziglang", "c++"]
+    assert find_compiler() == [sys.executable, "-m", "ziglang", "cc"]
 
 
 @pytest.mark.skipif(not find_spec("ziglang"), reason="the ziglang wheel is not installed")
 def test_the_ziglang_wheel_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CXX", f"{sys.executable} -m ziglang c++")
+    monkeypatch.setenv("CXX", f"{sys.executable} -m ziglang cc")
     weight = random()
     write(tmp_path / "m.so", [X], [Y], lambda x: op.add(x, constant(weight)))
     np.testing.assert_array_equal(run(tmp_path / "m.so", weight), weight + weight)

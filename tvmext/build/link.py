@@ -59,7 +59,7 @@ def find_compiler() -> list[str]:
         if found := shutil.which(name):
             return [found]
     if find_spec("ziglang"):
-        return [sys.executable, "-m", "ziglang", "c++"]
+        return [sys.executable, "-m", "ziglang", "cc"]
     raise ToolchainError(
         "no compiler to link the library with",
         hint="install g++ or clang (apt install g++), or the ziglang wheel "
