@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..dims import ceildiv, floordiv, product
+from ..dims import Expr, ceildiv, floordiv, product
 from .symbolic_node import Node, Shape, Size, Value, array, constant_shape
 from .symbolic_numbers import is_size
 
@@ -105,10 +105,13 @@ def squeeze(node: Node) -> Value | None:
         return None
     if axes is None:
         dropped = {k for k, size in enumerate(x.shape) if size == 1}
+        for size in x.shape:
+            if isinstance(size, Expr):  # a size that happened to be 1 would change the rank
+                node.facts.assume_at_least(size, 2, node.where)
     else:
         dropped = {axis % len(x.shape) for axis in axes}
-    for k in dropped:
-        node.facts.require_equal(x.shape[k], 1, node.where)
+        for k in dropped:
+            node.facts.require_equal(x.shape[k], 1, node.where)
     return node.value(x.dtype, [s for k, s in enumerate(x.shape) if k not in dropped], x.data)
 
 
@@ -214,15 +217,19 @@ def tile(node: Node) -> Value | None:
 def slice_(node: Node) -> Value | None:
     """y = x[start:end:step] per axis, bounds clamped to the axis."""
     x = node.input(0)
+    if x is None or x.shape is None:
+        return None
     starts, ends = node.sizes(1, "starts"), node.sizes(2, "ends")
-    if x is None or x.shape is None or starts is None or ends is None:
-        return None if x is None else _unknown_slice(node, x)
-    axes = node.ints(3, "axes") or list(range(len(starts)))
-    steps = node.ints(4) or [1] * len(starts)
+    axes, steps = _slice_axes(node, len(x.shape)), node.ints(4)
+    if starts is None or ends is None or axes is None or (steps is None and node.input(4)):
+        named = range(len(x.shape)) if axes is None else axes
+        return node.value(
+            x.dtype, [node.unknown(k) if k in named else s for k, s in enumerate(x.shape)]
+        )
     dims, data = list(x.shape), x.data
-    for start, end, axis, step in zip(starts, ends, axes, steps):
-        axis %= len(dims)
-        dims[axis] = _slice_length(node, dims[axis], start, end, step)
+    for start, end, axis, step in zip(starts, ends, axes, steps or [1] * len(axes)):
+        size = _slice_length(node, dims[axis], start, end, step)
+        dims[axis] = node.unknown(axis) if size is None else size
         if data is not None and isinstance(start, int) and isinstance(end, int):
             data = data[(slice(None),) * axis + (_python_slice(start, end, step),)]
         else:
@@ -230,32 +237,28 @@ def slice_(node: Node) -> Value | None:
     return node.value(x.dtype, dims, data)
 
 
+def _slice_axes(node: Node, rank: int) -> list[int] | None:
+    """The axes that are sliced; the first ones if none are named, None if only the run knows."""
+    axes = node.ints(3, "axes")
+    if axes is None and node.input(3) is None:
+        length = node.shape(1)
+        count = len(node.attr("starts")) if length is None else length[0]
+        axes = list(range(count)) if isinstance(count, int) else None
+    return None if axes is None else [axis % rank for axis in axes]
+
+
 def _python_slice(start: int, end: int, step: int) -> slice:
     return slice(start, None if step < 0 and end <= -FAR else end, step)
 
 
-def _unknown_slice(node: Node, x: Value) -> Value | None:
-    """The bounds are known only at run time: so are the dims of the axes that are named."""
-    if x.shape is None:
-        return None
-    axes = node.ints(3, "axes")
-    if axes is None and node.input(3) is not None:
-        return node.value(x.dtype, [node.unknown(k) for k in range(len(x.shape))])
-    count = (node.shape(1) or (len(x.shape),))[0]
-    sliced = axes if axes is not None else range(count if isinstance(count, int) else len(x.shape))
-    named = {axis % len(x.shape) for axis in sliced}
-    return node.value(
-        x.dtype, [node.unknown(k) if k in named else s for k, s in enumerate(x.shape)]
-    )
-
-
-def _slice_length(node: Node, size: Size, start: Size, end: Size, step: int) -> Size:
+def _slice_length(node: Node, size: Size, start: Size, end: Size, step: int) -> Size | None:
+    """Number of elements that a slice of one axis has, None if only the run knows."""
     facts = node.facts
     if isinstance(size, int) and isinstance(start, int) and isinstance(end, int):
         return len(range(size)[_python_slice(start, end, step)])
     if step < 0:
         whole = start == -1 and isinstance(end, int) and end <= -FAR
-        return ceildiv(size, -step) if whole else node.unknown(0)
+        return ceildiv(size, -step) if whole else None
     low, high = _from_front(node, start, size), _from_front(node, end, size)
     high = facts.minimum(high, size)
     if isinstance(start, int) and isinstance(end, int) and facts.at_least(high, low) is None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from ..dims import ceildiv, floordiv, minimum
 from .symbolic_node import Node, Size, Value
-from .symbolic_numbers import Number
+from .symbolic_numbers import Number, is_size
 
 WEIGHT_INPUT = {"QLinearConv": 3, "QLinearMatMul": 3}
 """Which input is the second operand, where it is not input 1."""
@@ -157,21 +157,16 @@ def resize(node: Node) -> Value | None:
         return None
     if node.attr("keep_aspect_ratio_policy", "stretch") != "stretch":
         return None
-    axes = [a % len(x.shape) for a in node.attr("axes") or range(len(x.shape))]
-    sizes = node.sizes(3)
-    dims: list[Size | None] = list(x.shape)
-    if sizes:
-        for axis, size in zip(axes, sizes):
-            dims[axis] = size
-    else:
-        scales = _scales(node)
-        if scales is None:
-            dims = [node.unknown(k) if k in axes else size for k, size in enumerate(x.shape)]
-        else:
-            for axis, scale in zip(axes, scales):
-                dims[axis] = _scaled(node, x.shape[axis], scale)
-    known = [node.unknown(k) if size is None else size for k, size in enumerate(dims)]
-    return node.value(x.dtype, known)
+    sizes, scales = node.elements(3), _scales(node)
+    dims = list(x.shape)
+    for k, axis in enumerate(node.attr("axes") or range(len(dims))):
+        size: Number = None
+        if sizes:
+            size = sizes[k]
+        elif scales and node.input(3) is None:
+            size = _scaled(node, x.shape[axis], scales[k])
+        dims[axis] = size if is_size(size) else node.unknown(axis % len(dims))
+    return node.value(x.dtype, dims)
 
 
 def _scales(node: Node) -> list[Number] | None:
@@ -182,12 +177,10 @@ def _scales(node: Node) -> list[Number] | None:
     return node.elements(1 if old else 2)
 
 
-def _scaled(node: Node, size: Size, scale: Number) -> Size | None:
+def _scaled(node: Node, size: Size, scale: Number) -> Number:
     """floor(size * scale) in single precision, as runtimes compute it."""
-    math = node.arithmetic("float32")
-    scaled = math.floor(math.mul(math.cast(size), scale))
-    result = node.arithmetic("int64").cast(scaled)
-    return None if result is None or isinstance(result, bool | float) else result  # type: ignore[return-value]
+    single = node.arithmetic("float32")
+    return node.arithmetic("int64").cast(single.floor(single.mul(single.cast(size), scale)))
 
 
 RULES: dict[str, Callable[[Node], Value | list[Value] | None]] = {

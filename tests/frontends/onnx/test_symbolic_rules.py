@@ -403,6 +403,7 @@ EQUATIONS = {
         {},
         ["m >= 1"],
     ),
+    "a squeeze of every 1": ("float[n, 1, m] x", "y = Squeeze(x)", {}, ["m >= 2", "n >= 2"]),
     "a slice that begins inside": (
         "float[n, m] x",
         """b = Constant<value_ints=[2]>() e = Constant<value_ints=[4]>()
@@ -468,6 +469,23 @@ def test_sizes_that_are_data_are_not_taken_from_empty_scales():
     body = "e = Constant<value=float[0] {}>() y = Resize(x, e, e, s)"
     shapes = infer(graph(13, "float[n, m] x, int64[2] s", body))
     assert set(shapes.unknown.values()) == {("y", 0), ("y", 1)}
+
+
+@pytest.mark.parametrize(
+    ("inputs", "known", "unknown"),
+    [
+        ("int64[1] s, int64[1] e, int64[1] a", [], [0, 1, 2]),
+        ("int64[1] s, int64[1] e", [1, 2], [0]),
+        ("int64[2] s, int64[2] e", [2], [0, 1]),
+    ],
+)
+def test_slice_by_data(inputs, known, unknown):
+    names = ", ".join(part.split()[1] for part in inputs.split(", "))
+    shapes = infer(graph(13, f"float[n, m, k] x, {inputs}", f"y = Slice(x, {names})"))
+    value = shapes.values["y"]
+    assert [value.shape[k] for k in known] == [shapes.values["x"].shape[k] for k in known]
+    assert sorted(shapes.unknown.values()) == [("y", k) for k in unknown]
+    assert len({str(value.shape[k]) for k in unknown}) == len(unknown)
 
 
 def test_an_unknown_rank_is_no_shape():
