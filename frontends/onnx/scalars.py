@@ -26,15 +26,15 @@ SHAPE_OPERANDS = {
     "ConstantOfShape": (0,),
     "Expand": (1,),
     "Pad": (1,),
-    "Range": (0, 1, 2),
+    "Range": (0, 1),
     "Reshape": (1,),
     "Slice": (1, 2),
     "Tile": (1,),
     "TopK": (1,),
 }
-"""Positions of the inputs that are sizes or bounds."""
+"""Positions of the inputs that are sizes or bounds; a step or divisor could be 0."""
 THROUGH = frozenset({
-    "Add", "Cast", "Concat", "Div", "Gather", "Identity", "Max", "Min", "Mul", "Reshape", "Slice",
+    "Add", "Cast", "Concat", "Gather", "Identity", "Max", "Min", "Mul", "Reshape", "Slice",
     "Squeeze", "Sub", "Unsqueeze",
 })  # fmt: skip
 """Operators that hand a size on: only small integer arithmetic lies before a shape operand."""

@@ -28,6 +28,12 @@ WRONG = frozenset({
 })  # fmt: skip
 """Not taken from TVM: another operator of the same name, or a result that is not a tensor."""
 
+
+def _is_wrong(call: Call) -> bool:
+    """Results of TVM's converters that differ from ONNX."""
+    return call.op == "RoiAlign" and call.attr("mode", "avg") == "max"
+
+
 CONTINUES = frozenset({"MaxPool", "Resize", "Upsample"})
 """Operators of which TVM's converter does what ours declines: indices, other ranks."""
 
@@ -56,6 +62,8 @@ def convert(call: Call) -> Result:
     """The node through TVM's converter; DeclinedError with its complaint if that fails."""
     from tvm.relax.frontend.onnx import onnx_frontend
 
+    if _is_wrong(call):
+        raise DeclinedError(f"mode {call.attr('mode')}")
     inputs = onnx_frontend.onnx_input(
         [_operand(call, index) if call.has(index) else None for index in range(len(call))]
     )

@@ -93,6 +93,18 @@ def _pow(call: Call) -> Result:
     return relax.op.astype(call.emit(wide), call.dtype(0))
 
 
+def _bit_shift(call: Call) -> Result:
+    """A shift by the width or more gives 0; the machine's shift instructions would not."""
+    dtype = call.dtype(0)
+    if not dtype.startswith("uint"):
+        raise DeclinedError(f"a shift of {dtype}")
+    bits = relax.const(np.array(np.dtype(dtype).itemsize * 8, dtype), dtype)
+    build = relax.op.left_shift if call.attr("direction") == "LEFT" else relax.op.right_shift
+    inside = call.emit(relax.op.less(call.tensor(1), bits))
+    shifted = call.emit(build(call.tensor(0), call.tensor(1)))
+    return relax.op.where(inside, shifted, relax.const(np.array(0, dtype), dtype))
+
+
 def _reciprocal(call: Call) -> Result:
     return relax.op.divide(relax.const(1.0, call.dtype(0)), call.tensor(0))
 
@@ -246,6 +258,7 @@ CONVERTERS: dict[str, Converter] = {
     "Sum": _variadic(relax.op.add),
     "Mean": _mean,
     "Mod": _mod,
+    "BitShift": _bit_shift,
     "Pow": _pow,
     "Reciprocal": _reciprocal,
     "Clip": _clip,

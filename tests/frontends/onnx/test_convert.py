@@ -111,6 +111,11 @@ CASES = {
     "Pow 3": ("Pow", [X], {"constants": {1: np.float32(3)}}),
     "Pow by a tensor": ("Pow", [np.abs(X), Y], {}),
     "Pow of integers": ("Pow", [np.abs(INTS), i64(2)], {}),
+    "BitShift": (
+        "BitShift",
+        [np.uint8([1, 8, 200])],
+        {"constants": {1: np.uint8([3])}, "direction": "RIGHT"},
+    ),
     "Log": ("Log", [np.abs(X) + 1], {}),
     "Sqrt": ("Sqrt", [np.abs(X)], {}),
     "Not": ("Not", [X > 0], {}),
