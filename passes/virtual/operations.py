@@ -12,9 +12,9 @@ from itertools import accumulate
 
 from tvmext.frontends.dims import floordiv, product
 
-from .piece import Lookup, local, locals_of
+from .piece import Guard, Lookup, local, locals_of
 from .scope import Size
-from .tensor import VirtualTensor, assemble, filled
+from .tensor import VirtualTensor, assemble, filled, layered
 
 
 def permute(x: VirtualTensor, axes: Sequence[int]) -> VirtualTensor:
@@ -34,7 +34,9 @@ def reshape(x: VirtualTensor, shape: Sequence[Size]) -> VirtualTensor:
         return VirtualTensor(shape, ())
     index: list[Size] = [0] * x.rank
     for old, new in _groups(x.shape, shape):
-        flat = _sum_of(local(k) * stride for k, stride in zip(new, _strides(shape, new)))
+        flat: Size = 0
+        for k, stride in zip(new, _strides(shape, new)):
+            flat = flat + local(k) * stride
         for place, (k, stride) in enumerate(zip(old, _strides(x.shape, old))):
             position = floordiv(flat, stride)
             index[k] = position % x.shape[k] if place else position
@@ -44,8 +46,8 @@ def reshape(x: VirtualTensor, shape: Sequence[Size]) -> VirtualTensor:
 def slices(x: VirtualTensor, axis: int, begin: Size, size: Size, step: int = 1) -> VirtualTensor:
     """out[i] = x[begin + step*i] along the axis, i < size; `step` may be negative."""
     axis %= x.rank
-    index = list(locals_of(x.rank))
-    index[axis] = begin + step * local(axis)  # type: ignore[call-overload]
+    index: list[Size] = list(locals_of(x.rank))
+    index[axis] = begin + step * local(axis)
     return x.remap(_with(x.shape, axis, size), index)
 
 
@@ -214,6 +216,15 @@ def update(x: VirtualTensor, part: VirtualTensor, offset: Sequence[Size]) -> Vir
     return assemble(x.shape, [(offset, part), ((0,) * x.rank, x)])
 
 
+def triangle(x: VirtualTensor, k: Size, upper: bool, value: float | int | bool) -> VirtualTensor:
+    """The part of the last two axes with column - row >= k (upper) or <= k; `value` elsewhere."""
+    rows, columns = x.shape[-2:]
+    difference = local(x.rank - 1) - local(x.rank - 2)
+    guard = Guard(difference, k, columns) if upper else Guard(difference, 1 - rows, k + 1)
+    kept = x.read(x.shape, locals_of(x.rank), (), (guard,))
+    return layered(x.shape, [*kept, *filled(x.shape, value).pieces])
+
+
 def _groups(old: Sequence[Size], new: Sequence[Size]) -> list[tuple[list[int], list[int]]]:
     """The axes of two shapes in the smallest consecutive groups of equal products.
 
@@ -241,13 +252,6 @@ def _products(shape: Sequence[Size], axes: Sequence[int]) -> list[Size]:
 def _strides(shape: Sequence[Size], axes: Sequence[int]) -> list[Size]:
     """The row-major stride of each of the axes within their group."""
     return [product(shape[k] for k in axes[place + 1 :]) for place in range(len(axes))]
-
-
-def _sum_of(terms) -> Size:  # type: ignore[no-untyped-def]
-    total: Size = 0
-    for term in terms:
-        total = total + term
-    return total
 
 
 def _with(shape: Sequence[Size], axis: int, size: Size) -> tuple[Size, ...]:

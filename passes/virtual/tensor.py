@@ -23,7 +23,6 @@ from .piece import (
     Lookup,
     Piece,
     local,
-    locals_of,
     renamed,
     scope_of,
     used_lookups,
@@ -68,10 +67,22 @@ class VirtualTensor:
         Every index must be within this tensor for every x in `shape`; `lookups` are those that
         `index` mentions, in order of dependence.
         """
+        return layered(shape, self.read(shape, index, lookups))
+
+    def read(
+        self,
+        shape: Sequence[Size],
+        index: Sequence[Size],
+        lookups: Sequence[Lookup] = (),
+        guards: Sequence[Guard] = (),
+    ) -> list[Piece]:
+        """The pieces of `remap` where the guards hold; only there must the indices be valid."""
         shape = tuple(shape)
-        whole = Piece((0,) * len(shape), shape, Fill(0), tuple(index), (), tuple(lookups))
+        whole = Piece(
+            (0,) * len(shape), shape, Fill(0), tuple(index), tuple(guards), tuple(lookups)
+        )
         pieces = (_through(whole, self, piece) for piece in self.pieces)
-        return VirtualTensor(shape, tidy(shape, (piece for piece in pieces if piece)))
+        return [piece for piece in pieces if piece]
 
 
 def physical(name: str, shape: Sequence[Size]) -> VirtualTensor:
@@ -80,6 +91,12 @@ def physical(name: str, shape: Sequence[Size]) -> VirtualTensor:
     index = tuple(0 if n == 1 else local(axis) for axis, n in enumerate(home.shape))
     piece = Piece((0,) * len(home.shape), home.shape, home, index)
     return VirtualTensor(home.shape, (piece,))
+
+
+def layered(shape: Sequence[Size], pieces: Iterable[Piece]) -> VirtualTensor:
+    """Pieces over one another, the first on top; together they must cover the shape."""
+    shape = tuple(shape)
+    return VirtualTensor(shape, tidy(shape, pieces))
 
 
 def filled(shape: Sequence[Size], value: float | int | bool) -> VirtualTensor:

@@ -1,0 +1,172 @@
+"""A virtual tensor as one TIR kernel: the loader of one operand, or the copy that is left."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import tvm
+from tvm import relax, te, tirx
+
+from tvmext.frontends.dims import names_of
+
+from .piece import Fill, Guard, Lookup, Piece, local
+from .prims import Prims, to_prim
+from .scope import Size
+from .tensor import VirtualTensor
+
+INJECTIVE = 2
+"""OpPatternKind: every output element reads one input element, so consumers may fuse it."""
+
+
+def loader(
+    builder: relax.BlockBuilder,
+    tensor: VirtualTensor,
+    homes: Mapping[str, relax.Expr],
+    prims: Prims,
+    dtype: str,
+    name: str,
+) -> relax.Call:
+    """A ``call_tir`` that computes the tensor from its homes; the function is added to the module.
+
+    `homes` are expressions by name of home. `dtype` is the element type of the result.
+    """
+    inputs = [homes[home.name] for home in tensor.homes]
+    symbols = sorted(_symbols(tensor))
+    dims = relax.ShapeExpr(prims.variables(symbols))
+
+    def compute(buffers: list[te.Tensor], sizes: Sequence[Any]) -> te.Tensor:
+        kernel = _Kernel(tensor, buffers, dict(zip(symbols, sizes)), dtype)
+        return te.compute(kernel.shape, lambda *point: kernel.element(*point), name=name)
+
+    # FuseOps needs not guess: it would take a lookup for opaque.
+    attrs = {"op_pattern": INJECTIVE}
+    return builder.call_te(compute, inputs, dims, primfunc_name_hint=name, primfunc_attrs=attrs)
+
+
+def _symbols(tensor: VirtualTensor) -> set[str]:
+    """The dims that the shape and the maps mention."""
+    values: list[Size] = [*tensor.shape]
+    for piece in tensor.pieces:
+        values += [*piece.origin, *piece.extent, *piece.index]
+        for guard in piece.guards:
+            values += [guard.value, guard.low, guard.high]
+        for lookup in piece.lookups:
+            values += [*lookup.index, lookup.extent]
+    names = {name for value in values for name in names_of(value)}
+    return {name for name in names if not name.startswith("_")}
+
+
+class _Kernel:
+    """Writes one virtual tensor in TVM's tensor expressions."""
+
+    def __init__(
+        self,
+        tensor: VirtualTensor,
+        buffers: Sequence[te.Tensor],
+        sizes: Mapping[str, Any],
+        dtype: str,
+    ) -> None:
+        self.tensor = tensor
+        self.buffers = {home.name: buffer for home, buffer in zip(tensor.homes, buffers)}
+        self.sizes = sizes
+        self.dtype = dtype
+        self.shape = [to_prim(size, sizes) for size in tensor.shape]
+
+    def element(self, *point: tirx.Var) -> tvm.ir.Expr:
+        """The value at an index: the last piece, which takes what is left, then those before it."""
+        values = {**self.sizes, **{f"_x{k}": index for k, index in enumerate(point)}}
+        *earlier, last = self.tensor.pieces
+        result = self._value(last, [], values, None)
+        for piece, box in reversed(list(zip(earlier, _boxes(earlier, self.tensor.shape)))):
+            result = self._value(piece, box, values, result)
+        return result
+
+    def _value(
+        self,
+        piece: Piece,
+        box: Sequence[Guard],
+        values: Mapping[str, Any],
+        other: tvm.ir.Expr | None,
+    ) -> tvm.ir.Expr:
+        """The piece's element where its conditions hold, else `other`."""
+        inside = [condition for guard in box for condition in _conditions(guard, values)]
+        moved = {
+            f"_x{axis}": values[f"_x{axis}"] - to_prim(origin, values)
+            for axis, origin in enumerate(piece.origin)
+            if origin != 0
+        }
+        return self._guarded(piece, piece.steps, inside, {**values, **moved}, other)
+
+    def _guarded(
+        self,
+        piece: Piece,
+        steps: Sequence[Guard | Lookup],
+        conditions: list[Any],
+        values: Mapping[str, Any],
+        other: tvm.ir.Expr | None,
+    ) -> tvm.ir.Expr:
+        """Conditions up to the first lookup, then what is left below it: they protect it."""
+        for k, step in enumerate(steps):
+            if isinstance(step, Lookup):
+                known = {**values, step.name: self._looked_up(step, values)}
+                inner = self._guarded(piece, steps[k + 1 :], [], known, other)
+                break
+            if other is not None:
+                conditions = conditions + _conditions(step, values, piece)
+        else:
+            inner = self._read(piece, values)
+        if other is None or not conditions:
+            return inner
+        return tirx.if_then_else(tirx.all(*conditions), inner, other)
+
+    def _read(self, piece: Piece, values: Mapping[str, Any]) -> tvm.ir.Expr:
+        if isinstance(piece.home, Fill):
+            return tirx.const(piece.home.value, self.dtype)
+        return self.buffers[piece.home.name][tuple(to_prim(i, values) for i in piece.index)]
+
+    def _looked_up(self, lookup: Lookup, values: Mapping[str, Any]) -> tvm.ir.Expr:
+        index = tuple(to_prim(i, values) for i in lookup.index)
+        found = self.buffers[lookup.home.name][index].astype("int64")
+        extent, zero = to_prim(lookup.extent, values), tirx.IntImm("int64", 0)
+        match lookup.mode:
+            case "clip":
+                return tirx.max(tirx.min(found, extent - 1), zero)
+            case "wrap":
+                return tirx.floormod(found, extent)
+            case _:
+                return found
+
+
+def _boxes(pieces: Sequence[Piece], shape: Sequence[Size]) -> list[list[Guard]]:
+    """For each piece, that an index is in its box, without what earlier pieces settle.
+
+    Where pieces that span all other axes follow one another along an axis, an index that none of
+    them took is not below their end.
+    """
+    ends: list[Size] = [0] * len(shape)
+    boxes = []
+    for piece in pieces:
+        box: list[Guard] = []
+        for axis, (origin, extent) in enumerate(zip(piece.origin, piece.extent)):
+            low = 0 if origin == ends[axis] else origin
+            if low != 0 or origin + extent != shape[axis]:
+                box.append(Guard(local(axis), low, origin + extent))
+        if not piece.guards and len(box) == 1 and box[0].low == 0:
+            axis = int(str(box[0].value)[2:])
+            ends[axis] = box[0].high
+        boxes.append(box)
+    return boxes
+
+
+def _conditions(guard: Guard, values: Mapping[str, Any], piece: Piece | None = None) -> list[Any]:
+    """``low <= value`` and ``value < high``, as far as they are not certain.
+
+    Without a piece, the guard is on an index, which is never negative.
+    """
+    value = to_prim(guard.value, values)
+    certain = piece.scope.proves(guard.value - guard.low) if piece else guard.low == 0
+    low = [] if certain else [to_prim(guard.low, values) <= value]
+    if piece and piece.scope.proves(guard.high - 1 - guard.value):
+        return low
+    return [*low, value < to_prim(guard.high, values)]

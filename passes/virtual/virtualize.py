@@ -1,0 +1,117 @@
+"""Replace chains of movement operators by one map each, read where it is needed.
+
+    y = op_n(... op_1(x))        becomes   nothing          the map is the identity
+    f(y)                                   reshape(x)       the map is a view of x
+                                           loader(x)        one kernel for the whole chain
+
+Operators that cancel disappear, and so do those in between that nobody else reads. A loader is
+emitted before each consumer that FuseOps can fuse it into, or once where one of the consumers must
+have the data in memory. After VTC (arXiv 2604.09558), read side.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tvm
+from tvm import relax
+from tvm.relax.expr_functor import PyExprMutator, mutator
+
+from tvmext.frontends.dims import product
+
+from .analysis import Moved, Movement, analyze
+from .classify import Access, classify
+from .emit import loader
+from .tensor import VirtualTensor
+
+
+@tvm.transform.module_pass(opt_level=1, name="VirtualTensors")
+class VirtualTensors:
+    """Virtualise the movement operators of every Relax function that is not a kernel itself."""
+
+    def transform_module(self, mod: tvm.IRModule, _ctx: Any) -> tvm.IRModule:
+        rewriter = _Rewriter(mod)
+        for var, func in mod.functions_items():
+            if isinstance(func, relax.Function) and not (func.attrs or {}).get("Primitive", False):
+                movement = analyze(func)
+                if movement.moved:
+                    rewriter.start(movement)
+                    rewriter.builder_.update_func(var, rewriter.visit_expr(func))
+        return relax.transform.DeadCodeElimination()(rewriter.builder_.get())
+
+
+@mutator
+class _Rewriter(PyExprMutator):
+    """Leaves out movement operators and writes loaders where their results are read."""
+
+    def __init__(self, mod: tvm.IRModule) -> None:
+        super().__init__(mod)
+        self.movement = Movement()
+        self.written: dict[relax.Var, relax.Expr] = {}
+        self.passing: dict[relax.Var, relax.Expr] = {}
+
+    def start(self, movement: Movement) -> None:
+        """Takes up another function."""
+        self.movement = movement
+        self.written, self.passing = {}, {}
+
+    def visit_var_binding_(self, binding: relax.VarBinding) -> None:
+        var, value = binding.var, binding.value
+        if var in self.movement.outputs:
+            self.written[var] = self.builder_.emit_output(self._read(var))
+            self.set_var_remap(var, self.written[var])
+        elif var not in self.movement.moved:
+            if isinstance(value, relax.If):  # what a branch writes is not seen outside of it
+                for free in relax.analysis.free_vars(value):
+                    self.visit_expr(free)
+            super().visit_var_binding_(binding)
+            self.passing = {}
+
+    def visit_dataflow_var_(self, var: relax.DataflowVar) -> relax.Expr:
+        return self._read(var) if var in self.movement.moved else super().visit_dataflow_var_(var)
+
+    def visit_var_(self, var: relax.Var) -> relax.Expr:
+        return self._read(var) if var in self.movement.moved else super().visit_var_(var)
+
+    def _read(self, var: relax.Var) -> relax.Expr:
+        """The moved data, written here if it is not in memory: for good or for one consumer."""
+        known = self.written.get(var, self.passing.get(var))
+        if known is not None:
+            return known
+        expr = self._write(var, self.movement.moved[var])
+        (self.written if var in self.movement.materialized else self.passing)[var] = expr
+        return expr
+
+    def _write(self, var: relax.Var, moved: Moved) -> relax.Expr:
+        """Nothing, a reshape or a loader, whatever the map needs."""
+        tensor = _cheaper(moved)
+        profile = classify(tensor)
+        if profile.access in (Access.IDENTITY, Access.VIEW) and profile.offset == 0:
+            (home,) = tensor.homes
+            source = self.visit_expr(self.movement.homes[home.name])
+            if profile.access is Access.IDENTITY:
+                return source
+            if product(home.shape) == product(tensor.shape):
+                return self.builder_.emit(relax.op.reshape(source, var.ty.shape))
+        names = [home.name for home in tensor.homes]
+        sources = {name: self.visit_expr(self.movement.homes[name]) for name in names}
+        dtype, name = str(var.ty.dtype), _name(moved)
+        call = loader(self.builder_, tensor, sources, self.movement.prims, dtype, name)
+        return self.builder_.emit(call)
+
+
+def _cheaper(moved: Moved) -> VirtualTensor:
+    """The map from memory that exists anyway, unless the one from further back is simpler."""
+    return min(moved.near, moved.deep, key=_cost)
+
+
+def _cost(tensor: VirtualTensor) -> tuple[int, int]:
+    """The kind of access, then the number of pieces that an element is looked for in."""
+    return list(Access).index(classify(tensor).access), len(tensor.pieces)
+
+
+def _name(moved: Moved) -> str:
+    """A kernel name that tells what it does, such as "reshape_permute_dims"."""
+    *first, last = moved.operators
+    names = [*first[:2], last] if len(first) > 2 else [*first, last]
+    return "_".join(name.replace(".", "_") for name in names)
