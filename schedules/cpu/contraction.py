@@ -12,7 +12,7 @@ of an operand adds up a row and a reduce axis, as the window of a convolution do
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from tvm import tirx
@@ -22,6 +22,7 @@ from ..analysis import (
     SPATIAL,
     Axis,
     Block,
+    Store,
     View,
     analyzer,
     collect,
@@ -76,6 +77,10 @@ class Contraction:
     rhs: Operand
     total: Var
     outputs: tuple[Output, ...]
+    kept: tuple[Var, ...] = ()
+    """Buffers of the kernel's own among those of `outputs`: what `after` reads."""
+    after: tuple[Block, ...] = ()
+    """Consumers that read an element of the sum more than once: they run when it is complete."""
 
     @property
     def dtype(self) -> str:
@@ -147,6 +152,8 @@ class _Reader:
         self.params = set(seen.buffers)
         self.axes = self.block.axes
         self.narrowed = False
+        self.kept: list[Var] = []
+        self.after: list[Block] = []
         if self.block.combiner is None or self.block.combiner.op != "add":
             raise _Declines("the reduction is not one sum")
         init = self.store.init
@@ -167,7 +174,8 @@ class _Reader:
         dtype = str(self.store.buffer.dtype)
         if any(str(o.value.ty.dtype) != dtype for o in (first, second)):
             raise _Declines("the factors and the sum have different types")
-        return _classify(axes, first, second, total, self._outputs(stored, values))
+        found = _classify(axes, first, second, total, self._outputs(stored, values))
+        return replace(found, kept=tuple(self.kept), after=tuple(self.after))
 
     def _split_axes(self, product: Expr) -> tuple[list[Axis], dict[Var, Expr]]:
         """The axes to work with, and each axis of the block as an expression over them.
@@ -234,14 +242,15 @@ class _Reader:
         if len(axes) != len(indices) or not all(i.same_as(v) for i, v in zip(indices, axes)):
             raise _Declines(f"block '{block.name}' does not write its elements in order")
 
-    def _inline(self, value: Expr) -> Expr:
-        """`value` with the loads of intermediate buffers replaced by what they hold."""
-        for buffer in {load.source for load in collect(value, TensorLoad)} - self.params:
+    def _inline(self, value: Expr, known: Iterable[Var] = ()) -> Expr:
+        """`value` with the loads of intermediate buffers but `known` replaced by what they hold."""
+        stop = self.params | set(known)
+        for buffer in {load.source for load in collect(value, TensorLoad)} - stop:
             block = self.view.producer[buffer]
             if block is self.block:
                 raise _Declines("a producer reads the sum")
             self._check_injective(block)
-            inner = self._inline(block.stores[0].value)
+            inner = self._inline(block.stores[0].value, stop)
             value = replace_loads(value, buffer, lambda at: _at(block, inner, at))  # noqa: B023
         return value
 
@@ -254,27 +263,43 @@ class _Reader:
             raise _Declines("the sum is not stored in the order of its axes")
         known: dict[Var, Expr] = {self.store.buffer: total}
         at: dict[Var, tuple[Expr, ...]] = {self.store.buffer: tuple(names)}
-        outputs = []
-        if self.store.buffer in self.params:
-            outputs.append(Output(self.store.buffer, tuple(names), total))
+        late: list[Block] = []
         for block in self.view.blocks:
-            if not any(load.source in known for load in block.loads) or block is self.block:
+            sources = {load.source for load in block.loads}
+            behind = sources & {b.stores[0].buffer for b in late}
+            if block is self.block or not (behind or sources & known.keys()):
                 continue
             if block.is_reduction or len(block.stores) != 1:
                 raise _Declines(f"consumer '{block.name}' is not a single injective block")
             store = block.stores[0]
-            mapping = _consumer_axes(block, known, at)
+            mapping = None if behind else _consumer_axes(block, known, at)
+            if mapping is None:
+                late.append(block)
+                continue
             self._narrow(block, known, at)
             value = store.value
             for buffer, expr in known.items():
                 value = replace_loads(value, buffer, lambda _at: expr)  # noqa: B023
             known[store.buffer] = substitute(value, mapping)
             at[store.buffer] = tuple(substitute(index, mapping) for index in store.indices)
-            if store.buffer in self.params:
-                outputs.append(Output(store.buffer, at[store.buffer], known[store.buffer]))
-        if self.narrowed and len(outputs) > 1:
+        self._put_off(late, known)
+        stored = [buffer for buffer in known if buffer in self.params or buffer in self.kept]
+        if self.narrowed and len(stored) > 1:
             raise _Declines("a part of the sum is stored, and other results of it")
-        return outputs
+        return [Output(buffer, at[buffer], known[buffer]) for buffer in stored]
+
+    def _put_off(self, late: list[Block], known: Mapping[Var, Expr]) -> None:
+        """Run consumers after the sum, from what it leaves in memory."""
+        for block in late:
+            self._check_injective(block)
+            store = block.stores[0]
+            if store.buffer in self.params:
+                value = self._inline(store.value, known)
+                self.after.append(
+                    Block(block.name, block.axes, (Store(store.buffer, store.indices, value),))
+                )
+                sources = {load.source for load in collect(value, TensorLoad)}
+                self.kept += [b for b in known if b in sources - self.params and b not in self.kept]
 
     def _narrow(
         self, block: Block, known: Mapping[Var, Expr], at: Mapping[Var, tuple[Expr, ...]]
@@ -342,8 +367,8 @@ def _simplify_indices(value: Expr, ana: object) -> Expr:
 
 def _consumer_axes(
     block: Block, known: Mapping[Var, Expr], at: Mapping[Var, tuple[Expr, ...]]
-) -> dict[Var, Expr]:
-    """The axes of a consumer as expressions over the axes of the sum that it reads."""
+) -> dict[Var, Expr] | None:
+    """The axes of a consumer as axes of the sum, or None if it is not one element for one."""
     units = {axis.var for axis in block.axes if axis.size == 1}
     mapping: dict[Var, Expr] = dict.fromkeys(units, _index(0))
     for load in block.loads:
@@ -352,13 +377,11 @@ def _consumer_axes(
         for index, own in zip(load.indices, at[load.source]):
             if isinstance(index, Var) and index not in units:
                 if not mapping.get(index, own).same_as(own):
-                    raise _Declines(f"consumer '{block.name}' reads two elements of the sum")
+                    return None
                 mapping[index] = own
             elif index not in units and constant(index) != 0:
-                raise _Declines(f"consumer '{block.name}' reads the sum through a computed index")
-    if len(mapping) != len(block.axes):
-        raise _Declines(f"consumer '{block.name}' repeats elements of the sum")
-    return mapping
+                return None
+    return mapping if len(mapping) == len(block.axes) else None
 
 
 def _classify(
@@ -369,7 +392,9 @@ def _classify(
     lhs, rhs = first, second
     if spatial and spatial[-1].var in uses[0] and spatial[-1].var not in uses[1]:
         lhs, rhs, uses = second, first, uses[::-1]
-    batch, rows, cols = [], [], []
+    batch: list[Axis] = []
+    rows: list[Axis] = []
+    cols: list[Axis] = []
     for position, axis in enumerate(spatial):
         in_lhs, in_rhs = (axis.var in names for names in uses)
         if in_rhs and not in_lhs:

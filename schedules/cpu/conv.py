@@ -22,6 +22,7 @@ from tvmext.arch import Arch
 from ..analysis import Axis, constant, substitute
 from ..levels import Product, best_tile, product_cycles
 from ..rule import Declined, Kernel, Layout, Scheduled
+from .after import followed
 from .contraction import Contraction, contraction, size
 from .emit import (
     PARALLEL,
@@ -221,6 +222,7 @@ class _Builder:
             assert self.height is not None
             pixels = size((self.height, self.width))
         body = cut(pixels, self.shape.rows, self._blocks, overlap=True)
+        body = followed(self.total, body, self.shape.lanes, self.decision.parallel != "none")
         func = tirx.PrimFunc(params, body, kernel.func.ret_type, kernel.func.attrs)
         return Scheduled(func, self.layouts)
 

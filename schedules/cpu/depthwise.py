@@ -22,6 +22,7 @@ from tvmext.arch import Arch
 
 from ..analysis import analyzer, constant, flat_index, stride, substitute
 from ..rule import Declined, Kernel, Scheduled
+from .after import followed
 from .contraction import Contraction, contraction, size
 from .emit import (
     PARALLEL,
@@ -178,7 +179,9 @@ class _Builder:
             return substitute(value, {**at, **k, **panel.cols(j)}) * taps(panel, k, j)
 
         self.kernel = TileKernel(self.total, self.decision.tile, term)
-        func = tirx.PrimFunc(params, self._blocks(), kernel.func.ret_type, kernel.func.attrs)
+        tile, parallel = self.decision.tile, self.decision.parallel
+        body = followed(self.total, self._blocks(), tile.lanes, parallel)
+        func = tirx.PrimFunc(params, body, kernel.func.ret_type, kernel.func.attrs)
         return Scheduled(func, layouts)
 
     def _blocks(self) -> tirx.Stmt:

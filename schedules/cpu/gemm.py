@@ -20,6 +20,7 @@ from tvmext.arch import Arch
 from ..analysis import analyzer, constant, flat_index, stride, substitute
 from ..levels import Product, best_tile
 from ..rule import Declined, Kernel, Layout, Scheduled
+from .after import followed
 from .contraction import Contraction, contraction, size, strided, windowed
 from .emit import (
     PARALLEL,
@@ -202,6 +203,7 @@ def _build(kernel: Kernel, workload: Workload, decision: Decision) -> Scheduled:
 
     tile = TileKernel(total, shape, term)
     body = cut(size(total.rows), shape.rows, lambda tiles: _loops(tile, tiles, decision, pack))
+    body = followed(total, body, shape.lanes, decision.parallel)
     func = tirx.PrimFunc(params, body, kernel.func.ret_type, kernel.func.attrs)
     return Scheduled(func, layouts)
 

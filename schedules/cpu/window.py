@@ -15,9 +15,9 @@ from tvm import sym, tirx
 from tvm.ir import Call, Expr, Var
 
 from ..analysis import Axis, Block, analyzer, constant, replace_loads, stride, substitute, variables
+from .after import along
 from .contraction import Contraction
 from .emit import (
-    VECTORIZED,
     Size,
     Values,
     allocate,
@@ -26,7 +26,6 @@ from .emit import (
     index,
     known,
     least,
-    loop,
     most,
     nest,
 )
@@ -114,11 +113,11 @@ class Stage:
         *outer, last = counts
         fused = self._fusable(outer, last)
         if fused is None:
-            return nest(outer, lambda at: _run(last, lanes, lambda i: put([*at, i])))
+            return nest(outer, lambda at: along(last, lanes, lambda i: put([*at, i])))
         width = fused
         return nest(
             outer[:-1],
-            lambda at: _run(
+            lambda at: along(
                 known(outer[-1] * width), lanes, lambda i: put([*at, i // width, i % width])
             ),
         )
@@ -154,19 +153,6 @@ def window(total: Contraction, moving: dict[Axis, Size]) -> tuple[Size, ...] | N
 
 def _zeros(total: Contraction) -> Values:
     return {axis.var: index(0) for axis in (*total.batch, *total.rows, *total.reduce)}
-
-
-def _run(extent: Size, lanes: int, put: object) -> tirx.Stmt:
-    """A loop in vectors, its remainder element by element."""
-    whole = extent // lanes
-    done = whole * lanes
-    return block(
-        loop(
-            known(whole),
-            lambda v: loop(lanes, lambda lane: put(v * lanes + lane), VECTORIZED, "lane"),  # type: ignore[operator]
-        ),
-        loop(known(extent % lanes), lambda i: put(i + done)),  # type: ignore[operator]
-    )
 
 
 def _padded_box(

@@ -143,6 +143,13 @@ def test_epilogues(channels: int) -> None:
     )
 
 
+def test_a_consumer_that_repeats_the_sum_runs_after_it() -> None:
+    x, w, y = normal(2, 1, 1, 8), normal(40, 1, 1, 8, seed=1), normal(2, 5, 6, 40, seed=2)
+    gate = 1 / (1 + np.exp(-convolve(x, w)))
+    conv = nhwc()
+    compare(lambda x, w, y: op.multiply(y, op.sigmoid(conv(x, w))), [x, w, y], y * gate)
+
+
 def test_depthwise_with_a_long_epilogue() -> None:
     x, w = normal(1, 9, 9, 32), normal(32, 3, 3, 1, seed=1)
     total = convolve(x, w, 1, 1, 1, 32)
