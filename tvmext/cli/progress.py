@@ -9,44 +9,41 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from rich.status import Status
+    from rich import progress
 
     from tvmext.build import Progress as Event
 
 
 class Progress:
-    """The `progress` callback of `tvmext.compile`, as a context.
+    """The `progress` and `output` callbacks of `tvmext.compile`, as a context.
 
-    It is called with what is being worked on. On a terminal one line shows the latest; elsewhere a
-    line is printed whenever a step begins, and details are left out.
+    On a terminal one line shows the time and what is being worked on; elsewhere a line is printed
+    whenever a step begins, and details are left out.
     """
 
     def __init__(self) -> None:
         self._step = ""
-        self._status: Status | None = None
+        self._line: progress.Progress | None = None
 
     def __enter__(self) -> Progress:
         if sys.stderr.isatty():
-            from rich.console import Console
-
-            self._status = Console(stderr=True).status("starting")
-            self._status.start()
+            self._line = _moving_line()
+            self._line.start()
         return self
 
     def __call__(self, event: Event) -> None:
-        if self._status is not None:
-            from rich.text import Text
-
-            text = f"{event.seconds:5.1f} s  {event.step}  {event.detail}".rstrip()
-            self._status.update(Text(text, overflow="ellipsis", no_wrap=True))
+        """Work on `event.detail` of `event.step` begins."""
+        if self._line is not None:
+            text = f"{event.step}  {event.detail}".rstrip()
+            self._line.update(self._line.task_ids[0], description=text)
         elif event.step != self._step:
             click.echo(event.step, err=True)
         self._step = event.step
 
     def output(self, text: str) -> None:
-        """What the compilation prints, such as a module after a pass, in between."""
-        if self._status is not None:
-            self._status.console.out(text, end="", highlight=False)
+        """What the compilation prints, such as a module after a pass."""
+        if self._line is not None:
+            self._line.console.out(text, end="", highlight=False)
         else:
             click.echo(text, nl=False, err=True)
 
@@ -56,5 +53,28 @@ class Progress:
         error: BaseException | None,
         stack: TracebackType | None,
     ) -> None:
-        if self._status is not None:
-            self._status.stop()
+        if self._line is not None:
+            self._line.stop()
+
+
+def _moving_line() -> progress.Progress:
+    """Spinner, elapsed time and text, gone when it stops."""
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.table import Column
+
+    text = TextColumn(
+        "{task.description}",
+        markup=False,
+        table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1),
+    )
+    line = Progress(
+        SpinnerColumn(),
+        TimeElapsedColumn(),
+        text,
+        console=Console(stderr=True),
+        transient=True,
+        expand=True,
+    )
+    line.add_task("start", total=None)
+    return line
