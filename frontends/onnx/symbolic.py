@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import onnx
 
-from tvmext.errors import ModelError
+from tvmext.errors import InternalError, ModelError
 
 from ..dims import Dim, DimSpec, Expr, Guard, bind_dims, names_of
 from .symbolic_elementwise import RULES as ELEMENTWISE
@@ -31,7 +31,7 @@ __all__ = ["Shapes", "Value", "infer"]
 
 RULES = {**ELEMENTWISE, **MOVEMENT, **SPATIAL}
 CORE = ("", "ai.onnx")
-MAX_PASSES = 12
+MAX_PASSES = 32
 """A pass is repeated while it learns something; real networks need two or three."""
 
 
@@ -39,9 +39,9 @@ MAX_PASSES = 12
 class Shapes:
     """What `infer` found.
 
-    Expressions are over the names in `dims`, and over those in `unknown`: sizes that only the run
-    knows, such as the number of non-zero elements. `unknown` maps each to the value and axis whose
-    dim it is.
+    Expressions are over the names in `dims`, over scalars (see `infer`), and over `unknown`: sizes
+    that only the run knows, such as the number of non-zero elements, each with the value and axis
+    whose dim it is. A call is valid if every guard holds.
     """
 
     values: dict[str, Value]
@@ -66,8 +66,10 @@ def infer(
 
     `dims` fixes ({"batch": 4}) or limits ({"seq": (1, 512)}) dims. `scalars` names the elements of
     small integer inputs that sizes depend on, such as a position: {input: object array of symbols}.
-    Their values are taken to be sizes, hence >= 0. Raises DimError for a dim that
-    the model does not have or that contradicts it, ModelError if the model contradicts itself.
+    Their values are taken to be sizes, hence >= 0.
+
+    Raises DimError for a dim that the model does not have or that contradicts it, ModelError if the
+    model contradicts itself.
     """
     inputs = InputTypes(model.graph)
     sizes, free = bind_dims(dims, inputs.dims)
@@ -82,9 +84,9 @@ def infer(
         facts.restate()
         if facts.state == before:
             facts.use_suggestions()
-            if facts.state == before:
-                break
-    return _result(values, facts)
+        if facts.state == before:
+            return _result(values, facts)
+    raise InternalError(f"symbolic shapes do not settle in {MAX_PASSES} passes")
 
 
 def _result(values: dict[str, Value], facts: Facts) -> Shapes:
