@@ -167,6 +167,16 @@ def test_ctrl_c_leaves_nothing_behind(tiny: Path, tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
+def test_a_full_disk_behind_stdout_is_explained(tiny_library: Path) -> None:
+    command = [sys.executable, "-m", "tvmext", "inspect", str(tiny_library)]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "error: cannot read or write: no space left on device\n",
+    )
+
+
 def test_a_reader_that_goes_away_is_no_error(tiny_library: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "tvmext", "inspect", str(tiny_library), "--json"],

@@ -52,18 +52,17 @@ def exit_code(session: Session) -> Iterator[Code]:
             yield code
         finally:
             sys.stdout.flush()
-    except click.exceptions.Exit as exit_request:
-        code.value = exit_request.exit_code
     except (ReaderGoneError, BrokenPipeError):
         code.value = BROKEN_PIPE
-        # The interpreter flushes stdout once more on its way out; let that go nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence_stdout()
     except (KeyboardInterrupt, click.Abort):
         code.value = INTERRUPTED
         _say("interrupted")
     except Exception as error:
         if session.traceback:
             traceback.print_exc()
+        if isinstance(error, OSError):
+            _silence_stdout()
         code.value = _report(_as_ours(error), session)
 
 
@@ -76,8 +75,9 @@ def _as_ours(error: Exception) -> TvmextError:
         return UserError(error.format_message().rstrip("."), hint=f"{command} --help")
     if isinstance(error, click.ClickException):
         return UserError(error.format_message().rstrip("."))
-    if isinstance(error, OSError) and error.filename:
-        return UserError(f"'{error.filename}': {(error.strerror or str(error)).lower()}")
+    if isinstance(error, OSError):
+        where = f"'{error.filename}'" if error.filename else "cannot read or write"
+        return UserError(f"{where}: {(error.strerror or str(error)).lower()}")
     summary = "".join(traceback.format_exception_only(error)).strip()
     return InternalError(summary)
 
@@ -94,6 +94,11 @@ def _report(error: TvmextError, session: Session) -> int:
         f"  {command}" + ("" if session.traceback else " --traceback")
     )
     return error.exit_code
+
+
+def _silence_stdout() -> None:
+    """Let the interpreter's last flush, on its way out, go nowhere: it would fail as well."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say(text: str) -> None:
