@@ -104,7 +104,7 @@ def _invert(
     place: dict[Var, Expr] = {}
     sizes = {axis.var: axis.size for axis in axes}
     for at, extent, dim in zip(indices, extents, dims):
-        if extent is None:
+        if not extent:
             return None
         terms = _terms(at)
         if terms is None:
