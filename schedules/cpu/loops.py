@@ -61,14 +61,14 @@ def strip(extent: Expr, lanes: int, body: Body, kind: ForKind = ForKind.SERIAL) 
         whole, rest = divmod(size, lanes)
         parts = []
         if whole or not rest:
-            parts.append(loop(whole, lambda o: vector(lanes, lambda l: body(o * lanes + l)), kind))
+            parts.append(loop(whole, lambda o: vector(lanes, lambda i: body(o * lanes + i)), kind))
         if rest:
-            parts.append(vector(rest, lambda l: body(l + whole * lanes)))
+            parts.append(vector(rest, lambda i: body(i + whole * lanes)))
         return sequence(parts)
     whole = tirx.floordiv(extent, int64(lanes))
     return sequence(
         [
-            loop(whole, lambda o: vector(lanes, lambda l: body(o * lanes + l)), kind),
+            loop(whole, lambda o: vector(lanes, lambda i: body(o * lanes + i)), kind),
             loop(extent - whole * lanes, lambda t: body(whole * lanes + t)),
         ]
     )

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from tvm.ir import Var
+from tvm.ir import Expr, Var
 
 from tvmext.arch import CpuArch
 
 from ..analysis import Axis, analyzer, buffer_of, called_ops, constant, variables
 from .access import accesses, strides, vectorizable
-from .nest import NestPlan, StagePlan, loads, stores
+from .axes import merged
+from .decision import NestPlan, StagePlan
+from .nest import loads, stores
 from .stages import COSTLY, Stage
 
 LAUNCH_NS = 3000.0
@@ -160,8 +162,14 @@ def _stage_plan(stage: Stage, rows: tuple[int, ...], arch: CpuArch) -> StagePlan
     bits = max(_bits(stage))
     lanes = max(1, arch.vector_bits // bits)
     if not stage.is_reduction:
-        last = inner[-1] if inner else None
-        return StagePlan("map", lanes if last and vectorizable(stage, last) else 1, 1)
+        if not inner or not vectorizable(stage, inner[-1]):
+            return StagePlan("map", 1)
+        across = _transposes(stage, inner, min(lanes, 16))
+        return (
+            StagePlan("map", lanes)
+            if across < 0
+            else StagePlan("transpose", min(lanes, 16), across=across)
+        )
     if _contiguous_reduction(stage, arch):
         steps = _size(stage.reduce) // lanes
         return StagePlan("lanes", lanes, max(1, min(4, 1 << int(math.log2(max(1, steps))))))
@@ -169,7 +177,34 @@ def _stage_plan(stage: Stage, rows: tuple[int, ...], arch: CpuArch) -> StagePlan
     if inner and inner[-1].var not in limited and vectorizable(stage, inner[-1]):
         steps = _size([inner[-1]]) // lanes
         return StagePlan("columns", lanes, max(1, min(4, steps)))
-    return StagePlan("scalar", 1, 1)
+    return StagePlan("scalar", 1)
+
+
+def _transposes(stage: Stage, inner: Sequence[Axis], side: int) -> int:
+    """Which joined axis the loads are contiguous along, if it is not the one stored along; else -1.
+
+    Only where whole squares fit, and where no load prefers the order of the store.
+    """
+    groups = merged(stage, inner)
+    if len(stage.writes) != 1 or len(groups) < 2 or side < 4:
+        return -1
+    sizes = [constant(group.extent) for group in groups]
+    along_last = [constant(s) for s in _load_strides(stage, groups[-1].axes[-1])]
+    for position in reversed(range(len(groups) - 1)):
+        axis = groups[position].axes[-1]
+        along = [constant(s) for s in _load_strides(stage, axis)]
+        if not any(here == 1 and there not in (0, 1) for here, there in zip(along, along_last)):
+            continue
+        if any(there == 1 or here is None for here, there in zip(along, along_last)):
+            continue
+        fits = all(size is None or size >= side for size in (sizes[position], sizes[-1]))
+        return position if fits and vectorizable(stage, axis) else -1
+    return -1
+
+
+def _load_strides(stage: Stage, axis: Axis) -> list[Expr | None]:
+    """The stage's strides along an axis, without those of its stores."""
+    return strides(stage, axis)[: len(stage.point.loads())]
 
 
 def _bits(stage: Stage) -> list[int]:

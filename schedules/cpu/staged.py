@@ -8,8 +8,9 @@ from tvmext.arch import Arch
 
 from ..analysis import view
 from ..rule import Declined, Kernel, Scheduled
+from .decision import NestPlan
 from .guards import cut
-from .nest import NestPlan, emit
+from .nest import emit
 from .plan import plan
 from .stages import Stage, stages
 

@@ -1,0 +1,128 @@
+"""Elementwise stages inside a row: vector loops, and tiles turned in registers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from tvm import tirx
+from tvm.ir import Expr, Var
+from tvm.tirx import BufferStore, ForKind, Stmt
+
+from . import loops
+from .axes import Group, fused, merged
+from .inside import Inside
+from .loops import int64, local, sequence, strip
+
+
+def emit_map(inside: Inside) -> Stmt:
+    """Loops over joined axes, the last of them in vectors."""
+    groups = merged(inside.stage, inside.inner)
+    if not groups:
+        return inside.point({})
+    *outer, last = groups
+    kind = ForKind.SERIAL if outer else inside.kind
+    return _over(
+        outer,
+        inside.kind,
+        lambda at: strip(
+            last.extent, inside.plan.lanes, lambda i: inside.point(at | last.at(i)), kind
+        ),
+    )
+
+
+def emit_transpose(inside: Inside) -> Stmt:
+    """Square tiles, read along one axis, turned in registers, stored along the last one.
+
+    What is left over at the right and at the bottom is done element by element.
+    """
+    side = inside.plan.lanes
+    groups = merged(inside.stage, inside.inner)
+    along = groups[inside.plan.across]
+    *outer, last = [group for group in groups if group is not along]
+    right, bottom = (group.extent // side * side for group in (last, along))
+
+    def columns(at: dict[Var, Expr], a: Expr, start: Expr) -> Stmt:
+        """One row of the output from column `start` on."""
+        at = at | along.at(a)
+        return strip(last.extent - start, side, lambda b: inside.point(at | last.at(start + b)))
+
+    def all_of(at: dict[Var, Expr]) -> Stmt:
+        def stripe(a: Expr) -> Stmt:
+            tiles = loops.loop(
+                last.extent // side,
+                lambda b: _tile(inside, at, along, last, a * side, b * side),
+            )
+            edge = loops.loop(side, lambda i: columns(at, a * side + i, right))
+            return sequence([tiles, edge])
+
+        stripes = loops.loop(along.extent // side, stripe, ForKind.SERIAL if outer else inside.kind)
+        rest = loops.loop(along.extent - bottom, lambda i: columns(at, bottom + i, int64(0)))
+        return sequence([stripes, rest])
+
+    return _over(outer, inside.kind, all_of)
+
+
+def _tile(inside: Inside, at: dict[Var, Expr], along: Group, last: Group, a: Expr, b: Expr) -> Stmt:
+    side, write = inside.plan.lanes, inside.stage.writes[0]
+    square = local((side * side,), write.buffer.ty.dtype, "tile")
+    inside.buffers.append(square)
+
+    def read(row: int) -> Stmt:
+        def element(lane: Expr) -> Stmt:
+            values = at | along.at(a + lane) | last.at(b + row)
+            binds, (value,) = inside.code(inside.stage.point, values)
+            return sequence([*binds, BufferStore(square, value, [lane + row * side])])
+
+        return loops.vector(side, element)
+
+    def ramp(start: Expr) -> Expr:
+        return tirx.Ramp(start, int64(1), side)
+
+    binds, turned = _turned([square[ramp(int64(row * side))] for row in range(side)])
+    writes = []
+    for row, value in enumerate(turned):
+        *zeros, offset = inside.indices(write, at | along.at(a + row) | last.at(b))
+        writes.append(BufferStore(write.buffer, value, [*zeros, ramp(offset)]))
+    return sequence([*map(read, range(side)), *binds, *writes])
+
+
+def _turned(rows: Sequence[Expr]) -> tuple[list[Stmt], list[Expr]]:
+    """The transpose of a square of vectors, and the statements that compute it.
+
+    Interleaving row i with row i + n/2 turns a square after log2(n) rounds: every round rotates
+    the bits of an element's (row, column) number by one.
+    """
+    side = len(rows)
+    binds: list[Stmt] = []
+
+    def bind(value: Expr) -> Var:
+        var = Var("turned", value.ty)
+        binds.append(tirx.Bind(var, value))
+        return var
+
+    low = [lane // 2 + side * (lane % 2) for lane in range(side)]
+    high = [index + side // 2 for index in low]
+    current: list[Expr] = [bind(row) for row in rows]
+    for _ in range(side.bit_length() - 1):
+        pairs = zip(current[: side // 2], current[side // 2 :])
+        current = [
+            bind(tirx.Shuffle([one, other], [tirx.const(i, "int32") for i in order]))
+            for one, other in pairs
+            for order in (low, high)
+        ]
+    return binds, current
+
+
+def _over(outer: Sequence[Group], kind: ForKind, body: Callable[[dict[Var, Expr]], Stmt]) -> Stmt:
+    """Loops over groups of axes: one for all if it is to be spread over the cores."""
+
+    def at(indices: Sequence[Expr]) -> Stmt:
+        values: dict[Var, Expr] = {}
+        for group, index in zip(outer, indices):
+            values |= group.at(index)
+        return body(values)
+
+    extents = [group.extent for group in outer]
+    if outer and kind == ForKind.PARALLEL:
+        return fused(extents, at, kind)
+    return loops.nest(extents, at)
