@@ -43,8 +43,12 @@ def run_case(network: str, mode: str, latency: bool, limit: float) -> Row:
 
 
 def first_line(text: str) -> str:
-    """What a person would quote of an error: its first line, or the last of a Python stack."""
+    """What a person would quote of an error: its first line, or the last of a Python stack.
+
+    A line that ends with a colon needs the next one.
+    """
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if any(line.startswith("Traceback ") for line in lines):
         return lines[-1]
-    return lines[0] if lines else ""
+    count = 2 if lines and lines[0].endswith(":") else 1
+    return " ".join(lines[:count])
