@@ -69,6 +69,16 @@ Homes = Mapping[Var, tuple[Var, tuple[int, ...]]]
 """{buffer: (the flat buffer that stands for it, the dims that it keeps)}"""
 
 
+def renamed(stage: Stage, old: Var, new: Var) -> Stage:
+    """The stage with accesses to one buffer going to another of the same shape."""
+
+    def move(access: TensorLoad | Write) -> tuple[Var, tuple[Expr, ...]]:
+        buffer = buffer_of(access)
+        return new if buffer.same_as(old) else buffer, tuple(access.indices)
+
+    return _with_accesses(stage, move)
+
+
 def relocated(stage: Stage, homes: Homes) -> Stage:
     """The stage with its accesses to the buffers in `homes` going there instead."""
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import tvm_ffi
 from tvm import tirx
 from tvm.ir import Expr, TensorLoad, Var
 from tvm.tirx import ForKind, Stmt
 
 from ..analysis import constant
 from . import loops
-from .access import Homes, flattened, relocated, with_reciprocals
+from .access import Homes, flattened, relocated, renamed, with_reciprocals
 from .axes import fused, joined, product, spread
 from .decision import NestPlan
 from .inside import Inside
@@ -36,6 +37,7 @@ EMIT = {
 
 def emit(func: tirx.PrimFunc, found: Sequence[Stage], plans: Sequence[NestPlan]) -> tirx.PrimFunc:
     """The function that computes `found` as the plans say."""
+    found = _in_place(found, set(func.params))
     shared = _shared(found, plans) - set(func.params)
     homes: dict[Var, tuple[Var, tuple[int, ...]]] = {}
     for buffer in sorted(shared, key=lambda buffer: buffer.name):
@@ -46,6 +48,48 @@ def emit(func: tirx.PrimFunc, found: Sequence[Stage], plans: Sequence[NestPlan])
     outside = {*func.params, *buffers}
     body = sequence([_nest([found[s] for s in p.stages], p, outside) for p in plans])
     return loops.function(func, body, buffers)
+
+
+def _in_place(found: Sequence[Stage], params: set[Var]) -> list[Stage]:
+    """The stages, with results kept in an output where the output's stage alone replaces them.
+
+        e[i] = exp(...);  s = sum of e;  y[i] = e[i] / s      e lives in y: no buffer, no copy
+
+    Every element of the output is then read just where it is written next, after all other reads.
+    """
+    found = list(found)
+    for last, stage in enumerate(found):
+        if stage.is_reduction or len(stage.writes) != 1 or stage.writes[0].buffer not in params:
+            continue
+        write = stage.writes[0]
+        if sum(w.buffer.same_as(write.buffer) for other in found for w in stores(other)) != 1:
+            continue
+        for load in stage.point.loads():
+            source = load.source
+            if source in params or not _same_elements(load, write):
+                continue
+            users = [n for n, s in enumerate(found) if _reads(s, source)]
+            if users[-1] == last and all(
+                _same_elements(m, write) for m in stage.point.loads() if m.source.same_as(source)
+            ):
+                found = [renamed(other, source, write.buffer) for other in found]
+                break
+    return found
+
+
+def _reads(stage: Stage, buffer: Var) -> bool:
+    return any(load.source.same_as(buffer) for load in loads(stage))
+
+
+def _same_elements(load: TensorLoad, write: Write) -> bool:
+    """The load reads the element that the store writes, from a buffer of the same kind."""
+    source, target = load.source, write.buffer
+    return (
+        str(source.ty.dtype) == str(target.ty.dtype)
+        and len(source.shape) == len(target.shape)
+        and all(map(tvm_ffi.structural_equal, source.shape, target.shape))
+        and all(map(tvm_ffi.structural_equal, load.indices, write.indices))
+    )
 
 
 def _shared(found: Sequence[Stage], plans: Sequence[NestPlan]) -> set[Var]:
