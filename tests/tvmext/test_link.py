@@ -15,7 +15,7 @@ import tvm
 from tvm import relax
 from tvm.relax import op
 
-from tests.tvmext.models import build, lower, silent, spec, write
+from tests.tvmext.models import build, lower, spec, write
 from tvmext.build import link as linking
 from tvmext.build.kernels import METADATA_FUNCTION
 from tvmext.build.link import find_compiler, link
@@ -197,6 +197,24 @@ def test_a_compiler_that_fails_is_quoted(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
-    executable = build([X], [Y], lambda x: op.add(x, x), silent)
+    executable = build([X], [Y], lambda x: op.add(x, x))
     with pytest.raises(ArtifactError, match="its folder does not exist"):
         link(executable, tmp_path / "missing" / "m.so")
+
+
+@pytest.mark.parametrize("kib", [100, 420])
+def test_a_full_disk(tmp_path: Path, kib: int) -> None:
+    """Full while the weights (400 KiB) are written, then while the compiler runs."""
+    weight = random((100, 1024))
+    x = spec("x", "float32", 1024)
+    y = spec("y", "float32", 100, 1024)
+    executable = build([x], [y], lambda x: op.add(x, constant(weight)))
+    command = ["mount", "-t", "tmpfs", "-o", f"size={kib}k", "tmpfs", tmp_path]
+    if subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("mounting a file system is not allowed here")
+    try:
+        with pytest.raises(ArtifactError, match="the disk is full"):
+            link(executable, tmp_path / "m.so")
+        assert not (tmp_path / "m.so.parts").exists()
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)

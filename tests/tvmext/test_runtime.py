@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import shutil
 import threading
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from tvm import relax
 from tvm.relax import op
 
 from tests.tvmext.models import spec, write
-from tvmext.errors import ArtifactError, DimError, InputError, OptionError
+from tvmext.errors import ArtifactError, DimError, InputError, InternalError, OptionError
 from tvmext.frontends.dims import Dim, Guard, parse
 from tvmext.runtime import CompiledModel, load
 
@@ -248,6 +249,31 @@ def test_outputs_outlive_later_runs_and_the_model(folder: Path, affine: Compiled
     gc.collect()
     for n, result in results.items():
         np.testing.assert_array_equal(result, expected(given[n]))
+
+
+def test_a_model_is_freed_at_once(folder: Path, affine: CompiledModel) -> None:
+    gc.disable()
+    try:
+        model = load(folder / "affine.so", num_threads=1)
+        model.run(arrays())
+        gone = weakref.ref(model)
+        del model
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+def test_a_failure_inside_the_model_is_an_internal_error(folder: Path) -> None:
+    """The metadata promise any size; the code takes only three."""
+    path = write(
+        folder / "fixed.so",
+        [spec("x", "float32", 3)],
+        [spec("y", "float32", 3)],
+        lambda x: op.add(x, x),
+    )
+    model = load(path, num_threads=1)
+    model._signature.inputs = (spec("x", "float32", N),)
+    refused(model, InternalError, "the model failed while it ran", np.ones(4, "f4"))
 
 
 def test_calls_from_several_threads(affine: CompiledModel) -> None:

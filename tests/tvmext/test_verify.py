@@ -16,6 +16,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from tvmext import api, verification
 from tvmext.errors import DimError, InputError, ModelError, OptionError, ToolchainError
 from tvmext.frontends.dims import Dim, Guard, parse
+from tvmext.frontends.model import TensorSpec
 from tvmext.runtime import CompiledModel
 from tvmext.verification import compare as comparing
 from tvmext.verification import reference as references
@@ -370,6 +371,22 @@ def test_random_inputs_are_in_range_and_repeatable(compiled: CompiledModel) -> N
     assert set(draw(0)) == set(range(50))
     np.testing.assert_array_equal(draw(1), draw(1))
     assert not np.array_equal(draw(1), draw(2))
+
+
+def test_masks_start_with_a_one() -> None:
+    shapes = {"mask": ("n", 1), "flags": ("n", 4), "count": (), "empty": ("n", 0)}
+    for dtype in ("bool", "int64", "int32"):
+        specs = [
+            TensorSpec(name, dtype, tuple(parse(str(dim)) for dim in shape))
+            for name, shape in shapes.items()
+        ]
+        drawn = random_inputs(specs, {"n": 500}, {}, seed=0)
+        assert drawn["mask"].all()
+        assert drawn["flags"][:, 0].all()
+        assert set(drawn["flags"].reshape(-1).tolist()) == {0, 1}
+        assert {name: str(array.dtype) for name, array in drawn.items()} == dict.fromkeys(
+            shapes, dtype
+        )
 
 
 class Facts:

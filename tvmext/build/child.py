@@ -57,7 +57,7 @@ def compile_in_child(
     *,
     entry: str = ENTRY,
 ) -> None:
-    """Compile `request` into ``request.output`` in a process of its own.
+    """Compile `request` into ``request.output``, a new file, in a process of its own.
 
     `on_progress` hears of every step; `on_output` gets what the child prints, as it comes. Raises
     what the compilation raises, and InternalError if the child crashes or is killed; if that

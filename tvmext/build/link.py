@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import shutil
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import tvm
 
-from tvmext.errors import ArtifactError, InternalError, ToolchainError
+from tvmext.errors import InternalError, ToolchainError
 
 from .elf import METADATA_SECTION
 from .files import naming, scratch_folder
@@ -33,17 +34,19 @@ def link(executable: Executable, output: Path) -> None:
     """
     compiler = find_compiler()
     folder = scratch_folder(output)
-    with naming(output):
-        folder.mkdir()
-        executable.code.export_library(
-            str(output),
-            workspace_dir=str(folder),
-            fpack_imports=lambda code, _system, prefix, into: _write_imports(
-                code, prefix, executable, Path(into)
-            ),
-            fcompile=lambda path, objects: _run_compiler(compiler, path, objects),
-        )
-        shutil.rmtree(folder)
+    try:
+        with naming(output):
+            folder.mkdir()
+            executable.code.export_library(
+                str(output),
+                workspace_dir=str(folder),
+                fpack_imports=lambda code, _system, prefix, into: _write_imports(
+                    code, prefix, executable, Path(into)
+                ),
+                fcompile=lambda path, objects: _run_compiler(compiler, path, objects),
+            )
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def find_compiler() -> list[str]:
@@ -96,15 +99,14 @@ def _write_imports(
 
 
 def _run_compiler(compiler: list[str], output: str, objects: list[str]) -> None:
+    """Raises OSError if the compiler says that the disk is full, InternalError if it fails."""
     command = [*compiler, "-shared", "-fPIC", "-o", output, *objects, "-lm"]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     if done.returncode == 0:
         return
     said = (done.stderr + done.stdout).decode(errors="replace").strip()
-    if "No space left on device" in said or "File size limit" in said:
-        raise ArtifactError(
-            f"no space left to write {output}", hint="free some space or write elsewhere with -o"
-        )
+    if os.strerror(errno.ENOSPC) in said:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     raise InternalError(
         f"linking failed with exit code {done.returncode}:\n{said[-2000:]}",
         hint=f"the command was: {shlex.join(command)}",

@@ -20,7 +20,7 @@ from tvmext.artifact import (
     read_metadata,
     write_atomically,
 )
-from tvmext.errors import ArtifactError, OptionError
+from tvmext.errors import ArtifactError, InternalError, OptionError
 from tvmext.frontends.model import TensorSpec
 
 from .signature import Signature
@@ -48,8 +48,9 @@ class CompiledModel:
         """Load a library that tvmext wrote.
 
         `device` is "cpu", the default. `num_threads` limits the cores one run uses; TVM takes all
-        cores by default, or as many as TVM_NUM_THREADS says. Raises ArtifactError if the file is
-        not such a library or cannot run on this machine.
+        cores by default, or as many as TVM_NUM_THREADS says, and never more. Its threads are not
+        bound to cores unless TVM_BIND_THREADS=1 is set. Raises ArtifactError if the file is not
+        such a library or cannot run on this machine.
         """
         if device not in (None, "cpu"):
             raise OptionError(f"device '{device}' is not supported", hint='"cpu"')
@@ -63,7 +64,9 @@ class CompiledModel:
         self._slots = [Input(spec) for spec in self.inputs]
         weights = self.metadata.weight_outputs
         self._results = [Output(spec, spec.name in weights) for spec in self.outputs]
-        self._check = lru_cache(_KNOWN_SHAPES)(lambda *shapes: self._signature.sizes(shapes))
+        # Without a reference to the model, which would keep its weights until a garbage collection.
+        check = self._signature.sizes
+        self._check = lru_cache(_KNOWN_SHAPES)(lambda *shapes: check(shapes))
         self._lock = threading.Lock()
 
     @property
@@ -101,7 +104,10 @@ class CompiledModel:
         with self._lock:
             _use_threads(self._num_threads or 0)
             tensors = [slot.bind(array) for slot, array in zip(self._slots, arrays)]
-            result = self._main(*tensors)
+            try:
+                result = self._main(*tensors)
+            except Exception as error:
+                raise InternalError(f"the model failed while it ran: {error}") from error
             return self._own(result, tensors)
 
     def save(self, path: str | Path) -> None:

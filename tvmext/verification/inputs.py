@@ -3,11 +3,12 @@
 | dtype | values |
 |---|---|
 | floats | standard normal |
-| bool | true for three of four |
+| bool | true for three of four, and first along the last dim |
 | integers that index a dim of known size (Gather and the like) | [0, size) |
 | uint8 that is cast to a float: pixels | [0, 256) |
-| other integers: masks, token types, counts | [0, 2) |
+| other integers: masks, token types, counts | 0 or 1, 1 first along the last dim |
 
+Masks start with a one so that no row of an attention is masked out as a whole, which is undefined.
 An integer input is followed through casts, reshapes and arithmetic-free movement to its uses; of
 several uses the smallest size counts.
 """
@@ -56,7 +57,7 @@ def random_inputs(
     """One array per input; `limits` gives exclusive upper bounds of integer inputs by name."""
     rng = np.random.default_rng(seed)
     return {
-        spec.name: _random(rng, np.dtype(spec.dtype), _shape(spec, sizes), limits.get(spec.name, 2))
+        spec.name: _random(rng, np.dtype(spec.dtype), _shape(spec, sizes), limits.get(spec.name))
         for spec in inputs
     }
 
@@ -74,13 +75,16 @@ def _shape(spec: TensorSpec, sizes: Mapping[str, int]) -> list[int]:
 
 
 def _random(
-    rng: np.random.Generator, dtype: np.dtype, shape: Sequence[int], limit: int
+    rng: np.random.Generator, dtype: np.dtype, shape: Sequence[int], limit: int | None
 ) -> np.ndarray:
-    if dtype.kind == "b":
-        return rng.random(shape) < 0.75
-    if dtype.kind in "iu":
+    if dtype.kind in "iu" and limit is not None:
         high = min(limit, int(np.iinfo(dtype).max) + 1)
         return rng.integers(0, max(high, 1), shape, dtype=dtype)
+    if dtype.kind in "biu":
+        mask = np.asarray(rng.random(shape) < 0.75, dtype)
+        if shape:
+            mask[..., :1] = 1
+        return mask
     if dtype.kind == "c":
         return (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)).astype(dtype)
     return rng.standard_normal(shape, dtype=np.float32).astype(dtype)

@@ -78,6 +78,7 @@ def _to_ort(array: np.ndarray) -> Any:
     from onnx.helper import np_dtype_to_tensor_dtype
     from onnxruntime import OrtValue
 
+    array = np.asarray(array, order="C")
     if array.dtype.isbuiltin == 1:
         return OrtValue.ortvalue_from_numpy(array)
     bits = array.view(f"u{array.dtype.itemsize}")  # ml_dtypes: known to ONNX, not to NumPy
