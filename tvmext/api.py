@@ -129,6 +129,7 @@ def compile_here(request: CompileRequest, report: Callable[..., None]) -> None:
         source=request.name,
         model_sha256=_sha256(request.model),
         decisions=schedule.decisions(),
+        versions={"tvm": tvm.__version__},
         weight_outputs=tuple(model.outputs[i].name for i in results_in_weights(mod)),
     )
     report("build", "")

@@ -54,12 +54,21 @@ def segfault(request: CompileRequest, report) -> None:
 
 def crash_in_code_generation(request: CompileRequest, report) -> None:
     """As LLVM does: the kernels are built together, so only a second look can name one."""
+    _report_kernels(request, report)
+    os.abort()
+
+
+def fail_in_code_generation(request: CompileRequest, report) -> None:
+    _report_kernels(request, report)
+    raise ValueError("bad kernel")
+
+
+def _report_kernels(request: CompileRequest, report) -> None:
     if request.one_by_one:
         report("build", "function innocent")
         report("build", "function culprit")
     else:
         report("build", "2 kernels")
-    os.abort()
 
 
 def run_out_of_memory(request: CompileRequest, report) -> None:

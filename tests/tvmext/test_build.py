@@ -79,7 +79,7 @@ def test_an_unexpected_exception_is_an_internal_error(request_: CompileRequest) 
     [
         ("segfault", "crashed with SIGSEGV .*'schedule', function fused_add"),
         ("leave", "SystemExit: 3"),
-        ("exit_at_once", "exit code 9 .*'load'"),
+        ("exit_at_once", "ended with code 9 .*'load'"),
         ("run_out_of_memory", "memory ran out .*'build', function big"),
         ("no_such_entry", "no_such_entry"),
     ],
@@ -107,6 +107,19 @@ def test_a_crash_in_code_generation_names_the_kernel(request_: CompileRequest) -
         "function innocent",
         "function culprit",
     ]
+
+
+def test_an_error_in_code_generation_names_the_kernel(request_: CompileRequest) -> None:
+    with pytest.raises(InternalError, match=r"ValueError: bad kernel .*'build', function culprit"):
+        run(request_, "fail_in_code_generation")
+
+
+def test_a_child_that_ran_out_of_memory_is_not_started_again(request_: CompileRequest) -> None:
+    steps: list[Progress] = []
+    with pytest.raises(InternalError, match="memory ran out") as caught:
+        run(request_, "run_out_of_memory", steps.append)
+    assert len(steps) == 1
+    assert "free some memory" in caught.value.hint
 
 
 def test_an_interrupt_kills_the_child_and_its_helpers(request_: CompileRequest) -> None:

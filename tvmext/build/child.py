@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -60,13 +61,13 @@ def compile_in_child(
     """Compile `request` into ``request.output``, a new file, in a process of its own.
 
     `on_progress` hears of every step; `on_output` gets what the child prints, as it comes. Raises
-    what the compilation raises, and InternalError if the child crashes or is killed; if that
-    happens while LLVM runs, a second child builds kernel by kernel to name the one at fault. After
-    an error, an interrupt included, neither a process nor the output file is left.
+    what the compilation raises, and InternalError if the child crashes or is killed. If code
+    generation fails, a second child builds kernel by kernel to name the one at fault. After an
+    error, an interrupt included, neither a process nor the output file is left.
     """
     try:
         child = _run(request, on_progress, on_output, entry)
-        if child.crashed and child.last.step == _CODE_STEP:
+        if child.failed_in_code_generation:
             child = _run(replace(request, one_by_one=True), on_progress, on_output, entry)
         if error := child.error():
             raise error from ChildTraceback(child.trace())
@@ -99,26 +100,33 @@ class _Child:
         messages, theirs = os.pipe()
         self._messages = messages
         arguments = [json.dumps(sys.path), str(theirs), entry]
-        self._process = subprocess.Popen(
-            [sys.executable, "-I", "-c", _BOOT, *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            pass_fds=(theirs,),
-            start_new_session=True,  # one group to kill; Ctrl-C reaches only the parent
-        )
-        os.close(theirs)
-        assert self._process.stdin
         try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-c", _BOOT, *arguments],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                pass_fds=(theirs,),
+                start_new_session=True,  # one group to kill; Ctrl-C reaches only the parent
+            )
+        except OSError:
+            os.close(messages)
+            raise
+        finally:
+            os.close(theirs)
+        assert self._process.stdin
+        with suppress(BrokenPipeError):  # it died at once; listen() and error() tell how
             self._process.stdin.write(request.to_json().encode() + b"\n")
             self._process.stdin.flush()
-        except BrokenPipeError:
-            pass  # it died at once; listen() and error() tell how
 
     @property
-    def crashed(self) -> bool:
-        """Whether it ended without a word about the outcome."""
-        return not self.result
+    def failed_in_code_generation(self) -> bool:
+        """Whether building the kernels one by one will tell more; not if memory ran out."""
+        return (
+            self.last.step == _CODE_STEP
+            and isinstance(self.error(), InternalError)
+            and not self._was_killed
+        )
 
     def listen(
         self,
@@ -183,14 +191,22 @@ class _Child:
             os.killpg(self._process.pid, signal.SIGKILL)
 
     def _crash(self) -> InternalError:
-        code = self._process.returncode
-        if code == -signal.SIGKILL:
-            how = "was killed, most likely because memory ran out"
-        elif code < 0:
-            how = f"crashed with {signal.Signals(-code).name}"
-        else:
-            how = f"ended with exit code {code}"
-        return InternalError(f"the compiler {how} ({_where(self.last)})", hint=_REPORT)
+        code, where = self._process.returncode, _where(self.last)
+        if self._was_killed:
+            return InternalError(
+                f"the compiler was killed, most likely because memory ran out ({where})",
+                hint="free some memory, or compile on a machine with more",
+            )
+        signalled = code < 0
+        how = (
+            f"crashed with {signal.Signals(-code).name}" if signalled else f"ended with code {code}"
+        )
+        return InternalError(f"the compiler {how} ({where})", hint=_REPORT)
+
+    @property
+    def _was_killed(self) -> bool:
+        """Whether somebody else killed it before it said how it went."""
+        return not self.result and self._process.returncode == -signal.SIGKILL
 
 
 def _rebuild(result: dict[str, Any], last: Progress) -> TvmextError:

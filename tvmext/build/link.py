@@ -101,7 +101,10 @@ def _write_imports(
 def _run_compiler(compiler: list[str], output: str, objects: list[str]) -> None:
     """Raises OSError if the compiler says that the disk is full, InternalError if it fails."""
     command = [*compiler, "-shared", "-fPIC", "-o", output, *objects, "-lm"]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    environment = {**os.environ, "LC_ALL": "C"}  # what it says is read below
+    done = subprocess.run(
+        command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False
+    )
     if done.returncode == 0:
         return
     said = (done.stderr + done.stdout).decode(errors="replace").strip()
