@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import tvm
 from tvm import relax
 
 from ..constants import constant_values
 from .fusible import FUSIBLE
+from .general import general_rule
 from .prims import Prims, UnmappedError
 from .rules import rule_of
 from .tensor import VirtualTensor, physical
@@ -46,22 +48,22 @@ class Movement:
     materialized: set[relax.Var] = field(default_factory=set)
 
 
-def analyze(func: relax.Function) -> Movement:
-    """Finds the movement operators of a function and composes their maps.
+def analyze(func: relax.Function, mod: tvm.IRModule) -> Movement:
+    """Finds the movement operators of a function of `mod` and composes their maps.
 
     Bindings inside the branches of an If are left alone.
     """
     found = Movement()
     bindings = [b for block in func.body.blocks for b in block.bindings]
     outputs = _block_outputs(func)
-    reader = _Reader(found, whole=_whole_tuples(bindings, func.body.body))
+    reader = _Reader(found, mod, whole=_whole_tuples(bindings, func.body.body))
     for binding in bindings:
         if isinstance(binding, relax.VarBinding):
             reader.bind(binding.var, binding.value)
     found.outputs = outputs & found.moved.keys()
     found.materialized |= found.outputs
     _find_materialized(found, reader.tuples, bindings, func.body.body)
-    near = _Reader(found, near=True)
+    near = _Reader(found, mod, near=True)
     near.bound = reader.bound
     for binding in bindings:
         if binding.var in found.moved or binding.var in reader.tuples:
@@ -73,9 +75,14 @@ class _Reader:
     """Evaluates the rules; the `Operands` that they read their arguments through."""
 
     def __init__(
-        self, found: Movement, near: bool = False, whole: frozenset[relax.Var] = frozenset()
+        self,
+        found: Movement,
+        mod: tvm.IRModule,
+        near: bool = False,
+        whole: frozenset[relax.Var] = frozenset(),
     ) -> None:
         self.found = found
+        self.mod = mod
         self.prims = found.prims
         self.near = near
         self.whole = whole
@@ -124,7 +131,7 @@ class _Reader:
             parts = self.tuples.get(value.tuple_value)
             return parts[int(value.index)] if parts else None
         rule = rule_of(value)
-        return rule(value, self) if rule else None
+        return rule(value, self) if rule else general_rule(value, self, self.mod)
 
     def _chain(self, value: relax.Expr) -> tuple[str, ...]:
         """The names of the operators from the homes to this one, each once."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -74,14 +74,19 @@ def _lookup(
     operands: Operands, indices: Any, place: Sequence[Size], extent: Size, mode: str
 ) -> Lookup:
     """The index at `place` of `indices`, read where those are: their home, if they are a view."""
-    virtual = operands.tensor(indices)
-    source = virtual.only
+    where = {f"_x{axis}": index for axis, index in enumerate(place)}
+    return lookup_of(operands.tensor(indices), where, extent, MODES[mode])
+
+
+def lookup_of(indices: VirtualTensor, where: Mapping[str, Size], extent: Size, mode: str) -> Lookup:
+    """The integer at an index of a tensor, read from that tensor's home.
+
+    `where` gives the index, by name of axis. Raises UnmappedError if the tensor is not a view.
+    """
+    source = indices.only
     if source is None or source.lookups or not isinstance(source.home, Home):
         raise UnmappedError("the indices are put together from several tensors")
-    where = {f"_x{axis}": index for axis, index in enumerate(place)}
-    return Lookup(
-        source.home, tuple(substitute(i, where) for i in source.index), extent, MODES[mode]
-    )
+    return Lookup(source.home, tuple(substitute(i, where) for i in source.index), extent, mode)
 
 
 def _as_slices(x: VirtualTensor, indices: np.ndarray, axis: int, mode: str) -> VirtualTensor | None:

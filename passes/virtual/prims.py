@@ -21,9 +21,11 @@ class Prims:
     """One function's symbolic variables and the symbols that stand for them.
 
     Symbols have the variables' names, made unique; names that begin with "_" are the algebra's own.
+    `known` variables stand for given expressions instead.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, known: Mapping[ir.Var, Size] | None = None) -> None:
+        self._known = dict(known or {})
         self._symbols: dict[ir.Var, Expr] = {}
         self._variables: dict[str, ir.Var] = {}
 
@@ -37,7 +39,7 @@ class Prims:
         if isinstance(prim, tirx.IntImm):
             return int(prim.value)
         if isinstance(prim, ir.Var):
-            return self._symbol(prim)
+            return self._known[prim] if prim in self._known else self._symbol(prim)
         if isinstance(prim, tirx.Cast):
             return self.size(prim.value)
         combine = _COMBINE.get(type(prim))

@@ -33,7 +33,7 @@ class VirtualTensors:
         rewriter = _Rewriter(mod)
         for var, func in mod.functions_items():
             if isinstance(func, relax.Function) and not (func.attrs or {}).get("Primitive", False):
-                movement = analyze(func)
+                movement = analyze(func, mod)
                 if movement.moved:
                     rewriter.start(movement)
                     rewriter.builder_.update_func(var, rewriter.visit_expr(func))

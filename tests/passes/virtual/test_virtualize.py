@@ -178,3 +178,29 @@ def test_what_it_does_not_know_stays() -> None:
         lambda bb, x, i: op.exp(bb.emit(op.take(x, i, 0, "nan"))),
     )
     assert operators(virtual(mod))["relax.take"] == 1
+
+
+@pytest.mark.parametrize("n", [5, N], ids=str)
+def test_an_operator_without_a_rule_takes_part(n: Any) -> None:
+    def body(bb, x, i, j):
+        turned = bb.emit(op.permute_dims(x, [1, 0]))
+        return op.exp(bb.emit(op.index_tensor(turned, (i, j))))
+
+    mod = build([("x", (n, 4), "float32"), ("i", (3,), "int64"), ("j", (3,), "int64")], body)
+    after = virtual(mod)
+    assert kernels(after) == ["permute_dims_index_tensor"]
+    i, j = np.array([0, 3, 1]), np.array([4, 0, 2])
+    assert_same(mod, after, random(5, 4), i, j)
+
+
+def test_kernels_that_copy_take_part() -> None:
+    """The same operators as call_tir: legalized before the pass."""
+
+    def body(bb, x):
+        turned = bb.emit(op.permute_dims(x, [1, 0]))
+        return op.exp(bb.emit(op.permute_dims(turned, [1, 0])))
+
+    mod = build([("x", (4, 6), "float32")], body)
+    after = virtual(relax.transform.LegalizeOps()(mod))
+    assert kernels(after) == ["tir_exp"]
+    assert_same(mod, after, random(4, 6))

@@ -1,0 +1,225 @@
+"""The map of any operator, read off its TIR, if every output element is a copy of an input element.
+
+    out[x] = in[index(x)]                         one read
+    out[x] = if_then_else(c(x), in[i(x)], 0.0)    pieces: the first whose condition holds
+
+A function is a list of such blocks; blocks in between are composed away. So an operator needs no
+rule of its own to take part: its legalization says what it does. Conditions within an index (mirror
+padding) are declined.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tvm import ir, s_tir, tirx
+
+from .gather import lookup_of
+from .piece import Fill, Guard, Lookup, Piece, local, scope_of
+from .prims import Prims, UnmappedError
+from .scope import Scope, Size
+from .tensor import VirtualTensor, layered
+
+
+def map_of(
+    func: tirx.PrimFunc, inputs: Sequence[VirtualTensor], sizes: Sequence[Size] = ()
+) -> list[VirtualTensor]:
+    """What a function with the given inputs writes to its outputs, the last buffers it takes.
+
+    `sizes` are the values of its integer parameters. Raises UnmappedError, with the reason, if the
+    function does anything but copy elements.
+    """
+    buffers = [p for p in func.params if tirx.is_buffer_var(p)]
+    scalars = [p for p in func.params if not tirx.is_buffer_var(p)]
+    reader = _Function(dict(zip(buffers, inputs)))
+    for param, size in zip(scalars, sizes):
+        reader.bind(param, size)
+    for buffer, tensor in zip(buffers, inputs):
+        for prim, size in zip(buffer.shape, tensor.shape, strict=True):
+            reader.bind(prim, size)
+    for block, extents in _blocks(func):
+        reader.block(block, extents)
+    return [reader.written(buffer) for buffer in buffers[len(inputs) :]]
+
+
+@dataclass(frozen=True)
+class _Branch:
+    """A way to an element: the guards that lead there, and the read or constant at the end."""
+
+    guards: tuple[Guard, ...]
+    value: Any
+
+
+class _Function:
+    """Evaluates blocks over virtual tensors."""
+
+    def __init__(self, tensors: Mapping[Any, VirtualTensor]) -> None:
+        self.tensors = dict(tensors)
+        self.sizes: dict[ir.Var, Size] = {}
+
+    def bind(self, prim: Any, size: Size) -> None:
+        """A variable of the function, where a shape consists of it alone."""
+        if isinstance(prim, ir.Var):
+            self.sizes.setdefault(prim, size)
+
+    def written(self, buffer: Any) -> VirtualTensor:
+        """The tensor in a buffer. Raises UnmappedError if no block was seen to write it."""
+        if buffer not in self.tensors:
+            raise UnmappedError("an output is not written by a copy of elements")
+        return self.tensors[buffer]
+
+    def block(self, block: Any, extents: Sequence[Any]) -> None:
+        """Evaluates one block and remembers what it wrote."""
+        store = block.body
+        if block.init is not None or not isinstance(store, tirx.BufferStore):
+            raise UnmappedError("a block is not a single store")
+        axes = [iter_var.var for iter_var in block.iter_vars]
+        if list(store.indices) != axes:
+            raise UnmappedError("a block does not write its elements in order")
+        known = {**self.sizes, **{axis: local(k) for k, axis in enumerate(axes)}}
+        prims = Prims(known)
+        shape = tuple(prims.size(extent) for extent in extents)
+        index = _Index(prims, scope_of(shape), self.tensors)
+        if shape != tuple(index.size(size) for size in store.buffer.shape):
+            raise UnmappedError("a block writes a part of its buffer")
+        pieces: list[Piece] = []
+        for branch in index.branches(store.value, ()):
+            pieces += index.pieces(branch, shape)
+        self.tensors[store.buffer] = layered(shape, pieces)
+
+
+class _Index:
+    """TIR expressions over the axes of one block."""
+
+    def __init__(self, prims: Prims, scope: Scope, tensors: Mapping[Any, VirtualTensor]) -> None:
+        self.prims = prims
+        self.scope = scope
+        self.tensors = tensors
+
+    def size(self, prim: Any) -> Size:
+        return self.prims.size(prim)
+
+    def branches(self, value: Any, guards: tuple[Guard, ...]) -> list[_Branch]:
+        """The ends of a tree of conditional expressions, in the order in which they apply."""
+        parts = _conditional(value)
+        if parts is None:
+            return [_Branch(guards, value)]
+        condition, then, other = parts
+        ways = [
+            branch
+            for alternative in self.alternatives(condition, True)
+            for branch in self.branches(then, guards + alternative)
+        ]
+        return ways + self.branches(other, guards)
+
+    def alternatives(self, condition: Any, truth: bool) -> list[tuple[Guard, ...]]:
+        """Lists of guards, one of which holds completely where the condition has this truth."""
+        if isinstance(condition, tirx.Not):
+            return self.alternatives(condition.a, not truth)
+        if isinstance(condition, tirx.And | tirx.Or):
+            left = self.alternatives(condition.a, truth)
+            right = self.alternatives(condition.b, truth)
+            if isinstance(condition, tirx.And) is truth:
+                return [a + b for a in left for b in right]
+            return left + right
+        if isinstance(condition, tirx.IntImm):
+            return [()] if bool(condition.value) is truth else []
+        if type(condition) not in _COMPARE:
+            raise UnmappedError(f"the condition {condition} is not a comparison of indices")
+        compare, sense = _COMPARE[type(condition)]
+        difference = self.size(condition.a) - self.size(condition.b)
+        low, high = self.scope.bounds(difference)
+        if low is None or high is None:
+            raise UnmappedError(f"the condition {condition} compares values without bounds")
+        return [(guard,) for guard in compare(difference, low, high, truth is sense)]
+
+    def pieces(self, branch: _Branch, shape: tuple[Size, ...]) -> list[Piece]:
+        """What the branch contributes to the tensor that the block writes."""
+        if isinstance(branch.value, tirx.IntImm | tirx.FloatImm):
+            fill = Piece((0,) * len(shape), shape, Fill(branch.value.value), ())
+            return VirtualTensor(shape, (fill,)).read(
+                shape, [local(k) for k in range(len(shape))], (), branch.guards
+            )
+        if not isinstance(branch.value, ir.TensorLoad):
+            raise UnmappedError(f"{branch.value} is computed, not copied")
+        source = self._source(branch.value)
+        lookups: list[Lookup] = []
+        index: list[Size] = []
+        for prim, extent in zip(branch.value.indices, source.shape, strict=True):
+            if isinstance(prim, tirx.Cast) and isinstance(prim.value, ir.TensorLoad):
+                prim = prim.value
+            if isinstance(prim, ir.TensorLoad):
+                lookups.append(self._lookup(prim, extent))
+                index.append(lookups[-1].symbol)
+            else:
+                index.append(self.size(prim))
+        return source.read(shape, index, lookups, branch.guards)
+
+    def _source(self, load: ir.TensorLoad) -> VirtualTensor:
+        if load.source not in self.tensors:
+            raise UnmappedError("a block reads what no block before it wrote")
+        return self.tensors[load.source]
+
+    def _lookup(self, load: ir.TensorLoad, extent: Size) -> Lookup:
+        where = {f"_x{k}": self.size(prim) for k, prim in enumerate(load.indices)}
+        return lookup_of(self._source(load), where, extent, "fast")
+
+
+def _conditional(value: Any) -> tuple[Any, Any, Any] | None:
+    if isinstance(value, tirx.Select):
+        return value.condition, value.true_value, value.false_value
+    if isinstance(value, ir.Call) and getattr(value.op, "name", "") == "prim.if_then_else":
+        return tuple(value.args)  # type: ignore[return-value]
+    return None
+
+
+def _below(value: Size, low: Size, high: Size, truth: bool) -> list[Guard]:
+    """value < 0, or its opposite, for a value in [low, high]."""
+    return [Guard(value, low, 0) if truth else Guard(value, 0, high + 1)]
+
+
+def _above(value: Size, low: Size, high: Size, truth: bool) -> list[Guard]:
+    """value > 0, or its opposite."""
+    return [Guard(value, 1, high + 1) if truth else Guard(value, low, 1)]
+
+
+def _equal(value: Size, low: Size, high: Size, truth: bool) -> list[Guard]:
+    """value == 0, or its opposite."""
+    if truth:
+        return [Guard(value, 0, 1)]
+    return [Guard(value, low, 0), Guard(value, 1, high + 1)]
+
+
+_COMPARE: dict[type, tuple[Callable[[Size, Size, Size, bool], list[Guard]], bool]] = {
+    tirx.LT: (_below, True),
+    tirx.GE: (_below, False),
+    tirx.GT: (_above, True),
+    tirx.LE: (_above, False),
+    tirx.EQ: (_equal, True),
+    tirx.NE: (_equal, False),
+}
+"""What each comparison of a with b says about a - b: a relation to 0, or its opposite."""
+
+
+def _blocks(func: tirx.PrimFunc) -> list[tuple[Any, list[Any]]]:
+    """The blocks in order, each with the extents of the plain loops around it."""
+    root = func.body
+    if isinstance(root, s_tir.SBlockRealize) and not root.block.iter_vars:
+        root = root.block.body
+    statements = list(root.seq) if isinstance(root, tirx.SeqStmt) else [root]
+    return [_nest(statement) for statement in statements]
+
+
+def _nest(statement: Any) -> tuple[Any, list[Any]]:
+    loops, extents = [], []
+    while isinstance(statement, tirx.For):
+        loops.append(statement.loop_var)
+        extents.append(statement.extent)
+        statement = statement.body
+    if not isinstance(statement, s_tir.SBlockRealize):
+        raise UnmappedError("a loop nest does not hold a block")
+    if list(statement.iter_values) != loops:
+        raise UnmappedError("a block's axes are not its loops")
+    return statement.block, extents
