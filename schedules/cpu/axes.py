@@ -94,13 +94,11 @@ def tiles(
     for step in dict.fromkeys(steps):
         count = tirx.floordiv(extent - start, int64(step))
         if constant(count) != 0:
-            parts.append(
-                loops.loop(
-                    count,
-                    lambda o, s=start, t=step: body(o * t + s, t),
-                    kind if step == width else ForKind.SERIAL,
-                )
-            )
+
+            def tile(number: Expr, start: Expr = start, step: int = step) -> Stmt:
+                return body(number * step + start, step)
+
+            parts.append(loops.loop(count, tile, kind if step == width else ForKind.SERIAL))
         start = tirx.floordiv(extent, int64(step)) * step
     if size is not None and size % lanes:
         parts.append(body(int64(size - size % lanes), size % lanes))

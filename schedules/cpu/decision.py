@@ -26,10 +26,12 @@ class NestPlan:
     """Stages, by number, under shared loops over rows.
 
     ``rows[s]`` lists, for stage `s`, the positions among its spatial axes that are the rows.
-    `parallel` is "no", "rows" or "inner": which loop is spread over the cores.
+    `parallel` is "no", "rows" or "inner": which loop is spread over the cores. With symbolic dims
+    the kernel decides when it runs: it is spread if its largest stage has `least_points` or more.
     """
 
     stages: tuple[int, ...]
     rows: tuple[tuple[int, ...], ...]
     parallel: str
     plans: tuple[StagePlan, ...]
+    least_points: int = 0

@@ -7,7 +7,7 @@ padded window  y[i] = max over k of (x[i + k] if 0 <= i + k < n else -inf)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 
 import tvm_ffi
@@ -28,7 +28,8 @@ def cut(stage: Stage) -> list[Stage]:
     """
     if stage.is_reduction:
         return [_limited(stage)]
-    pieces, done = [stage], []
+    pieces: list[Stage] = [stage]
+    done: list[Stage] = []
     while pieces:
         piece = pieces.pop()
         place = _place(piece) if len(pieces) + len(done) < MOST_SEGMENTS else None
@@ -86,7 +87,7 @@ def _decided(point: Point, ana: sym.Analyzer) -> Point:
     return Point(tuple((v, code(e)) for v, e in point.binds), tuple(map(code, point.values)))
 
 
-def _conditions(exprs: Sequence[Expr]) -> list[Expr]:
+def _conditions(exprs: Iterable[Expr]) -> list[Expr]:
     return [
         call.args[0]
         for expr in exprs
@@ -109,7 +110,7 @@ def _limit(atom: Expr, var: Var, ana: sym.Analyzer) -> tuple[str, Expr] | None:
         return None
     less, more = ((atom.a, atom.b)[side] for side in sides)
     gap = less - more + (1 if isinstance(atom, tirx.LT | tirx.GT) else 0)  # atom: gap <= 0
-    if not isinstance(gap.ty.dtype, str) and "int" not in str(gap.ty.dtype):
+    if "int" not in str(gap.ty.dtype):
         return None
     step = constant(ana.simplify(substitute(gap, {var: var + 1}) - gap))
     rest = substitute(gap, {var: tirx.const(0, var.ty.dtype)})
@@ -131,9 +132,7 @@ def _limited(stage: Stage) -> Stage:
     condition, inside, outside = value.args
     if not tvm_ffi.structural_equal(outside, init):
         return stage
-    if len(stage.point.binds) > 1 or any(
-        isinstance(c, tirx.Or) for c in collect(condition, tirx.Or)
-    ):
+    if len(stage.point.binds) > 1 or collect(condition, tirx.Or):
         return stage
     ana = analyzer(stage.axes)
     limits = []

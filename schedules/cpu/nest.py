@@ -15,13 +15,15 @@ from tvm import tirx
 from tvm.ir import Expr, TensorLoad, Var
 from tvm.tirx import ForKind, Stmt
 
+from tvmext.arch import dtype_bits
+
 from ..analysis import constant
 from . import loops
 from .access import Homes, flattened, relocated, renamed, with_reciprocals
 from .axes import fused, joined, product, spread
 from .decision import NestPlan
 from .inside import Inside
-from .loops import local, scope, sequence
+from .loops import int64, local, scope, sequence
 from .maps import emit_map, emit_transpose
 from .reductions import emit_columns, emit_lanes, emit_scalar
 from .stages import Stage, Write
@@ -37,7 +39,7 @@ EMIT = {
 
 def emit(func: tirx.PrimFunc, found: Sequence[Stage], plans: Sequence[NestPlan]) -> tirx.PrimFunc:
     """The function that computes `found` as the plans say."""
-    found = _in_place(found, set(func.params))
+    found = _in_place(found, plans, set(func.params))
     shared = _shared(found, plans) - set(func.params)
     homes: dict[Var, tuple[Var, tuple[int, ...]]] = {}
     for buffer in sorted(shared, key=lambda buffer: buffer.name):
@@ -50,16 +52,26 @@ def emit(func: tirx.PrimFunc, found: Sequence[Stage], plans: Sequence[NestPlan])
     return loops.function(func, body, buffers)
 
 
-def _in_place(found: Sequence[Stage], params: set[Var]) -> list[Stage]:
+STACK_BYTES = 1024
+"""From this size on TVM takes a buffer from a pool, each time, and not from the stack."""
+
+
+def _in_place(found: Sequence[Stage], plans: Sequence[NestPlan], params: set[Var]) -> list[Stage]:
     """The stages, with results kept in an output where the output's stage alone replaces them.
 
         e[i] = exp(...);  s = sum of e;  y[i] = e[i] / s      e lives in y: no buffer, no copy
 
     Every element of the output is then read just where it is written next, after all other reads.
+    A row that fits on the stack is faster there.
     """
     found = list(found)
+    rows = {s: own for plan in plans for s, own in zip(plan.stages, plan.rows)}
     for last, stage in enumerate(found):
         if stage.is_reduction or len(stage.writes) != 1 or stage.writes[0].buffer not in params:
+            continue
+        inner = product(a.extent for p, a in enumerate(stage.spatial) if p not in rows[last])
+        width = dtype_bits(str(stage.writes[0].buffer.ty.dtype)) // 8
+        if (constant(inner) or STACK_BYTES) * width < STACK_BYTES:
             continue
         write = stage.writes[0]
         if sum(w.buffer.same_as(write.buffer) for other in found for w in stores(other)) != 1:
@@ -124,13 +136,24 @@ def loads(stage: Stage) -> list[TensorLoad]:
 
 
 def _nest(stages: Sequence[Stage], plan: NestPlan, outside: set[Var]) -> Stmt:
-    """The loops over rows around the stages of one nest."""
+    """One nest; if its size is not known, parallel or not as it turns out when it runs."""
+    spread_out = _loops(stages, plan, outside, plan.parallel)
+    if not plan.least_points:
+        return spread_out
+    largest = max(stages, key=lambda stage: len(stage.axes))
+    points = product(axis.extent for axis in largest.axes)
+    enough = points >= int64(plan.least_points)
+    return tirx.IfThenElse(enough, spread_out, _loops(stages, plan, outside, "no"))
+
+
+def _loops(stages: Sequence[Stage], plan: NestPlan, outside: set[Var], parallel: str) -> Stmt:
+    """The loops over rows around the stages, one loop parallel or none."""
     homes = _row_buffers(stages, plan, outside)
     scalars = {home for home, dims in homes.values() if not dims}
     code = [with_reciprocals(flattened(relocated(stage, homes)), scalars) for stage in stages]
     rows = [[stage.spatial[p] for p in own] for stage, own in zip(code, plan.rows)]
     groups = joined(code, rows)
-    inner = ForKind.PARALLEL if plan.parallel == "inner" else ForKind.SERIAL
+    inner = ForKind.PARALLEL if parallel == "inner" else ForKind.SERIAL
 
     def row(at: tuple[Expr, ...]) -> Stmt:
         parts = []
@@ -146,7 +169,7 @@ def _nest(stages: Sequence[Stage], plan: NestPlan, outside: set[Var]) -> Stmt:
     if not groups:
         return row(())
     extents = [product(rows[0][p].extent for p in group) for group in groups]
-    return fused(extents, row, ForKind.PARALLEL if plan.parallel == "rows" else ForKind.SERIAL)
+    return fused(extents, row, ForKind.PARALLEL if parallel == "rows" else ForKind.SERIAL)
 
 
 def _row_buffers(stages: Sequence[Stage], plan: NestPlan, outside: set[Var]) -> Homes:

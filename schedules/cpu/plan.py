@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from tvm.ir import Expr, Var
 
@@ -117,18 +117,29 @@ def _nest_plan(
     single_map = len(stages) == 1 and not stages[0].is_reduction
     if single_map:
         rows = [()]
-    work = sum(cost_ns(stage) for stage in stages)
-    parallel = "no"
-    if arch.cores > 1 and work > 4 * LAUNCH_NS:
-        count = _size(stages[0].spatial[p] for p in rows[0])
-        if rows[0] and count > 1:
-            parallel = "rows"
-        elif single_map or (len(stages) == 1 and stages[0].spatial):
-            parallel = "inner"
     plans = tuple(_stage_plan(stage, positions, arch) for stage, positions in zip(stages, rows))
-    if parallel == "inner" and plans[0].mode not in ("map", "columns"):
-        parallel = "no"
-    return NestPlan(numbers, tuple(rows), parallel, plans)
+    parallel, least = _parallel(stages, rows, plans, arch)
+    return NestPlan(numbers, tuple(rows), parallel, plans, least)
+
+
+def _parallel(
+    stages: Sequence[Stage], rows: Rows, plans: Sequence[StagePlan], arch: CpuArch
+) -> tuple[str, int]:
+    """Which loop is spread over the cores, and from how many points on if that is decided late."""
+    if rows[0] and _size(stages[0].spatial[p] for p in rows[0]) > 1:
+        kind = "rows"
+    elif len(stages) == 1 and stages[0].spatial and plans[0].mode not in ("lanes", "scalar"):
+        kind = "inner"
+    else:
+        return "no", 0
+    work = sum(cost_ns(stage) for stage in stages)
+    pays = 4 * LAUNCH_NS
+    if arch.cores == 1:
+        return "no", 0
+    if any(axis.size is None for stage in stages for axis in stage.axes):
+        points = max(_size(stage.axes) for stage in stages)
+        return kind, math.ceil(points * pays / work)
+    return (kind, 0) if work > pays else ("no", 0)
 
 
 def _reduces_contiguously(stages: Sequence[Stage], arch: CpuArch) -> bool:
@@ -224,5 +235,5 @@ def cost_ns(stage: Stage) -> float:
     return points * (0.05 * len(accesses(stage)) + 0.3 * costly + 0.05)
 
 
-def _size(axes) -> int:
+def _size(axes: Iterable[Axis]) -> int:
     return math.prod(UNKNOWN_DIM if axis.size is None else axis.size for axis in axes)

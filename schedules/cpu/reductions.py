@@ -99,7 +99,9 @@ def _halves(inside: Inside, accs: Sequence[Var], width: int) -> list[Stmt]:
         width //= 2
         for acc, write in zip(accs, inside.stage.writes):
 
-            def join(lane: Expr, acc: Var = acc, op: str = write.op, half: int = width) -> Stmt:
+            def join(
+                lane: Expr, acc: Var = acc, op: str = write.op or "", half: int = width
+            ) -> Stmt:
                 return BufferStore(acc, COMBINE[op](acc[lane], acc[lane + half]), [lane])
 
             joins.append(loops.vector(width, join))
