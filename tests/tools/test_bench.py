@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import onnx
 import pytest
 from onnx import helper
 
-from tools.bench import report, workers
+from tools.bench import oracle, report, workers
 from tools.bench.__main__ import main
 from tools.bench.agreement import agreement
 from tools.bench.cases import all_cases, named
@@ -200,6 +200,34 @@ def test_flops_of_a_kernel_come_from_its_shapes() -> None:
     convolution = (1, 14, 14, 64), (3, 3, 64, 128), (1, 14, 14, 128)
     assert known("fused_conv2d7_relu", *convolution) == 2 * 14 * 14 * 9 * 64 * 128
     assert known("softmax", (8, 32), (8, 32)) is None
+
+
+# ------------------------------------------------------------------ oracle
+
+
+def test_the_pick_is_compared_with_the_fastest_tile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only speeds are made up: the tiles are compiled, run, and give the right result."""
+    monkeypatch.setattr(oracle, "register_tiles", lambda _registers: [(2, 1), (5, 1)])
+    seconds = {"pick": 2.0, "2x1": 1.6, "5x1": 4.0}
+
+    def turns(calls: Mapping[str, Any]) -> list[Round]:
+        assert set(calls) == set(seconds)
+        return [{name: Sample(seconds[name], 1.0) for name in calls} for _ in range(10)]
+
+    found = oracle.oracle_row(named("gemm/13x129x65"), 1, turns)
+    assert found["best"] == "2x1"
+    assert found["picked"] not in ("2x1", "5x1")
+    assert found["share"] == pytest.approx(0.8)
+
+
+def test_no_tile_no_oracle() -> None:
+    found = oracle.oracle_row(named("norm/layer,1x768"), 1, lambda _: [])
+    assert "no rule picks" in found["error"]
+
+
+def test_the_oracle_is_summed_up_without_what_was_noisy() -> None:
+    rows = [{"share": 1.0}, {"share": 0.25}, {"noisy": "why"}]
+    assert report.oracle_summary(rows) == "pick / best: geometric mean 0.500, least 0.25, 2 cases"
 
 
 # ------------------------------------------------------------------ tables

@@ -1,4 +1,4 @@
-"""The command line: ``python -m tools.bench ops | model``."""
+"""The command line: ``python -m tools.bench ops | model | oracle``."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ def main(argv: list[str] | None = None) -> int:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_ops(commands)
     _add_model(commands)
+    _add_oracle(commands)
     args = parser.parse_args(argv)
     return args.run(args)
 
@@ -110,6 +111,21 @@ def _model(args: argparse.Namespace) -> int:
     return int(any("error" in row for row in rows))
 
 
+def _add_oracle(commands: Any) -> None:
+    parser = commands.add_parser("oracle", help="the tile that is picked against the best one")
+    parser.add_argument("cases", nargs="+", metavar="PATTERN", help="cases, as 'gemm/128*'")
+    _add_common(parser, seconds=3.0, output="build/bench-oracle.json")
+    parser.set_defaults(run=_oracle)
+
+
+def _oracle(args: argparse.Namespace) -> int:
+    requests = [{"case": case.name, "oracle": True} for case in select(args.cases)]
+    machines, rows = _measure(args, requests, ["onnxruntime"])
+    _print_machines(machines)
+    print(report.oracle_table(rows), report.oracle_summary(rows), sep="\n\n")
+    return int(any("error" in row for row in rows))
+
+
 def _measure(
     args: argparse.Namespace, requests: list[workers.Row], against: list[str]
 ) -> tuple[list[workers.Row], list[workers.Row]]:
@@ -146,11 +162,11 @@ def _print_machines(machines: list[workers.Row]) -> None:
 
 def _progress(row: workers.Row) -> str:
     """One line about a row."""
-    ratio = row.get("ratios", {}).get("onnxruntime", {})
+    ratio = row.get("ratios", {}).get("onnxruntime", row)
     said = row.get("error") or report.ratio_text(ratio)
     if "noisy" in ratio:
         said = f"noisy: {ratio['noisy']}"
-    return f"{row.get('case', row.get('name'))}, threads {row['threads']}: {said}"
+    return f"{row.get('case', row.get('name'))}, threads {row['threads']}: {said or 'measured'}"
 
 
 if __name__ == "__main__":

@@ -115,12 +115,10 @@ def kernels(threads: int, lanes: int) -> tvm.IRModule:
     """``fma(seed, sums, steps)`` and ``copy(source, target)``, both over `threads` threads."""
 
     @T.prim_func(s_tir=True)
-    def fma(
-        seed: T.Buffer((2,), "float32"),
-        sums: T.Buffer((threads, CHAINS, lanes), "float32"),
-        steps: T.int64,
-    ) -> None:
+    def fma(constants: T.handle, results: T.handle, steps: T.int64) -> None:
         T.func_attr({"global_symbol": "fma", "tirx.noalias": True})
+        seed = T.match_buffer(constants, (2,), "float32")
+        sums = T.match_buffer(results, (threads, CHAINS, lanes), "float32")
         for thread in T.parallel(threads):
             with T.sblock("sums"):
                 local = T.sblock_alloc_buffer((CHAINS, lanes), "float32", scope="local")

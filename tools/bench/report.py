@@ -68,6 +68,32 @@ def family_table(rows: Sequence[Row], rival: str) -> str:
     return markdown(columns, lines, left=("family",))
 
 
+def oracle_table(rows: Sequence[Row]) -> str:
+    """A line for each case: the tile that the price picked and the best one."""
+    columns = ["case", "threads", "picked", "best", "pick / best", "note"]
+    lines = [
+        [
+            row["case"],
+            str(row["threads"]),
+            row.get("picked", ""),
+            row.get("best", ""),
+            "noisy" if "noisy" in row else number(row.get("share")),
+            row.get("error", ""),
+        ]
+        for row in rows
+    ]
+    return markdown(columns, lines, left=("case", "note"))
+
+
+def oracle_summary(rows: Sequence[Row]) -> str:
+    """The geometric mean of the picks' speeds as parts of the best."""
+    shares = [row["share"] for row in rows if "share" in row]
+    if not shares:
+        return "no case was measured undisturbed"
+    mean = geometric_mean(shares)
+    return f"pick / best: geometric mean {mean:.3f}, least {min(shares):.2f}, {len(shares)} cases"
+
+
 def models_table(rows: Sequence[Row]) -> str:
     """A line for each model and number of threads."""
     columns = ["model", "threads", "tvmext us", "onnxruntime us", "onnxruntime / tvmext", "note"]

@@ -1,8 +1,8 @@
 """Measures in a process of its own: ``python -m tools.bench.worker SETTINGS``.
 
-Requests come in on stdin as JSON lines, {"case": name} or {"model": ...} (models.py), and a row
-goes out for each. What crashes here costs the parent (workers.py) one row. The first line out
-describes the machine and what a call alone costs.
+Requests come in on stdin as JSON lines: {"case": name}, with "oracle" for what oracle.py finds out
+about it, or {"model": ...} (models.py). A row goes out for each. What crashes here costs the parent
+(workers.py) one row. The first line out describes the machine and what a call alone costs.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from .figures import figures
 from .host import interruptions
 from .machine import Machine
 from .models import model_row
+from .oracle import oracle_row
 from .samples import Round
 from .timing import Call, measure
 
@@ -56,7 +57,10 @@ class Worker:
     def row(self, request: Row) -> Row:
         """The figures that are asked for."""
         if "case" in request:
-            return self.case_row(named(request["case"]))
+            case = named(request["case"])
+            if request.get("oracle"):
+                return oracle_row(case, self.threads, self.rounds)
+            return self.case_row(case)
         return model_row(request, self.threads, self.rounds)
 
     def case_row(self, case: Case) -> Row:
