@@ -40,7 +40,7 @@ from .emit import (
     loop,
     unravel,
 )
-from .gemm import PARALLEL_FLOPS, known_size, unfit
+from .gemm import PARALLEL_FLOPS, fetches_ahead, known_size, unfit
 from .panels import Pack, weight
 from .rows import Tiles, cut
 from .tile import Kernel as TileKernel
@@ -80,6 +80,8 @@ class Decision:
     """Output rows of a block; 0 takes the whole image."""
     parallel: str
     """"none", "blocks" or "panels"."""
+    ahead: int = 0
+    """Tiles that pass over a panel, if they fetch the next one into L2 meanwhile; else 0."""
 
 
 class Conv:
@@ -176,9 +178,13 @@ def _decide(work: Workload, arch: Arch) -> Decision:
     whole = flat or (blocks == 1 and work.height is not None)
     if flat and parallel == "blocks" and images < arch.cores:
         parallel = "panels"
-    return Decision(
-        Shape(rows, vectors, lanes), flat, 0 if whole else -(-height // blocks), parallel
-    )
+    block_rows = 0 if whole else -(-height // blocks)
+    tiles = -(-height * (work.width or 56) // rows) if flat else (block_rows or height)
+    if not flat:
+        tiles *= -(-(work.width or 56) // rows)
+    if work.weight_arg is None or not fetches_ahead(tiles, depth, work.channels, arch):
+        tiles = 0
+    return Decision(Shape(rows, vectors, lanes), flat, block_rows, parallel, tiles)
 
 
 class _Builder:
@@ -190,9 +196,18 @@ class _Builder:
         self.decision = decision
         self.shape = decision.tile
         self.images, self.height, self.width = _axes(self.total)
-        self.layouts: dict[int, Layout] = {}
+        self.first: Expr = index(0)
         self.stage = self._stage()
-        self.pack: Pack | None = None
+        known_weight = workload.weight_arg is not None
+        self.laid = weight(self.total, self.shape) if known_weight else None
+        self.pack = None if known_weight else Pack.of(self.total, self.shape)
+        source = self.laid or self.pack
+        assert source is not None
+
+        def term(at: Values, k: Values, panel: Panel, j: Expr) -> Expr:
+            return self._lhs(at, k) * source.read(panel, k, j)
+
+        self.kernel = TileKernel(self.total, self.shape, term)
 
     def _stage(self) -> Stage | None:
         moving: dict[Axis, Size] = {self.width: known(self.width.extent)}
@@ -203,20 +218,10 @@ class _Builder:
 
     def build(self, kernel: Kernel) -> Scheduled:
         params = list(kernel.func.params)
-        if self.workload.weight_arg is not None:
-            laid = weight(self.total, self.shape)
-            assert laid is not None
-            params[self.workload.weight_arg] = laid.buffer
-            self.layouts[self.workload.weight_arg] = laid.layout
-            rhs = laid.read
-        else:
-            self.pack = Pack.of(self.total, self.shape)
-            rhs = self.pack.read
-
-        def term(at: Values, k: Values, panel: Panel, j: Expr) -> Expr:
-            return self._lhs(at, k) * rhs(panel, k, j)
-
-        self.kernel = TileKernel(self.total, self.shape, term)
+        layouts: dict[int, Layout] = {}
+        if self.laid is not None and self.workload.weight_arg is not None:
+            params[self.workload.weight_arg] = self.laid.buffer
+            layouts[self.workload.weight_arg] = self.laid.layout
         pixels = size((self.width,))
         if self.decision.flat:
             assert self.height is not None
@@ -224,7 +229,7 @@ class _Builder:
         body = cut(pixels, self.shape.rows, self._blocks, overlap=True)
         body = followed(self.total, body, self.shape.lanes, self.decision.parallel != "none")
         func = tirx.PrimFunc(params, body, kernel.func.ret_type, kernel.func.attrs)
-        return Scheduled(func, self.layouts)
+        return Scheduled(func, layouts)
 
     def _lhs(self, at: Values, k: Values) -> Expr:
         if self.stage is None:
@@ -297,8 +302,12 @@ class _Builder:
         tiles: Tiles,
         spill: Var | None,
     ) -> tirx.Stmt:
-        def tile(row: Callable[[Expr], Values], height: int) -> tirx.Stmt:
-            return self.kernel.tile(row, height, panel, spill)
+        def tile(row: Callable[[Expr], Values], height: int, number: Expr) -> tirx.Stmt:
+            ahead = None
+            if self.laid is not None and self.decision.ahead:
+                steps = size(self.total.reduce)
+                ahead = self.laid.prefetch(panel, number, self.decision.ahead, steps)
+            return self.kernel.tile(row, height, panel, spill, ahead=ahead)
 
         def after(row: Callable[[Expr], Values], height: Expr) -> tirx.Stmt | None:
             return None if spill is None else self.kernel.copy_out(row, height, panel, spill)
@@ -308,20 +317,23 @@ class _Builder:
             pair = (self.height, self.width)
             flat = lambda start: lambda i: {**images, **unravel(i + start, pair)}  # noqa: E731
             parts = [
-                block(tile(flat(start), height), after(flat(start), index(height)))
-                for start, height in tiles.listed()
+                block(tile(flat(start), height, index(t)), after(flat(start), index(height)))
+                for t, (start, height) in enumerate(tiles.listed())
             ]
             return block(*parts)
 
         def line(y: Expr) -> tirx.Stmt:
-            fixed = {**images, **({} if self.height is None else {self.height.var: y})}
+            fixed = {**images, **({} if self.height is None else {self.height.var: first + y})}
             along = lambda x: lambda i: {**fixed, self.width.var: x + i}  # noqa: E731
-            return loop(
-                tiles.count,
-                lambda t: tiles.each(
-                    t, lambda x, h: tile(along(x), h), lambda x, h: after(along(x), h)
-                ),
-                name="t",
-            )
 
-        return loop(count, lambda y: line(first + y), name="y")
+            def one(t: Expr) -> tirx.Stmt:
+                number = y * tiles.count + t
+                return tiles.each(
+                    t,
+                    lambda x, high: tile(along(x), high, number),
+                    lambda x, high: after(along(x), high),
+                )
+
+            return loop(tiles.count, one, name="t")
+
+        return loop(count, line, name="y")

@@ -141,5 +141,13 @@ def unravel(flat: Expr, axes: Iterable[Axis]) -> dict[Var, Expr]:
     return values
 
 
+def ravel(at: Iterable[Expr], extents: Iterable[Size]) -> Expr:
+    """The row-major position of a point."""
+    flat = index(0)
+    for i, extent in zip(at, extents):
+        flat = flat * extent + i
+    return flat
+
+
 def zeros(buffer: Var, indices: list[Expr]) -> tirx.Stmt:
     return tirx.BufferStore(buffer, tirx.const(0, str(buffer.dtype)), indices)

@@ -36,13 +36,16 @@ from .emit import (
     loop,
     unravel,
 )
-from .panels import Pack, in_place, weight
+from .panels import InPlace, Pack, weight
 from .rows import Tiles, cut
 from .tile import Kernel as TileKernel
 from .tile import Panel, Shape, open_panel
 
 PARALLEL_FLOPS = 1 << 20
 """Work below which a parallel launch (about 3 us) costs more than it saves."""
+
+AHEAD_TILES = 3
+"""Tiles per panel from which fetching the next panel pays; fewer only stream through."""
 
 TYPES = ("float32", "float64", "int32")
 """What sums are kept in; half types and 64-bit integers are left to other rules."""
@@ -73,6 +76,8 @@ class Decision:
     block_tiles: int
     """Tiles of rows that pass over one panel before the next, their `lhs` kept in L2; 0 is all."""
     parallel: bool
+    ahead: int = 0
+    """Tiles that pass over a panel, if they fetch the next one into L2 meanwhile; else 0."""
 
 
 class Gemm:
@@ -95,7 +100,7 @@ class Gemm:
     def apply(
         self, kernel: Kernel, workload: Workload, decision: Decision, arch: Arch
     ) -> Scheduled:
-        return _build(kernel, workload, decision)
+        return _Builder(workload, decision).build(kernel)
 
 
 def _declines(found: Contraction) -> str:
@@ -170,105 +175,108 @@ def decide(workload: Workload, arch: Arch) -> Decision:
         few = workload.rows is not None and workload.rows <= 2 * rows
         fits = workload.cols is not None and workload.cols % (vectors * lanes) == 0
         workload_rhs = "in place" if few and fits else "pack"
-    depth = workload.reduce or 1024
-    row_bytes = depth * 4 * rows
+    depth = 1024 if workload.reduce is None else workload.reduce
+    row_bytes = max(1, depth * 4 * rows)
     block_tiles = max(4, arch.l2_bytes // 2 // row_bytes)
     if workload_rhs == "pack":
         block_tiles = 0
     flops = 2 * depth * (workload.cols or 512) * (workload.batch or 1)
     flops *= workload.rows if workload.rows is not None else 8
     parallel = arch.cores > 1 and flops >= PARALLEL_FLOPS
-    return Decision(Shape(rows, vectors, lanes), workload_rhs, block_tiles, parallel)
+    tiles = 16 if workload.rows is None else -(-workload.rows // rows)
+    ahead = min(tiles, block_tiles) if workload_rhs == "weight" else 0
+    if not fetches_ahead(ahead, depth, workload.cols, arch):
+        ahead = 0
+    return Decision(Shape(rows, vectors, lanes), workload_rhs, block_tiles, parallel, ahead)
 
 
-def _build(kernel: Kernel, workload: Workload, decision: Decision) -> Scheduled:
-    total, shape = workload.contraction, decision.tile
-    layouts: dict[int, Layout] = {}
-    params = list(kernel.func.params)
-    pack: Pack | None = None
-    if decision.rhs == "weight":
-        laid = weight(total, shape)
-        assert laid is not None and workload.weight_arg is not None
-        params[workload.weight_arg] = laid.buffer
-        layouts[workload.weight_arg] = laid.layout
-        rhs = laid.read
-    elif decision.rhs == "pack":
-        pack = Pack.of(total, shape)
-        rhs = pack.read
-    else:
-        rhs = in_place(total)
-
-    def term(at: Values, k: Values, panel: Panel, j: Expr) -> Expr:
-        return substitute(total.lhs.value, {**at, **k}) * rhs(panel, k, j)
-
-    tile = TileKernel(total, shape, term)
-    body = cut(size(total.rows), shape.rows, lambda tiles: _loops(tile, tiles, decision, pack))
-    body = followed(total, body, shape.lanes, decision.parallel)
-    func = tirx.PrimFunc(params, body, kernel.func.ret_type, kernel.func.attrs)
-    return Scheduled(func, layouts)
+def fetches_ahead(tiles: int, depth: int, cols: int | None, arch: Arch) -> bool:
+    """Whether a weight comes from beyond L2 and is used long enough to fetch it meanwhile."""
+    return tiles >= AHEAD_TILES and 4 * depth * (cols or 1) > arch.l2_bytes // 2
 
 
-def _loops(tile: TileKernel, tiles: Tiles, decision: Decision, pack: Pack | None) -> tirx.Stmt:
-    """The loops over batch, blocks of rows and panels, run in parallel as one."""
-    total = tile.sum
-    panels = ceildiv(size(total.cols), tile.shape.cols)
-    blocks = ceildiv(tiles.count, decision.block_tiles) if decision.block_tiles else 1
-    if any(constant(n) == 0 for n in (panels, tiles.count, size(total.batch))):
-        return tirx.Evaluate(index(0))
+class _Builder:
+    """One matrix product under construction."""
 
-    def work(group: Expr) -> Callable[[Panel], tirx.Stmt]:
-        return lambda panel: block(
-            pack.fill(panel) if pack is not None else None,
-            _rows(tile, tiles, panel, group, decision),
-        )
+    def __init__(self, workload: Workload, decision: Decision) -> None:
+        self.total = workload.contraction
+        self.workload = workload
+        self.decision = decision
+        self.shape = decision.tile
+        self.laid = weight(self.total, self.shape) if decision.rhs == "weight" else None
+        self.pack = Pack.of(self.total, self.shape) if decision.rhs == "pack" else None
+        rhs = (self.laid or self.pack or InPlace(self.total)).read
 
-    def task(flat: Expr, panels: Expr, blocks: Expr) -> tirx.Stmt:
-        group = flat // panels % blocks
-        batch = flat // panels // blocks
-        return bind(
-            group,
-            lambda name: open_panel(
-                total, unravel(batch, total.batch), flat % panels, tile.shape.cols, work(name)
-            ),
-            "block",
-        )
+        def term(at: Values, k: Values, panel: Panel, j: Expr) -> Expr:
+            return substitute(self.total.lhs.value, {**at, **k}) * rhs(panel, k, j)
 
-    kind = PARALLEL if decision.parallel else SERIAL
-    return bind(
-        panels,
-        lambda p: bind(
-            blocks,
-            lambda b: loop(
-                known(p * b * size(total.batch)), lambda flat: task(flat, p, b), kind, "task"
-            ),
-            "blocks",
-        ),
-        "panels",
-    )
+        self.tile = TileKernel(self.total, self.shape, term)
 
+    def build(self, kernel: Kernel) -> Scheduled:
+        params = list(kernel.func.params)
+        layouts: dict[int, Layout] = {}
+        if self.laid is not None and self.workload.weight_arg is not None:
+            params[self.workload.weight_arg] = self.laid.buffer
+            layouts[self.workload.weight_arg] = self.laid.layout
+        body = cut(size(self.total.rows), self.shape.rows, self._loops)
+        body = followed(self.total, body, self.shape.lanes, self.decision.parallel)
+        func = tirx.PrimFunc(params, body, kernel.func.ret_type, kernel.func.attrs)
+        return Scheduled(func, layouts)
 
-def _rows(
-    tile: TileKernel, tiles: Tiles, panel: Panel, group: Expr, decision: Decision
-) -> tirx.Stmt:
-    """The tiles of block `group` of rows."""
-    total = tile.sum
-    spill = None
-    if tile.heavy or panel.ragged:
-        spill = allocate([tiles.rows, tile.shape.cols], total.dtype, "sums")
+    def _loops(self, tiles: Tiles) -> tirx.Stmt:
+        """The loops over batch, blocks of rows and panels, run in parallel as one."""
+        total, step = self.total, self.decision.block_tiles
+        panels = ceildiv(size(total.cols), self.shape.cols)
+        blocks = ceildiv(tiles.count, step) if step else 1
+        if any(constant(n) == 0 for n in (panels, tiles.count, size(total.batch))):
+            return tirx.Evaluate(index(0))
 
-    def at(row: Expr) -> Callable[[Expr], Values]:
-        return lambda i: unravel(row + i, total.rows)
+        def task(flat: Expr, panels: Expr, blocks: Expr) -> tirx.Stmt:
+            batch = unravel(flat // panels // blocks, total.batch)
+            return bind(
+                flat // panels % blocks,
+                lambda group: open_panel(
+                    total,
+                    batch,
+                    flat % panels,
+                    self.shape.cols,
+                    lambda panel: self._panel(tiles, panel, group),
+                ),
+                "block",
+            )
 
-    def body(row: Expr, height: int) -> tirx.Stmt:
-        return tile.tile(at(row), height, panel, spill)
+        def tasks(panels: Expr, blocks: Expr) -> tirx.Stmt:
+            count = known(panels * blocks * size(total.batch))
+            kind = PARALLEL if self.decision.parallel else SERIAL
+            return loop(count, lambda flat: task(flat, panels, blocks), kind, "task")
 
-    def after(row: Expr, height: Expr) -> tirx.Stmt | None:
-        return None if spill is None else tile.copy_out(at(row), height, panel, spill)
+        return bind(panels, lambda p: bind(blocks, lambda b: tasks(p, b), "blocks"), "panels")
 
-    if decision.block_tiles:
-        first = group * decision.block_tiles
-        count = known(least(decision.block_tiles, tiles.count - first))
-    else:
-        first, count = index(0), tiles.count
-    tiled = loop(count, lambda t: tiles.each(first + t, body, after), name="t")
-    return block(None if spill is None else tirx.AllocBuffer(spill), tiled)
+    def _panel(self, tiles: Tiles, panel: Panel, group: Expr) -> tirx.Stmt:
+        """The tiles of block `group` of rows over one panel."""
+        step, total = self.decision.block_tiles, self.total
+        fill = None if self.pack is None else self.pack.fill(panel)
+        spill = None
+        if self.tile.heavy or panel.ragged:
+            spill = allocate([tiles.rows, self.shape.cols], total.dtype, "sums")
+        first = group * step if step else index(0)
+        count = known(least(step, tiles.count - first)) if step else tiles.count
+
+        def at(row: Expr) -> Callable[[Expr], Values]:
+            return lambda i: unravel(row + i, total.rows)
+
+        def after(row: Expr, height: Expr) -> tirx.Stmt | None:
+            return None if spill is None else self.tile.copy_out(at(row), height, panel, spill)
+
+        def one(t: Expr) -> tirx.Stmt:
+            ahead = None
+            if self.laid is not None and self.decision.ahead:
+                ahead = self.laid.prefetch(panel, t, self.decision.ahead, size(total.reduce))
+
+            def body(row: Expr, height: int) -> tirx.Stmt:
+                return self.tile.tile(at(row), height, panel, spill, ahead=ahead)
+
+            return tiles.each(first + t, body, after)
+
+        space = None if spill is None else tirx.AllocBuffer(spill)
+        return block(fill, space, loop(count, one, name="t"))

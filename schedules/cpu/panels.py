@@ -41,6 +41,7 @@ from .emit import (
 from .tile import Panel, Shape
 
 Reader = Callable[[Panel, Values, Expr], Expr]
+Ahead = Callable[[Expr], tirx.Stmt]
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +51,28 @@ class Weight:
     buffer: Var
     layout: Layout
     read: Reader
+    first: Callable[[Panel], list[Expr]]
+    """The indices of the first element of a panel."""
+
+    def prefetch(self, panel: Panel, tile: Expr, tiles: int, steps: Size) -> Ahead:
+        """Bring the next panel into L2 while `tiles` tiles of `steps` steps use this one.
+
+        A panel is read from beyond L2 by its first tile otherwise, which then waits for memory
+        while the other tiles leave it idle. Prefetching past the end of a weight does no harm.
+        """
+        elements = -(-panel.width // tiles)
+        at = self.first(panel)
+
+        def ahead(step: Expr) -> tirx.Stmt:
+            offset = (tile * steps + step) * elements
+            following = index(self.layout.shape[-1]) * steps
+            place = tirx.BufferLoad(self.buffer, [*at[:-1], at[-1] + following + offset])
+            address = tirx.address_of(place)
+            read, keep_in_l2, data = (tirx.const(n, "int32") for n in (0, 2, 1))
+            call = tirx.call_intrin("void", "tirx.prefetch", address, read, keep_in_l2, data)
+            return tirx.Evaluate(call)
+
+        return ahead
 
 
 def weight(total: Contraction, shape: Shape) -> Weight | None:
@@ -90,7 +113,11 @@ def weight(total: Contraction, shape: Shape) -> Weight | None:
         where = [*at, panel.number, *(k[axis.var] for axis in total.reduce), j]
         return replace_loads(total.rhs.value, old, lambda _at: tirx.BufferLoad(buffer, where))
 
-    return Weight(buffer, Layout(index_map, new_shape), read)
+    def first(panel: Panel) -> list[Expr]:
+        at = [panel.at[axis.var] for axis in batch]
+        return [*at, panel.number, *(index(0) for _ in total.reduce), index(0)]
+
+    return Weight(buffer, Layout(index_map, new_shape), read, first)
 
 
 def _used(indices: list[Expr]) -> set[Var]:
@@ -233,6 +260,11 @@ class Pack:
         return loop(self.shape.cols, lambda j: nest(self._extents(), lambda ks: put(j, ks)))
 
 
-def in_place(total: Contraction) -> Reader:
+@dataclass(frozen=True, eq=False)
+class InPlace:
     """Vectors loaded from where they are; only for full panels."""
-    return lambda panel, k, j: substitute(total.rhs.value, {**panel.at, **k, **panel.cols(j)})
+
+    sum: Contraction
+
+    def read(self, panel: Panel, k: Values, j: Expr) -> Expr:
+        return substitute(self.sum.rhs.value, {**panel.at, **k, **panel.cols(j)})

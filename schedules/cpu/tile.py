@@ -32,6 +32,7 @@ from .emit import (
     known,
     loop,
     nest,
+    ravel,
     unravel,
     vectors,
     zeros,
@@ -151,10 +152,12 @@ class Kernel:
         panel: Panel,
         spill: Var | None,
         ranges: Mapping[Var, tuple[Expr, Expr]] = MappingProxyType({}),
+        ahead: Callable[[Expr], tirx.Stmt] | None = None,
     ) -> tirx.Stmt:
         """One register tile; the sums go through the epilogue, or to `spill` if that is not now.
 
         `ranges` gives reduce axes that do not run over their whole extent: (first, count).
+        `ahead` prefetches what comes next; it is called once for every step of the sum.
         """
         count = 1 if ranges else self._parts(height)
         parts = [Sums.of(height, self.shape, self.sum.dtype, row) for _ in range(count)]
@@ -162,7 +165,7 @@ class Kernel:
         return block(
             *(part.allocate() for part in parts),
             *(part.each(lambda buffer, i, j, _at: zeros(buffer, [i, j])) for part in parts),
-            self._reduce(parts, panel, ranges),
+            self._reduce(parts, panel, ranges, ahead),
             *(first.add(part) for part in others),
             self._leave(first, panel, spill),
         )
@@ -176,7 +179,11 @@ class Kernel:
         return wanted
 
     def _reduce(
-        self, parts: list[Sums], panel: Panel, ranges: Mapping[Var, tuple[Expr, Expr]]
+        self,
+        parts: list[Sums],
+        panel: Panel,
+        ranges: Mapping[Var, tuple[Expr, Expr]],
+        ahead: Callable[[Expr], tirx.Stmt] | None,
     ) -> tirx.Stmt:
         axes = self.sum.reduce
         whole = {axis.var: (index(0), axis.extent) for axis in axes}
@@ -186,7 +193,8 @@ class Kernel:
             starts = [ranges[axis.var][0] if axis.var in ranges else index(0) for axis in axes]
             ks = {axis.var: k + start for axis, k, start in zip(axes, at, starts)}
             if len(parts) == 1:
-                return update(parts[0], ks)
+                next_ = None if ahead is None else ahead(ravel(at, extents))
+                return block(next_, update(parts[0], ks))
             last, k = axes[-1].var, at[-1]
             return block(
                 *(update(part, {**ks, last: k * len(parts) + p}) for p, part in enumerate(parts))
