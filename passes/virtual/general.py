@@ -1,4 +1,4 @@
-"""The rule for operators that have none: legalize the call by itself and read the map off the TIR."""
+"""The rule for operators that have none: legalize the call and read the map off its TIR."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .rules import Operands, Result
 from .tir_map import map_of
 
 _COMPUTES: set[str] = set()
-"""Operators whose legalization was seen to compute: looking at each call again costs milliseconds."""
+"""Operators whose legalization was seen to compute: to look at each call would cost milliseconds."""
 
 
 def general_rule(call: Any, operands: Operands, mod: tvm.IRModule) -> Result | None:
@@ -46,8 +46,9 @@ Kernel = tuple[tirx.PrimFunc, Sequence[relax.Expr], Sequence[Any]]
 
 def _kernel(call: relax.Call, mod: tvm.IRModule) -> Kernel:
     """What a ``call_tir`` calls."""
-    sizes = list(call.args[2]) if len(call.args) > 2 else []
-    return mod[call.args[0]], list(call.args[1].fields), sizes
+    args = list(call.args[1].fields)
+    tensors = [arg for arg in args if isinstance(arg.ty, relax.TensorType)]
+    return mod[call.args[0]], tensors, [arg for arg in args if arg not in tensors]
 
 
 def _legalized(call: relax.Call) -> Kernel | None:
@@ -68,7 +69,7 @@ def _legalized(call: relax.Call) -> Kernel | None:
         return None
     back = dict(zip(mod["main"].params, params))
     func, args, sizes = _kernel(kernels[0], mod)
-    return func, [back[arg] for arg in args], sizes
+    return (func, [back[arg] for arg in args], sizes) if back.keys() >= set(args) else None
 
 
 def _flat(args: Sequence[Any]) -> list[Any]:

@@ -171,7 +171,7 @@ def _conditional(value: Any) -> tuple[Any, Any, Any] | None:
     if isinstance(value, tirx.Select):
         return value.condition, value.true_value, value.false_value
     if isinstance(value, ir.Call) and getattr(value.op, "name", "") == "prim.if_then_else":
-        return tuple(value.args)  # type: ignore[return-value]
+        return tuple(value.args)
     return None
 
 
