@@ -15,6 +15,7 @@ import numpy as np
 import tvm
 from tvm import relax
 from tvm.relax.expr_functor import PyExprMutator, mutator
+from tvm.tirx import IntImm
 
 from .constants import constant, constant_values
 
@@ -46,8 +47,10 @@ class _Folder(PyExprMutator):
             return call
         shape, dtype = [int(dim) for dim in call.ty.shape], str(call.ty.dtype)
         with np.errstate(all="ignore"):
-            result = np.asarray(evaluate(call, *values)).astype(dtype, copy=False)
-        return constant(result.reshape(shape))
+            result = evaluate(call, *values)
+        if result is None:
+            return call
+        return constant(np.asarray(result).astype(dtype, copy=False).reshape(shape))
 
 
 def _operands(call: relax.Call) -> tuple[relax.Expr, ...]:
@@ -60,7 +63,7 @@ def _operands(call: relax.Call) -> tuple[relax.Expr, ...]:
 
 def _worth_it(call: relax.Call, values: list[np.ndarray]) -> bool:
     shape = getattr(call.ty, "shape", None)
-    if shape is None or not all(isinstance(dim, tvm.tirx.IntImm) for dim in shape):
+    if shape is None or not all(isinstance(dim, IntImm) for dim in shape):
         return False
     size = int(np.prod([int(dim) for dim in shape])) * values[0].itemsize
     return size <= sum(value.nbytes for value in values) + MAX_GROWTH_BYTES
@@ -87,6 +90,18 @@ def _take(call: relax.Call, x: np.ndarray, indices: np.ndarray) -> np.ndarray:
     return np.take(x, indices, axis=None if call.attrs.axis is None else int(call.attrs.axis))
 
 
+def _slice(call: relax.Call, x: np.ndarray) -> np.ndarray | None:
+    if any(not isinstance(bound, IntImm) for arg in call.args[1:] for bound in arg.fields):
+        return None
+    axes, begin, end, *strides = ([int(bound) for bound in arg.fields] for arg in call.args[1:])
+    steps = strides[0] if strides else [1] * len(axes)
+    where = [slice(None)] * x.ndim
+    for axis, first, last, step in zip(axes, begin, end, steps):
+        # A negative end of a backward slice means "beyond the first element" to TVM.
+        where[axis] = slice(first, None if step < 0 and last < -x.shape[axis] else last, step)
+    return x[tuple(where)]
+
+
 def _truncating_divide(_call: relax.Call, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return x / y if x.dtype.kind == "f" else np.trunc(np.divide(x, y))
 
@@ -102,7 +117,7 @@ def _elementwise(function: Callable[..., np.ndarray]) -> Callable[..., np.ndarra
     return lambda _call, *values: function(*values)
 
 
-_EVALUATORS: dict[str, Callable[..., np.ndarray]] = {
+_EVALUATORS: dict[str, Callable[..., np.ndarray | None]] = {
     "relax.reshape": lambda call, x: x.reshape(_shape(call)),
     "relax.flatten": lambda call, x: x.reshape(_shape(call)),
     "relax.squeeze": lambda call, x: x.reshape(_shape(call)),
@@ -110,6 +125,7 @@ _EVALUATORS: dict[str, Callable[..., np.ndarray]] = {
     "relax.broadcast_to": lambda call, x: np.broadcast_to(x, _shape(call)),
     "relax.permute_dims": _permute,
     "relax.concat": _concat,
+    "relax.strided_slice": _slice,
     "relax.take": _take,
     "relax.astype": lambda call, x: x.astype(str(call.ty.dtype)),
     "relax.divide": _truncating_divide,

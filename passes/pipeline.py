@@ -11,6 +11,7 @@ from tvmext.options import Options
 
 from .bind_model import BindModel
 from .decompose_batch_norm import DecomposeBatchNorm
+from .decompose_stack import DecomposeStack
 from .fold_affine import FoldAffine
 from .fold_constants import FoldConstants
 from .fold_padding import FoldPadding
@@ -35,6 +36,7 @@ def pipeline(
         BindModel(model),
         transform.CanonicalizeBindings(),
         FoldConstants(),
+        DecomposeStack(),
         FoldPadding(),
         DecomposeBatchNorm(),
         transform.DeadCodeElimination(),

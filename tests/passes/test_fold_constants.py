@@ -23,6 +23,9 @@ FOLDABLE = {
     "permute_dims": lambda: op.permute_dims(constant(A), [1, 0]),
     "permute_dims, default": lambda: op.permute_dims(constant(A)),
     "concat": lambda: op.concat([constant(A), constant(B)], 1),
+    "strided_slice": lambda: op.strided_slice(constant(A), [0, 1], [1, 0], [9, -1], [1, 2]),
+    "backward slice": lambda: op.strided_slice(constant(A), [1], [2], [-5], [-1]),
+    "backward slice, end kept": lambda: op.strided_slice(constant(A), [1], [3], [0], [-2]),
     "take": lambda: op.take(constant(A), constant(INDICES), 1),
     "astype": lambda: op.astype(constant(A * 3), "int32"),
     "divide": lambda: op.divide(constant(A), constant(B)),
@@ -86,3 +89,14 @@ def test_does_not_blow_up_a_broadcast() -> None:
         lambda bb, x: bb.emit(op.add(x, bb.emit(op.broadcast_to(constant(A[:1, :1]), shape)))),
     )
     assert operators(FoldConstants()(mod))["relax.broadcast_to"] == 1
+
+
+def test_leaves_a_slice_at_a_symbolic_place() -> None:
+    n = tirx.Var("n", "int64")
+    mod = build(
+        [("x", (n,), "float32")],
+        lambda bb, x: [bb.emit(op.strided_slice(constant(A), [0], [n], [n + 1])), x],
+    )
+    folded = FoldConstants()(mod)
+    assert operators(folded)["relax.strided_slice"] == 1
+    assert_same(mod, folded, random(2))
