@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from ..rule import Rule
+from .conv import Conv
+from .depthwise import Depthwise
 from .elementwise import Elementwise
 from .fallback import Fallback
 from .gemm import Gemm
@@ -12,6 +14,8 @@ from .reduction import Reduction
 
 RULES: tuple[Rule, ...] = (
     Gemm(),
+    Conv(),
+    Depthwise(),
     Elementwise(),
     Pooling(),
     Reduction(),
