@@ -133,10 +133,8 @@ def _polynomial(coefficients: Sequence[float], x: Expr) -> Expr:
 
 
 def _within(x: Expr, low: float, high: float) -> Expr:
-    """`x` limited to low .. high; NaN stays NaN."""
-    return _let(
-        tirx.Select(x < _f(low), _f(low), x), lambda t: tirx.Select(t > _f(high), _f(high), t)
-    )
+    """`x` limited to low .. high; NaN stays NaN, because the limits come first."""
+    return tirx.min(_f(high), tirx.max(_f(low), x))
 
 
 def _bits(x: Expr) -> Expr:
@@ -185,7 +183,7 @@ def exp(x: Expr) -> Expr:
 
         return _let(_rounded(x * _f(LOG2_E) + _f(ROUND)), at, "shifted")
 
-    return _let(_within_of(x, -104.0, 88.8), reduced, "x")
+    return _let(_within(x, -104.0, 88.8), reduced, "x")
 
 
 def exp2(x: Expr) -> Expr:
@@ -198,15 +196,11 @@ def exp2(x: Expr) -> Expr:
 
         return _let(_rounded(x + _f(ROUND)), at, "shifted")
 
-    return _let(_within_of(x, -150.0, 128.0), reduced, "x")
+    return _let(_within(x, -150.0, 128.0), reduced, "x")
 
 
 def _exp_near_zero(r: Expr) -> Expr:
     return _polynomial(EXP, r) * (r * r) + r + _f(1.0)
-
-
-def _within_of(x: Expr, low: float, high: float) -> Expr:
-    return _let(x, lambda x: _within(x, low, high), "x")
 
 
 def sigmoid(x: Expr) -> Expr:
