@@ -14,7 +14,7 @@ from .rules import Operands, Result
 from .tir_map import map_of
 
 _COMPUTES: set[str] = set()
-"""Operators whose legalization was seen to compute: to look at each call would cost milliseconds."""
+"""Operators whose legalization was seen to compute: looking again would cost milliseconds each."""
 
 
 def general_rule(call: Any, operands: Operands, mod: tvm.IRModule) -> Result | None:
