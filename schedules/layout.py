@@ -58,7 +58,7 @@ def _transposed(array: np.ndarray, layout: Layout) -> np.ndarray:
     absent = [dim for dim in range(array.ndim) if dim not in {d for d, _, _ in terms}]
     if any(array.shape[dim] != 1 for dim in absent):
         return _scattered(array, layout)
-    flips = [dim for dim, kind, _ in terms if kind == "reversed"]
+    flips = tuple(dim for dim, kind, _ in terms if kind == "reversed")
     if any(value != array.shape[dim] - 1 for dim, kind, value in terms if kind == "reversed"):
         return _scattered(array, layout)
     source = np.flip(array, flips) if flips else array

@@ -23,7 +23,7 @@ from ..analysis import Axis, constant, substitute
 from ..levels import Product, best_tile, product_cycles
 from ..rule import Declined, Kernel, Layout, Scheduled
 from .after import followed
-from .contraction import Contraction, contraction, size
+from .contraction import Contraction, rows_of, size
 from .emit import (
     PARALLEL,
     SERIAL,
@@ -42,6 +42,7 @@ from .emit import (
 )
 from .gemm import PARALLEL_FLOPS, fetches_ahead, known_size, unfit
 from .panels import Pack, weight
+from .read_contraction import contraction
 from .rows import Tiles, cut
 from .tile import Kernel as TileKernel
 from .tile import Panel, Shape, open_panel
@@ -117,14 +118,8 @@ def _declines(found: Contraction) -> str:
     return ""
 
 
-def _axes(found: Contraction) -> tuple[tuple[Axis, ...], Axis | None, Axis]:
-    """(images and outer dims, the dim that blocks are cut from, the dim that tiles run along)."""
-    *outer, last = found.rows
-    return (tuple(outer[:-1]), outer[-1], last) if outer else ((), None, last)
-
-
 def _describe(found: Contraction, kernel: Kernel) -> Workload:
-    images, height, width = _axes(found)
+    images, height, width = rows_of(found)
     position = found.constant_rhs(kernel)
     if position is not None and weight(found, Shape(1, 1, 8)) is None:
         position = None
@@ -182,7 +177,7 @@ def _decide(work: Workload, arch: Arch) -> Decision:
     tiles = -(-height * (work.width or 56) // rows) if flat else (block_rows or height)
     if not flat:
         tiles *= -(-(work.width or 56) // rows)
-    if work.weight_arg is None or not fetches_ahead(tiles, depth, work.channels, arch):
+    if work.weight_arg is None or not fetches_ahead(depth, work.channels, vectors * lanes, arch):
         tiles = 0
     return Decision(Shape(rows, vectors, lanes), flat, block_rows, parallel, tiles)
 
@@ -195,7 +190,7 @@ class _Builder:
         self.workload = workload
         self.decision = decision
         self.shape = decision.tile
-        self.images, self.height, self.width = _axes(self.total)
+        self.images, self.height, self.width = rows_of(self.total)
         self.first: Expr = index(0)
         self.stage = self._stage()
         known_weight = workload.weight_arg is not None

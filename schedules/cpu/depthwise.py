@@ -23,7 +23,7 @@ from tvmext.arch import Arch
 from ..analysis import analyzer, constant, flat_index, stride, substitute
 from ..rule import Declined, Kernel, Scheduled
 from .after import followed
-from .contraction import Contraction, contraction, size
+from .contraction import Contraction, rows_of, size
 from .emit import (
     PARALLEL,
     SERIAL,
@@ -43,6 +43,7 @@ from .emit import (
 )
 from .gemm import PARALLEL_FLOPS, TYPES, known_size
 from .panels import weight
+from .read_contraction import contraction
 from .rows import Tiles, cut
 from .tile import Kernel as TileKernel
 from .tile import Panel, Shape, open_panel
@@ -93,9 +94,9 @@ class Depthwise:
         position = found.constant_rhs(kernel)
         if position is not None and weight(view, Shape(1, 1, 1)) is None:
             position = None
-        *outer, height, width = [None, *found.rows] if len(found.rows) == 1 else found.rows
+        images, height, width = rows_of(found)
         return Workload(
-            known_size([axis for axis in outer if axis is not None]),
+            known_size(images),
             1 if height is None else height.size,
             width.size,
             channel.size or 1,
@@ -156,9 +157,7 @@ class _Builder:
         self.total = workload.contraction
         self.workload = workload
         self.decision = decision
-        *outer, self.width = self.total.rows
-        self.height = outer[-1] if outer else None
-        self.images = tuple(outer[:-1])
+        self.images, self.height, self.width = rows_of(self.total)
         self.padding = padding(self.total)
 
     def build(self, kernel: Kernel) -> Scheduled:

@@ -9,7 +9,7 @@ The kernel that is built:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from tvm import tirx
@@ -17,11 +17,11 @@ from tvm.ir import Expr
 
 from tvmext.arch import Arch
 
-from ..analysis import analyzer, constant, flat_index, stride, substitute
+from ..analysis import Axis, analyzer, constant, flat_index, stride, substitute
 from ..levels import Product, best_tile
 from ..rule import Declined, Kernel, Layout, Scheduled
 from .after import followed
-from .contraction import Contraction, contraction, size, strided, windowed
+from .contraction import Contraction, size, strided, windowed
 from .emit import (
     PARALLEL,
     SERIAL,
@@ -37,6 +37,7 @@ from .emit import (
     unravel,
 )
 from .panels import InPlace, Pack, weight
+from .read_contraction import contraction
 from .rows import Tiles, cut
 from .tile import Kernel as TileKernel
 from .tile import Panel, Shape, open_panel
@@ -44,8 +45,8 @@ from .tile import Panel, Shape, open_panel
 PARALLEL_FLOPS = 1 << 20
 """Work below which a parallel launch (about 3 us) costs more than it saves."""
 
-AHEAD_TILES = 3
-"""Tiles per panel from which fetching the next panel pays; fewer only stream through."""
+AHEAD_ROWS = 4
+"""Rows below which a product streams through its weight as fast as memory gives it anyway."""
 
 TYPES = ("float32", "float64", "int32")
 """What sums are kept in; half types and 64-bit integers are left to other rules."""
@@ -123,7 +124,8 @@ def unfit(found: Contraction) -> str:
     return "" if found.reduce else "nothing is summed up"
 
 
-def known_size(axes: tuple) -> int | None:
+def known_size(axes: Iterable[Axis]) -> int | None:
+    """How many points `axes` span, if that is known at compile time."""
     total = size(axes)
     return total if isinstance(total, int) else constant(total)
 
@@ -176,23 +178,33 @@ def decide(workload: Workload, arch: Arch) -> Decision:
         fits = workload.cols is not None and workload.cols % (vectors * lanes) == 0
         workload_rhs = "in place" if few and fits else "pack"
     depth = 1024 if workload.reduce is None else workload.reduce
-    row_bytes = max(1, depth * 4 * rows)
-    block_tiles = max(4, arch.l2_bytes // 2 // row_bytes)
-    if workload_rhs == "pack":
-        block_tiles = 0
+    tiles = 16 if workload.rows is None else -(-workload.rows // rows)
+    unknown = workload.rows is None
+    block_tiles = 0
+    if workload_rhs != "pack":
+        block_tiles = _block_tiles(None if unknown else tiles, 4 * depth * rows, arch)
     flops = 2 * depth * (workload.cols or 512) * (workload.batch or 1)
     flops *= workload.rows if workload.rows is not None else 8
     parallel = arch.cores > 1 and flops >= PARALLEL_FLOPS
-    tiles = 16 if workload.rows is None else -(-workload.rows // rows)
-    ahead = min(tiles, block_tiles) if workload_rhs == "weight" else 0
-    if not fetches_ahead(ahead, depth, workload.cols, arch):
+    ahead = min(tiles, block_tiles or tiles) if workload_rhs == "weight" else 0
+    few_rows = workload.rows is not None and workload.rows < AHEAD_ROWS
+    if few_rows or not fetches_ahead(depth, workload.cols, vectors * lanes, arch):
         ahead = 0
     return Decision(Shape(rows, vectors, lanes), workload_rhs, block_tiles, parallel, ahead)
 
 
-def fetches_ahead(tiles: int, depth: int, cols: int | None, arch: Arch) -> bool:
-    """Whether a weight comes from beyond L2 and is used long enough to fetch it meanwhile."""
-    return tiles >= AHEAD_TILES and 4 * depth * (cols or 1) > arch.l2_bytes // 2
+def _block_tiles(tiles: int | None, tile_bytes: int, arch: Arch) -> int:
+    """Tiles per block of rows, equal blocks of at most half of L2; 0 if `lhs` fits as a whole."""
+    limit = max(4, arch.l2_bytes // 2 // max(1, tile_bytes))
+    if tiles is None:
+        return limit
+    return 0 if tiles * tile_bytes <= arch.l2_bytes else -(-tiles // -(-tiles // limit))
+
+
+def fetches_ahead(depth: int, cols: int | None, width: int, arch: Arch) -> bool:
+    """Whether a weight comes from beyond L2, and two of its panels fit there."""
+    total, panel = 4 * depth * (cols or width), 4 * depth * width
+    return total > arch.l2_bytes // 2 and 2 * panel <= arch.l2_bytes
 
 
 class _Builder:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from tvm import tirx
 from tvm.ir import Expr, Var
 
+from tvmext.arch import dtype_bits
+
 from ..analysis import (
     Axis,
     analyzer,
@@ -40,6 +42,8 @@ from .emit import (
 )
 from .tile import Panel, Shape
 
+LINE_BYTES = 64
+
 Reader = Callable[[Panel, Values, Expr], Expr]
 Ahead = Callable[[Expr], tirx.Stmt]
 
@@ -61,18 +65,24 @@ class Weight:
         while the other tiles leave it idle. Prefetching past the end of a weight does no harm.
         """
         elements = -(-panel.width // tiles)
+        line = LINE_BYTES * 8 // dtype_bits(str(self.buffer.dtype))
         at = self.first(panel)
 
         def ahead(step: Expr) -> tirx.Stmt:
-            offset = (tile * steps + step) * elements
             following = index(self.layout.shape[-1]) * steps
-            place = tirx.BufferLoad(self.buffer, [*at[:-1], at[-1] + following + offset])
-            address = tirx.address_of(place)
-            read, keep_in_l2, data = (tirx.const(n, "int32") for n in (0, 2, 1))
-            call = tirx.call_intrin("void", "tirx.prefetch", address, read, keep_in_l2, data)
-            return tirx.Evaluate(call)
+            first = at[-1] + following + (tile * steps + step) * elements
+            places = [[*at[:-1], first + more] for more in range(0, elements, line)]
+            return block(*(_fetch(tirx.BufferLoad(self.buffer, place)) for place in places))
 
         return ahead
+
+
+def _fetch(element: Expr) -> tirx.Stmt:
+    """Prefetch the cache line of `element` into L2, for reading."""
+    read, keep_in_l2, data = (tirx.const(n, "int32") for n in (0, 2, 1))
+    address = tirx.address_of(element)
+    call = tirx.call_intrin("void", "tirx.prefetch", address, read, keep_in_l2, data)
+    return tirx.Evaluate(call)
 
 
 def weight(total: Contraction, shape: Shape) -> Weight | None:
@@ -93,18 +103,14 @@ def weight(total: Contraction, shape: Shape) -> Weight | None:
     width = shape.cols
     columns = size(total.cols)
     panels = ceildiv(columns, width)
-    sizes = [axis.size for axis in (*batch, *total.reduce)]
-    if not isinstance(panels, int) or None in sizes:
+    counts = [axis.size or 0 for axis in batch]
+    depths = [axis.size or 0 for axis in total.reduce]
+    if not isinstance(panels, int) or 0 in counts + depths:
         return None
     ana = analyzer([Axis(d, index(n), "spatial") for d, n in zip(dims, extents) if n])
     ks = [place[axis.var] for axis in total.reduce]
     final = [*(place[axis.var] for axis in batch), column // width, *ks, column % width]
-    new_shape = (
-        *(axis.size for axis in batch),
-        panels,
-        *(axis.size for axis in total.reduce),
-        width,
-    )
+    new_shape = (*counts, panels, *depths, width)
     index_map = tirx.IndexMap(dims, [ana.simplify(e) for e in final], None)
     buffer = tirx.decl_buffer([index(n) for n in new_shape], str(old.dtype), old.name)
 

@@ -126,7 +126,7 @@ class Stage:
         """The innermost extent if two dims can be copied as one: short pixels, such as RGB."""
         full = known(self.buffer.shape[-1])
         short = isinstance(last, int) and last == full and last < 16 and bool(outer)
-        return last if short else None  # type: ignore[return-value]
+        return last if short else None
 
 
 def window(total: Contraction, moving: dict[Axis, Size]) -> tuple[Size, ...] | None:
@@ -151,7 +151,7 @@ def window(total: Contraction, moving: dict[Axis, Size]) -> tuple[Size, ...] | N
     return tuple(extents)
 
 
-def _zeros(total: Contraction) -> Values:
+def _zeros(total: Contraction) -> dict[Var, Expr]:
     return {axis.var: index(0) for axis in (*total.batch, *total.rows, *total.reduce)}
 
 
