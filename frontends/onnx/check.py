@@ -24,12 +24,28 @@ def check(source: Source) -> None:
     model, name = source.model, source.name
     if not model.graph.node and not model.graph.output:
         raise ModelError(f"'{name}' holds no graph", hint="is it an ONNX model? export it again")
+    _check_text(source)
     _check_opsets(model, name)
     if not model.graph.output:
         raise ModelError(f"'{name}' has no outputs", hint="mark a value as output of the graph")
     _check_types(model.graph, source)
     _check_graph(model.graph, set(source.constants), name, 0)
     _check_with_onnx(source)
+
+
+def _check_text(source: Source) -> None:
+    """Names must be UTF-8; protobuf hands on bytes where they are not."""
+    graph = source.model.graph
+    texts = [*source.constants, *(value.name for value in [*graph.input, *graph.output])]
+    for node in graphs.all_nodes(graph):
+        texts += [node.op_type, node.domain, node.name, *node.input, *node.output]
+        texts += [attribute.name for attribute in node.attribute]
+    for text in texts:
+        if isinstance(text, bytes):
+            raise ModelError(
+                f"'{source.name}' has a name that is not UTF-8: {text[:40]!r}",
+                hint="the file is damaged; download or export it again",
+            )
 
 
 def _check_opsets(model: ModelProto, name: str) -> None:
@@ -119,7 +135,7 @@ def _check_with_onnx(source: Source) -> None:
 def _check_node(node: NodeProto, context: onnx.checker.C.CheckerContext, name: str) -> None:
     try:
         onnx.checker.check_node(node, context)
-    except onnx.checker.ValidationError as error:
+    except (onnx.checker.ValidationError, UnicodeDecodeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(
             f"'{name}': node '{graphs.label(node)}' ({node.op_type}) is not valid: {reason}",

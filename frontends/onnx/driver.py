@@ -29,6 +29,11 @@ if TYPE_CHECKING:
     from .symbolic import Shapes
 
 HINT = "replace these nodes in the exporting script, or cut the model before them"
+CONTROL_FLOW = {
+    "If": "its condition is known only at run time",
+    "Loop": "loops are not compiled yet",
+    "Scan": "loops are not compiled yet",
+}
 
 
 def operators() -> frozenset[str]:
@@ -144,7 +149,7 @@ def _convert(call: Call) -> list[relax.Expr]:
         except DeclinedError:
             if convert is theirs or theirs is None or call.op not in stock.CONTINUES:
                 raise
-    raise DeclinedError("")
+    raise DeclinedError(CONTROL_FLOW.get(call.op, "") if not call.domain else "")
 
 
 def _checked(call: Call, convert: Converter) -> list[relax.Expr]:

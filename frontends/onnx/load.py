@@ -92,7 +92,7 @@ def _without_initializers(model: ModelProto) -> ModelProto:
     light.opset_import.extend(model.opset_import)
     light.functions.extend(model.functions)
     graph = model.graph
-    light.graph.name = graph.name or "main"
+    light.graph.name = "main"
     for field in ("node", "input", "output", "value_info"):
         getattr(light.graph, field).extend(getattr(graph, field))
     return light

@@ -15,11 +15,27 @@ _AVERAGE = {1: relax.op.nn.avg_pool1d, 2: relax.op.nn.avg_pool2d, 3: relax.op.nn
 
 def _max_pool(call: Call) -> Result:
     call.only_outputs(1)
-    return _pool(call, _MAX)
+    return _global_max(call) if _covers_all(call) else _pool(call, _MAX)
 
 
 def _average_pool(call: Call) -> Result:
+    if _covers_all(call):
+        return _global_average(call)
     return _pool(call, _AVERAGE, count_include_pad=bool(call.attr("count_include_pad", 0)))
+
+
+def _covers_all(call: Call) -> bool:
+    """Whether the one window of the node holds the whole of the spatial dims, and no padding."""
+    kernel, sizes = call.attr("kernel_shape", ()), call.shape(0)[2:]
+    plain = call.attr("auto_pad", "NOTSET") in ("NOTSET", "VALID")
+    return (
+        plain
+        and not any(call.attr("pads", ()))
+        and {*call.attr("dilations", ())} <= {1}
+        and {*call.out_shape()[2:]} == {1}
+        and all(isinstance(size, int) and size <= k for size, k in zip(sizes, kernel))
+        and (tuple(kernel) == sizes or not call.attr("count_include_pad", 0))
+    )
 
 
 def _pool(call: Call, family: dict[int, Callable[..., relax.Expr]], **options: bool) -> Result:

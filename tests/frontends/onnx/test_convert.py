@@ -175,6 +175,7 @@ CASES = {
         {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "count_include_pad": 1},
     ),
     "GlobalAveragePool": ("GlobalAveragePool", [IMAGE], {"shapes": {0: ("n", 3, "h", "w")}}),
+    "AveragePool of everything": ("AveragePool", [IMAGE], {"kernel_shape": [7, 6]}),
     "GlobalMaxPool": ("GlobalMaxPool", [IMAGE], {}),
     "BatchNormalization": (
         "BatchNormalization",
@@ -386,6 +387,15 @@ def test_softmax_over_all_axes_from_one_on():
     (got,) = run(load(proto), feeds)
     powers = np.exp(X)
     np.testing.assert_allclose(got, powers / powers.sum((1, 2), keepdims=True), rtol=1e-5)
+
+
+def test_average_over_a_window_larger_than_the_image():
+    """The mean of what there is, as ONNX Runtime has it; onnx.reference averages something else."""
+    proto, feeds = one_node(
+        "AveragePool", [IMAGE], kernel_shape=[9, 9], strides=[9, 9], ceil_mode=1
+    )
+    (got,) = run(load(proto), feeds)
+    np.testing.assert_allclose(got, IMAGE.mean((2, 3), keepdims=True), rtol=1e-4, atol=1e-6)
 
 
 def test_negative_padding_cuts_off():
