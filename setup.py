@@ -1,7 +1,7 @@
 """Where the packages lie: the rooms are top-level folders and install below ``tvmext``.
 
-``tvmext/{frontends,passes,schedules}`` are relative links to them, for work in the checkout; a wheel
-must not depend on links, so the folders are named here. Everything else is in pyproject.toml.
+``tvmext/{frontends,passes,schedules}`` are relative links to them, for work in the checkout; a
+wheel must not depend on links, so the folders are named here. The rest is in pyproject.toml.
 """
 
 from pathlib import Path

@@ -31,7 +31,7 @@ class TensorSpec:
 class Model:
     """A network as the passes take it.
 
-    `mod["main"]` takes the inputs in the order of `inputs` (attribute ``num_input`` counts them) and
+    `mod["main"]` takes the inputs in the order of `inputs` (attribute ``num_input`` counts them),
     then the weights in the order of `params`; it returns a tensor if there is one output, else a
     tuple in the order of `outputs`. `params` are host arrays of the dtypes and shapes of main's
     parameters. Symbolic dims are int64 variables named as in `dims`. A call is valid if every guard

@@ -52,5 +52,6 @@ class _Rewriter(PyExprMutator):
 
 
 def _is_inference_batch_norm(expr: relax.Expr | None) -> bool:
-    is_norm = isinstance(expr, relax.Call) and getattr(expr.op, "name", "") == "relax.nn.batch_norm"
-    return is_norm and not expr.attrs.training
+    if not isinstance(expr, relax.Call) or getattr(expr.op, "name", "") != "relax.nn.batch_norm":
+        return False
+    return not expr.attrs.training
