@@ -12,9 +12,6 @@ from ..model import Model
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-MAX_BRANCH_ROUNDS = 8
-"""Ifs nested deeper than this in shape-dependent conditions stay in the graph."""
-
 
 def load_onnx(
     model: str | Path | bytes | ModelProto, dims: Mapping[str, DimSpec] | None = None
@@ -29,11 +26,10 @@ def load_onnx(
     source = load.load(model)
     check.check(source)
     prepared = prepare.prepare(source, driver.operators())
-    for _ in range(MAX_BRANCH_ROUNDS):
+    while True:  # each round has fewer Ifs
         sizes = scalars.find(prepared)
         shapes = symbolic.infer(prepared.model, dims, sizes)
         decided = prepare.decided_conditions(prepared, shapes)
         if not decided:
-            break
+            return driver.import_graph(prepared, shapes, sizes)
         prepared = prepare.inline_branches(prepared, decided)
-    return driver.import_graph(prepared, shapes, sizes)

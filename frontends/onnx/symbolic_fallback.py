@@ -40,7 +40,13 @@ class OnnxInference:
             found = shape_inference.infer_node_outputs(
                 schema, proto, types, _constants(named), None, self.imports, self.ir_version
             )
-        except (defs.SchemaError, shape_inference.InferenceError, KeyError, RuntimeError):
+        except (
+            defs.SchemaError,
+            shape_inference.InferenceError,
+            onnx.checker.ValidationError,
+            KeyError,
+            RuntimeError,
+        ):
             found = {}
         dims: dict[str, Size] = {token: size for size, token in tokens.items()}
         return [_value(node, k, found.get(name), dims) for k, name in enumerate(proto.output)]

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from tests.frontends.onnx.stock import assert_matches, one_node, run
-from tvmext.errors import UnsupportedError
 from tvmext.frontends import load
 
 RNG = np.random.default_rng(0)
@@ -344,41 +343,6 @@ def test_operator(name):
 def check(op, arrays, **options):
     proto, feeds = one_node(op, arrays, **options)
     assert_matches(load(proto), proto, feeds)
-
-
-DECLINED = {
-    "sequence lengths": (
-        "GRU",
-        [floats(3, 2, 4), floats(1, 15, 4), floats(1, 15, 5), None, np.int32([3, 2])],
-        {"hidden_size": 5},
-        "different lengths",
-    ),
-    "unknown steps": (
-        "RNN",
-        [floats(3, 2, 4), floats(1, 5, 4), floats(1, 5, 5)],
-        {"hidden_size": 5, "shapes": {0: ("t", 2, 4)}},
-        "t steps",
-    ),
-    "data-dependent size": ("NonZero", [X], {}, "depends on data"),
-    "training": (
-        "BatchNormalization",
-        [IMAGE, *[np.abs(floats(3)) for _ in range(4)]],
-        {"training_mode": 1, "outputs": 3},
-        "training",
-    ),
-    "quantized to four bits": ("Cast", [X], {"to": 22, "opset": 21}, "a cast from float32 to"),
-}
-
-
-@pytest.mark.parametrize("name", DECLINED)
-def test_declined_with_a_reason(name):
-    op, arrays, options, reason = DECLINED[name]
-    proto, _ = one_node(op, arrays, **options)
-    with pytest.raises(UnsupportedError) as caught:
-        load(proto)
-    (unsupported,) = caught.value.ops
-    assert (unsupported.op_type, unsupported.node) == (op, "the_node")
-    assert reason in unsupported.reason
 
 
 def test_softmax_over_all_axes_from_one_on():

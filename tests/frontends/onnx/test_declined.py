@@ -1,0 +1,53 @@
+"""What converters refuse: the error names the node and says why."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.frontends.onnx.stock import one_node
+from tvmext.errors import UnsupportedError
+from tvmext.frontends import load
+
+RNG = np.random.default_rng(0)
+X = RNG.standard_normal((2, 3, 4)).astype(np.float32)
+IMAGE = RNG.standard_normal((2, 3, 7, 6)).astype(np.float32)
+
+
+def floats(*shape):
+    return RNG.standard_normal(shape).astype(np.float32)
+
+
+DECLINED = {
+    "sequence lengths": (
+        "GRU",
+        [floats(3, 2, 4), floats(1, 15, 4), floats(1, 15, 5), None, np.int32([3, 2])],
+        {"hidden_size": 5},
+        "different lengths",
+    ),
+    "unknown steps": (
+        "RNN",
+        [floats(3, 2, 4), floats(1, 5, 4), floats(1, 5, 5)],
+        {"hidden_size": 5, "shapes": {0: ("t", 2, 4)}},
+        "t steps",
+    ),
+    "data-dependent size": ("NonZero", [X], {}, "depends on data"),
+    "training": (
+        "BatchNormalization",
+        [IMAGE, *[np.abs(floats(3)) for _ in range(4)]],
+        {"training_mode": 1, "outputs": 3},
+        "training",
+    ),
+    "quantized to four bits": ("Cast", [X], {"to": 22, "opset": 21}, "a cast from float32 to"),
+}
+
+
+@pytest.mark.parametrize("name", DECLINED)
+def test_declined_with_a_reason(name):
+    op, arrays, options, reason = DECLINED[name]
+    proto, _ = one_node(op, arrays, **options)
+    with pytest.raises(UnsupportedError) as caught:
+        load(proto)
+    (unsupported,) = caught.value.ops
+    assert (unsupported.op_type, unsupported.node) == (op, "the_node")
+    assert reason in unsupported.reason
