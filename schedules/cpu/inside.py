@@ -10,9 +10,9 @@ from tvm import tirx
 from tvm.ir import Expr, TensorLoad, Var
 from tvm.tirx import BufferStore, ForKind, Stmt
 
-from ..analysis import Axis, substitute
+from ..analysis import Axis, collect, substitute
 from .decision import StagePlan
-from .loops import local, sequence
+from .loops import int64, local, sequence
 from .math import approximate
 from .stages import Point, Stage, Write
 
@@ -22,6 +22,9 @@ COMBINE = {
     "max": tirx.max,
     "min": tirx.min,
 }
+
+MOST_EXPANDED = 16
+"""Uses of variables up to which the definition of a scalar may be repeated in what builds on it."""
 
 
 @dataclass(eq=False)
@@ -37,21 +40,49 @@ class Inside:
     inner: list[Axis]
     kind: ForKind = ForKind.SERIAL
     buffers: list[Var] = field(default_factory=list)
+    zero: Var | None = None
 
     def code(self, point: Point, values: dict[Var, Expr]) -> tuple[list[Stmt], list[Expr]]:
         """Statements that bind scalars, and the values, of a point at an index."""
         point = point.at(self.rows | values)
         binds: list[Stmt] = []
+        sizes: dict[Var, int] = {}
+
+        def bind(var: Var, value: Expr) -> None:
+            sizes[var] = 1
+            if not collect(value, TensorLoad):
+                sizes[var] += sum(sizes.get(used, 1) for used in collect(value, Var))
+                if sizes[var] > MOST_EXPANDED and str(value.ty.dtype) == "float32":
+                    value, sizes[var] = self._opaque(value), 1
+            binds.append(tirx.Bind(var, value))
 
         def written_out(value: Expr) -> Expr:
             before, value = approximate(value)
-            binds.extend(tirx.Bind(var, part) for var, part in before)
+            for var, part in before:
+                bind(var, part)
             return value
 
         for var, value in point.binds:
-            value = written_out(value)
-            binds.append(tirx.Bind(var, value))
+            bind(var, written_out(value))
         return binds, [written_out(value) for value in point.values]
+
+    def _opaque(self, value: Expr) -> Expr:
+        """`value`, as a scalar that TVM's simplifier does not replace by its definition.
+
+        It does that to every scalar that reads no memory, so that code where scalars build on
+        scalars grows exponentially. The zero read here is one that LLVM knows, and removes.
+        """
+        if self.zero is None:
+            self.zero = local((1,), "int32", "zero")
+            self.buffers.append(self.zero)
+        bits = tirx.reinterpret("int32", value) ^ self.zero[int64(0)]
+        return tirx.reinterpret("float32", bits)
+
+    def setup(self) -> list[Stmt]:
+        """What must come before the stage's code."""
+        if self.zero is None:
+            return []
+        return [BufferStore(self.zero, tirx.const(0, "int32"), [int64(0)])]
 
     def indices(self, write: Write, values: dict[Var, Expr]) -> list[Expr]:
         """Where the stage stores, at an index."""

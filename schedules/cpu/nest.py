@@ -162,7 +162,8 @@ def _loops(stages: Sequence[Stage], plan: NestPlan, outside: set[Var], parallel:
             values = spread(own, groups, at)
             rest = [axis for axis in stage.spatial if axis.var not in values]
             inside = Inside(stage, how, values, rest, inner)
-            parts.append(EMIT[how.mode](inside))
+            code_of_stage = EMIT[how.mode](inside)
+            parts += [*inside.setup(), code_of_stage]
             buffers += inside.buffers
         return scope(sequence(parts), buffers, "row")
 

@@ -128,7 +128,9 @@ def _parallel(
     """Which loop is spread over the cores, and from how many points on if that is decided late."""
     if rows[0] and _size(stages[0].spatial[p] for p in rows[0]) > 1:
         kind = "rows"
-    elif len(stages) == 1 and stages[0].spatial and plans[0].mode not in ("lanes", "scalar"):
+    elif (
+        len(stages) == 1 and stages[0].spatial and plans[0].mode in ("map", "transpose", "columns")
+    ):
         kind = "inner"
     else:
         return "no", 0

@@ -176,6 +176,31 @@ def test_shared_values_are_computed_once() -> None:
     check(gelu_twice, [x], y.astype("float32"), tolerance=1e-4)
 
 
+@pytest.mark.parametrize("shape", [(64, 48), (37, 50), (16, 16), (5, 70)])
+def test_turned_tiles_with_a_prologue(shape: tuple[int, int]) -> None:
+    x = normal(3, *shape)
+
+    def build(x: relax.Expr) -> relax.Expr:
+        return op.permute_dims(op.nn.relu(x), (0, 2, 1))
+
+    _, selection = scheduled(kernel(build, (x.shape, "float32")))
+    fits = min(shape) >= ARCH.vector_lanes("float32")
+    assert selection.decision[0].plans[0].mode == ("transpose" if fits else "map")
+    check(build, [x], np.maximum(x, 0).transpose(0, 2, 1))
+    check(build, [x], np.maximum(x, 0).transpose(0, 2, 1), dims=[("b", "m", "n")])
+    check(build, [x], np.maximum(x, 0).transpose(0, 2, 1), arch=replace(ARCH, cores=4))
+
+
+def test_unknown_sizes_decide_when_they_run() -> None:
+    arch = replace(ARCH, cores=4)
+    function, _ = scheduled(kernel(op.nn.relu, (("n", 64), "float32")), arch)
+    assert function.script().count("T.parallel") == 1
+    assert "if n" in function.script()
+    for rows in (0, 3, 5000):
+        x = normal(rows, 64)
+        check(op.nn.relu, [x], np.maximum(x, 0), dims=[("n", 64)], arch=arch)
+
+
 def test_parallel_only_where_it_pays() -> None:
     arch = replace(ARCH, cores=4)
     small, _ = scheduled(kernel(lambda x: op.nn.relu(x), ((64, 64), "float32")), arch)
