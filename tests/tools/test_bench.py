@@ -19,7 +19,7 @@ from tools.bench.__main__ import main
 from tools.bench.agreement import agreement
 from tools.bench.cases import all_cases, named
 from tools.bench.cases.case import Graph, node, random
-from tools.bench.contenders import onnx_runtime, tvmext
+from tools.bench.contenders import changes_layout, onnx_runtime, tvmext
 from tools.bench.figures import figures
 from tools.bench.models import flops
 from tools.bench.profile import Kernel
@@ -190,6 +190,14 @@ def test_kernels_are_timed_one_by_one() -> None:
     ours = tvmext(graph.model(), graph.inputs)
     agreement(ours.result, onnx_runtime(graph.model(), graph.inputs, 1).result)
     assert ours.interior() == 1.0
+
+
+@pytest.mark.parametrize(
+    ("name", "only_layout"),
+    [("transpose1", True), ("fused_reshape_transpose2", True), ("fused_add_transpose", False)],
+)
+def test_kernels_that_only_change_the_layout_are_told_apart(name: str, only_layout: bool) -> None:
+    assert changes_layout(Kernel(0, name, (), 1.0)) == only_layout
 
 
 def test_flops_of_a_kernel_come_from_its_shapes() -> None:

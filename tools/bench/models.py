@@ -7,7 +7,6 @@ path of an .npz file}; the row adds figures and the profile of our kernels.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -93,7 +92,7 @@ def flops(kernel: Kernel) -> float | None:
     Every weight is used once for each position of the output; in a product of two tensors the depth
     is the last dim of the first. None for other kernels.
     """
-    words = {re.sub(r"\d+$", "", word) for word in kernel.name.split("_")}
+    words = kernel.operators
     first, *rest, out = kernel.shapes if len(kernel.shapes) > 2 else ((), ())
     positions = np.prod(out[:-1], dtype=float) if out else 0.0
     if "conv2d" in words and len(out) == 4 and rest:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +20,11 @@ class Kernel:
     name: str
     shapes: tuple[tuple[int, ...], ...]
     seconds: float
+
+    @property
+    def operators(self) -> set[str]:
+        """The words of its name without numbers: ``fused_conv2d3_relu1`` has conv2d and relu."""
+        return {re.sub(r"\d+$", "", word) for word in self.name.split("_")}
 
 
 @dataclass(frozen=True)
