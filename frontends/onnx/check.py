@@ -73,6 +73,11 @@ def _check_types(graph: GraphProto, source: Source) -> None:
         tensor = value.type.tensor_type
         if tensor.elem_type not in onnx.TensorProto.DataType.values() or not tensor.elem_type:
             raise ModelError(f"{where} has no data type", hint=EXPORT_AGAIN)
+        if not tensor.HasField("shape"):
+            raise ModelError(
+                f"{where} has no shape, not even a number of dims",
+                hint="export it with a shape; dims of unknown size may have a name",
+            )
         if tensor.elem_type == onnx.TensorProto.STRING:
             strings = UnsupportedOp("string tensor", "", 0, value.name, "strings are not supported")
             raise UnsupportedError([strings], hint="turn text into numbers before the model")

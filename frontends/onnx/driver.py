@@ -15,7 +15,7 @@ import tvm
 from onnx import NodeProto
 from tvm import relax
 
-from tvmext.errors import InternalError, UnsupportedError, UnsupportedOp
+from tvmext.errors import UnsupportedError, UnsupportedOp
 
 from ..dims import Expr, names_of
 from ..model import Model, TensorSpec
@@ -73,22 +73,15 @@ def import_graph(prepared: Prepared, shapes: Shapes, sizes: scalars.Scalars) -> 
 def _input(builder: Builder, name: str) -> relax.Var:
     value = builder.value(name)
     var = relax.Var(
-        builder.unique(name), relax.TensorType(builder.prims.shape(_shape(value)), value.dtype)
+        builder.unique(name), relax.TensorType(builder.prims.shape(value.shape or ()), value.dtype)
     )
     builder.values[name] = var
     return var
 
 
-def _shape(value: object) -> Dims:
-    shape = value.shape  # type: ignore[attr-defined]
-    if shape is None:
-        raise InternalError("an input of the graph has no shape", hint="give its rank in the model")
-    return shape
-
-
 def _spec(builder: Builder, name: str) -> TensorSpec:
     value = builder.value(name)
-    return TensorSpec(name, value.dtype, _shape(value))
+    return TensorSpec(name, value.dtype, value.shape or ())
 
 
 def _with_weights(builder: Builder, inputs: list[relax.Var]) -> tvm.IRModule:

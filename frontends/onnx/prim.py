@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from tvm import relax, tirx
 
 from ..dims import Expr
+from ..expr import Atom
 
 
 class Prims:
@@ -46,17 +47,17 @@ class Prims:
                 total = total - term if coefficient < 0 else total + term
         return total
 
-    def _atom(self, atom: object) -> tirx.PrimExpr:
-        match atom.kind:  # type: ignore[attr-defined]
+    def _atom(self, atom: Atom) -> tirx.PrimExpr:
+        match atom.kind:
             case "symbol":
-                return self.symbols[atom.text]  # type: ignore[attr-defined]
+                return self.symbols[atom.text]
             case "floordiv":
                 combine = tirx.floordiv
             case "min":
                 combine = tirx.min
             case _:
                 combine = tirx.max
-        first, *rest = [self.prim(arg) for arg in atom.args]  # type: ignore[attr-defined]
+        first, *rest = [self.prim(arg) for arg in atom.args]
         for arg in rest:
             first = combine(first, arg)
         return first

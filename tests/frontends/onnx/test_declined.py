@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 from tests.frontends.onnx.stock import one_node
 from tvmext.errors import UnsupportedError
@@ -51,3 +52,24 @@ def test_declined_with_a_reason(name):
     (unsupported,) = caught.value.ops
     assert (unsupported.op_type, unsupported.node) == (op, "the_node")
     assert reason in unsupported.reason
+
+
+def test_an_if_that_the_run_decides():
+    branch = helper.make_graph(
+        [helper.make_node("Exp", ["x"], ["t"])],
+        "branch",
+        [],
+        [helper.make_tensor_value_info("t", TensorProto.FLOAT, [2])],
+    )
+    graph = helper.make_graph(
+        [helper.make_node("If", ["c"], ["y"], "choice", then_branch=branch, else_branch=branch)],
+        "graph",
+        [
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, [2]),
+            helper.make_tensor_value_info("c", TensorProto.BOOL, []),
+        ],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2])],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    with pytest.raises(UnsupportedError, match="'choice': its condition is known only at run time"):
+        load(proto)

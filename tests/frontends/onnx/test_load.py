@@ -79,6 +79,7 @@ BAD_MODELS = {
         model([node()], inputs=[onnx.ValueInfoProto(name="x")]),
         "not a tensor",
     ),
+    "input without a rank": (model([node()], inputs=[value("x", None)]), "no shape"),
     "cycle": (
         model([node("Add", ("x", "b"), ("a",)), node("Relu", ("a",), ("b",)), node(inputs=("b",))]),
         "cycle: node_a <- node_b <- node_a",
