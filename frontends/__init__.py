@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,8 +35,10 @@ def load(
     Raises ModelError for what cannot be read or is not valid, DimError for `dims` that do not fit
     the model, UnsupportedError for operators that cannot be compiled.
     """
-    if isinstance(model, str | Path):
+    if isinstance(model, str | os.PathLike):
         return _from_path(Path(model), dims, trust, model_format)
+    if isinstance(model, bytes | bytearray | memoryview):
+        model = bytes(model)
     if isinstance(model, bytes) or _is_a(model, "ModelProto"):
         from .onnx import load_onnx
 

@@ -34,8 +34,8 @@ def _is_wrong(call: Call) -> bool:
     return call.op == "RoiAlign" and call.attr("mode", "avg") == "max"
 
 
-CONTINUES = frozenset({"MaxPool", "Resize", "Upsample"})
-"""Operators of which TVM's converter does what ours declines: indices, other ranks."""
+CONTINUES = frozenset({"MaxPool"})
+"""Operators of which TVM's converter does what ours declines: the indices of the maxima."""
 
 
 @lru_cache(maxsize=1)

@@ -304,6 +304,11 @@ CASES = {
             "nearest_mode": "floor",
         },
     ),
+    "Resize 1d": (
+        "Resize",
+        [floats(1, 2, 5), None],
+        {"constants": {2: np.float32([1, 1, 3])}, "mode": "linear"},
+    ),
     "Resize linear": (
         "Resize",
         [IMAGE, None, None],
