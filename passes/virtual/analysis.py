@@ -119,6 +119,12 @@ class _Reader:
             return known
         return physical(self._home(expr), self.prims.shape(expr.ty))
 
+    def stored(self, expr: relax.Expr) -> VirtualTensor:
+        """The argument as a physical tensor, whatever made it."""
+        if expr in self.found.moved:
+            self.found.materialized.add(expr)
+        return physical(self._home(expr), self.prims.shape(expr.ty))
+
     def values(self, expr: relax.Expr) -> np.ndarray | None:
         """The elements of an argument that is a constant."""
         found = constant_values([expr], self.bound.get)

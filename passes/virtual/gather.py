@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 MAX_SLICES = 4
 """Constant indices that are at most this many slices become slices, not a table."""
 
-MODES = {"fast": "fast", "clip": "clip", "wrap": "wrap"}
+MODES = ("fast", "clip", "wrap")
+"""What `take` does with an index that is out of range, where that is a matter of indices."""
 
 
 def take(x: VirtualTensor, operands: Operands, indices: Any, axis: int, mode: str) -> VirtualTensor:
@@ -58,11 +59,17 @@ def gather_nd(x: VirtualTensor, operands: Operands, indices: Any, batch_dims: in
     if not isinstance(depth, int):
         raise UnmappedError("the number of indices of a gather_nd is known only at run time")
     outer = len(index_shape) - 1
-    place = locals_of(outer)
     shape = (*index_shape[:-1], *x.shape[batch_dims + depth :])
+    # by columns: indices stacked from several tensors are then one tensor each
+    virtual = operands.tensor(indices)
+    columns = [ops.squeeze(ops.slices(virtual, -1, k, 1), -1) for k in range(depth)]
+    if not all(map(_is_view, columns)):
+        stored = operands.stored(indices)
+        columns = [ops.squeeze(ops.slices(stored, -1, k, 1), -1) for k in range(depth)]
+    where = {f"_x{axis}": local(axis) for axis in range(outer)}
     lookups = [
-        _lookup(operands, indices, (*place, k), x.shape[batch_dims + k], "fast")
-        for k in range(depth)
+        lookup_of(column, where, x.shape[batch_dims + k], "fast")
+        for k, column in enumerate(columns)
     ]
     index: list[Size] = [local(k) for k in range(batch_dims)]
     index += [lookup.symbol for lookup in lookups]
@@ -74,8 +81,16 @@ def _lookup(
     operands: Operands, indices: Any, place: Sequence[Size], extent: Size, mode: str
 ) -> Lookup:
     """The index at `place` of `indices`, read where those are: their home, if they are a view."""
+    virtual = operands.tensor(indices)
+    if not _is_view(virtual):
+        virtual = operands.stored(indices)
     where = {f"_x{axis}": index for axis, index in enumerate(place)}
-    return lookup_of(operands.tensor(indices), where, extent, MODES[mode])
+    return lookup_of(virtual, where, extent, mode)
+
+
+def _is_view(indices: VirtualTensor) -> bool:
+    """Whether every element is in one home, at an index that is not looked up itself."""
+    return indices.only is not None and not indices.only.lookups
 
 
 def lookup_of(indices: VirtualTensor, where: Mapping[str, Size], extent: Size, mode: str) -> Lookup:
@@ -84,7 +99,7 @@ def lookup_of(indices: VirtualTensor, where: Mapping[str, Size], extent: Size, m
     `where` gives the index, by name of axis. Raises UnmappedError if the tensor is not a view.
     """
     source = indices.only
-    if source is None or source.lookups or not isinstance(source.home, Home):
+    if source is None or not isinstance(source.home, Home) or not _is_view(indices):
         raise UnmappedError("the indices are put together from several tensors")
     return Lookup(source.home, tuple(substitute(i, where) for i in source.index), extent, mode)
 

@@ -35,6 +35,10 @@ class Operands(Protocol):
         """The argument as a virtual tensor; a physical one if nothing moved it."""
         ...
 
+    def stored(self, expr: relax.Expr) -> VirtualTensor:
+        """The argument as a physical tensor, whatever made it."""
+        ...
+
     def values(self, expr: relax.Expr) -> np.ndarray | None:
         """The elements of an argument that is a constant."""
         ...
@@ -63,10 +67,7 @@ def _broadcast(call: Any, operands: Operands) -> VirtualTensor:
 
 
 def _concat(call: Any, operands: Operands) -> VirtualTensor:
-    parts = _parts(call, operands)
-    if call.attrs.axis is None:
-        return ops.concat([ops.reshape(p, [_count(p)]) for p in parts], 0)
-    return ops.concat(parts, int(call.attrs.axis))
+    return ops.concat(_parts(call, operands), int(call.attrs.axis or 0))
 
 
 def _stack(call: Any, operands: Operands) -> VirtualTensor:
@@ -203,10 +204,7 @@ def _triangle(call: Any, operands: Operands) -> VirtualTensor:
 
 def _take(call: Any, operands: Operands) -> VirtualTensor:
     x, indices = call.args
-    source = operands.tensor(x)
-    if call.attrs.axis is None:
-        source = ops.reshape(source, [_count(source)])
-    return take(source, operands, indices, int(call.attrs.axis or 0), call.attrs.mode)
+    return take(operands.tensor(x), operands, indices, int(call.attrs.axis or 0), call.attrs.mode)
 
 
 def _gather_elements(call: Any, operands: Operands) -> VirtualTensor:
