@@ -39,6 +39,7 @@ from .emit import (
     loop,
     nest,
     vectors,
+    zeros,
 )
 from .tile import Panel, Shape
 
@@ -201,11 +202,21 @@ class Pack:
 
     def fill(self, panel: Panel) -> tirx.Stmt:
         """Copy the panel, zero past the last column."""
-        whole = self._along_columns if self._unit_stride_columns() else self._along_reduce
+        copy = self._along_columns if self._unit_stride_columns() else self._along_reduce
+        whole, space = index(panel.width), tirx.AllocBuffer(self.buffer)
         if not panel.ragged:
-            return block(tirx.AllocBuffer(self.buffer), whole(panel))
-        filled = tirx.IfThenElse(panel.full, whole(panel), self._guarded(panel))
-        return block(tirx.AllocBuffer(self.buffer), filled)
+            return block(space, copy(panel, whole))
+        rest = block(self._clear(), copy(panel, panel.valid))
+        if panel.never_full:
+            return block(space, rest)
+        return block(space, tirx.IfThenElse(panel.full, copy(panel, whole), rest))
+
+    def _clear(self) -> tirx.Stmt:
+        lanes = self.shape.lanes
+        return nest(
+            self._extents(),
+            lambda ks: vectors(self.shape.vectors, lanes, lambda j: zeros(self.buffer, [*ks, j])),
+        )
 
     def _value(self, panel: Panel, ks: list[Expr], j: Expr) -> Expr:
         at = {axis.var: k for axis, k in zip(self.sum.reduce, ks)}
@@ -224,24 +235,30 @@ class Pack:
         )
         return len(cols) == 1 and step is not None and constant(step) == 1
 
-    def _along_columns(self, panel: Panel) -> tirx.Stmt:
+    def _along_columns(self, panel: Panel, count: Expr) -> tirx.Stmt:
         """Vectors are copied as they are."""
-        return nest(
-            self._extents(),
-            lambda ks: vectors(
-                self.shape.vectors,
-                self.shape.lanes,
-                lambda j: tirx.BufferStore(self.buffer, self._value(panel, ks, j), [*ks, j]),
-            ),
-        )
+        lanes = self.shape.lanes
+        done = count // lanes * lanes
 
-    def _along_reduce(self, panel: Panel) -> tirx.Stmt:
+        def put(ks: list[Expr], j: Expr) -> tirx.Stmt:
+            return tirx.BufferStore(self.buffer, self._value(panel, ks, j), [*ks, j])
+
+        def row(ks: list[Expr]) -> tirx.Stmt:
+            whole, rest = known(count // lanes), known(count % lanes)
+            return block(
+                vectors(whole, lanes, lambda j: put(ks, j), unroll=isinstance(whole, int)),
+                loop(rest, lambda j: put(ks, j + done)),
+            )
+
+        return nest(self._extents(), row)
+
+    def _along_reduce(self, panel: Panel, count: Expr) -> tirx.Stmt:
         """Columns one by one, along the last reduce axis, which is the contiguous one."""
-        *outer, last = self._extents() or [1]
+        *outer, last = self._extents()
         lanes = self.shape.lanes
 
         def put(j: Expr, ks: list[Expr], k: Expr) -> tirx.Stmt:
-            at = [*ks, k] if self.sum.reduce else []
+            at = [*ks, k]
             return tirx.BufferStore(self.buffer, self._value(panel, at, j), [*at, j])
 
         def run(j: Expr, ks: list[Expr], first: Expr) -> tirx.Stmt:
@@ -249,21 +266,13 @@ class Pack:
 
         if not isinstance(last, int) or last % lanes:
             return loop(
-                self.shape.cols,
+                count,
                 lambda j: nest(outer, lambda ks: loop(last, lambda k: put(j, ks, k), name="k")),
             )
         return nest(
             [*outer, last // lanes],
-            lambda at: loop(self.shape.cols, lambda j: run(j, at[:-1], at[-1] * lanes)),
+            lambda at: loop(count, lambda j: run(j, at[:-1], at[-1] * lanes)),
         )
-
-    def _guarded(self, panel: Panel) -> tirx.Stmt:
-        def put(j: Expr, ks: list[Expr]) -> tirx.Stmt:
-            zero = tirx.const(0, str(self.buffer.dtype))
-            value = tirx.if_then_else(j < panel.valid, self._value(panel, ks, j), zero)
-            return tirx.BufferStore(self.buffer, value, [*ks, j])
-
-        return loop(self.shape.cols, lambda j: nest(self._extents(), lambda ks: put(j, ks)))
 
 
 @dataclass(frozen=True, eq=False)
