@@ -25,7 +25,5 @@ class Fallback:
     def choose(self, workload: AsItIs, arch: Arch) -> AsItIs:
         return workload
 
-    def apply(
-        self, kernel: Kernel, workload: AsItIs, decision: AsItIs, arch: Arch
-    ) -> Scheduled:
+    def apply(self, kernel: Kernel, workload: AsItIs, decision: AsItIs, arch: Arch) -> Scheduled:
         return Scheduled(kernel.func)

@@ -43,14 +43,13 @@ def cut(stage: Stage) -> list[Stage]:
 def _place(stage: Stage) -> tuple[Axis, Expr] | None:
     """An axis and where to cut it: the first condition that changes along it, strictly inside."""
     ana = analyzer(stage.axes)
+    own = {axis.var for axis in stage.axes}
     for atom in (a for c in _conditions(stage.point.exprs()) for a in _atoms(c)):
         for axis in stage.spatial:
-            limit = _limit(atom, axis.var, ana)
-            if limit is None or variables(limit[1]) & {a.var for a in stage.axes}:
-                continue
-            at = ana.simplify(limit[1])
-            if ana.can_prove(tirx.And(at > 0, at < axis.extent)):
-                return axis, at
+            for at in _changes(atom, axis.var, ana):
+                inside = tirx.And(at > 0, at < axis.extent)
+                if not variables(at) & own and ana.can_prove(inside):
+                    return axis, at
     return None
 
 
@@ -101,6 +100,18 @@ def _atoms(condition: Expr) -> list[Expr]:
     if isinstance(condition, tirx.And | tirx.Or):
         return _atoms(condition.a) + _atoms(condition.b)
     return [condition]
+
+
+def _changes(atom: Expr, var: Var, ana: sym.Analyzer) -> list[Expr]:
+    """Where `atom` may change along `var`."""
+    if isinstance(atom, tirx.EQ | tirx.NE):
+        if var not in variables(atom) or "int" not in str(atom.a.ty.dtype):
+            return []
+        # 1 <= i has become i == 1 where i < 2.
+        limits = [_limit(atom.a >= atom.b, var, ana), _limit(atom.a > atom.b, var, ana)]
+    else:
+        limits = [_limit(atom, var, ana)]
+    return [limit[1] for limit in limits if limit is not None]
 
 
 def _limit(atom: Expr, var: Var, ana: sym.Analyzer) -> tuple[str, Expr] | None:

@@ -147,18 +147,13 @@ def _kept(view: View) -> list[Block]:
         users = [b for store in block.stores for b in view.consumers.get(store.buffer, ())]
         places = {place for b in users for place in roots[id(b)]}
         output = any(store.buffer in view.outputs for store in block.stores)
-        if (
-            output
-            or (places and not _may_inline(block))
-            or (places and number in costly and (len(places) > 1 or _repeats(block, users)))
-        ):
+        several = number in costly and (len(places) > 1 or _repeats(block, users))
+        if output or (places and (several or not _may_inline(block))):
             kept.append(block)
             places = {number}
+        # The kept blocks that the value ends up in; none if nobody needs it.
         roots[id(block)] = places
-        if not places:
-            kept = [b for b in kept if b is not block]
-    used = kept[::-1]
-    return [b for b in used if roots[id(b)]]
+    return kept[::-1]
 
 
 def _may_inline(block: Block) -> bool:
@@ -191,22 +186,25 @@ def _costly(view: View) -> set[int]:
 
 
 def _repeats(block: Block, users: list[Block]) -> bool:
-    """Some user would compute the value over and over, innermost loop included."""
-    for user in users:
-        for load in user.loads:
-            if load.source is not block.stores[0].buffer and not load.source.same_as(
-                block.stores[0].buffer
-            ):
-                continue
-            used = set().union(*(variables(index) for index in load.indices), set())
-            missing = [a for a in user.axes if a.var not in used and a.size != 1]
-            stencil = any(
-                len(variables(index) & {a.var for a in user.axes}) > 1 for index in load.indices
-            ) and bool(user.reduce)
-            innermost = user.axes[-1].var if user.axes else None
-            if stencil or (missing and innermost in used):
-                return True
-    return False
+    """Some user would compute the value over and over, not just once per run of its inner loop."""
+    buffer = block.stores[0].buffer
+    return any(
+        _reads_repeatedly(user, load)
+        for user in users
+        for load in user.loads
+        if load.source.same_as(buffer)
+    )
+
+
+def _reads_repeatedly(user: Block, load: TensorLoad) -> bool:
+    """The load's element is the same for several values of an axis, or for windows that overlap."""
+    axes = {axis.var for axis in user.axes}
+    used = [variables(index) & axes for index in load.indices]
+    if user.reduce and any(len(own) > 1 for own in used):
+        return True
+    moving = set().union(*used)
+    misses = any(axis.var not in moving and axis.size != 1 for axis in user.axes)
+    return misses and user.axes[-1].var in moving
 
 
 # ------------------------------------------------------------------ expanding
