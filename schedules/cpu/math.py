@@ -183,7 +183,13 @@ def exp(x: Expr) -> Expr:
 
         return _let(_rounded(x * _f(LOG2_E) + _f(ROUND)), at, "shifted")
 
-    return _let(_within(x, -104.0, 88.8), reduced, "x")
+    def kept(x: Expr) -> Expr:
+        # A product that underflows costs a hundred cycles: what is masked with -1e9 must not try.
+        vanishes = x < _f(-104.0)
+        limited = tirx.Select(vanishes, _f(0.0), tirx.min(_f(88.8), x))
+        return tirx.Select(vanishes, _f(0.0), _let(limited, reduced, "x"))
+
+    return _let(x, kept, "x")
 
 
 def exp2(x: Expr) -> Expr:
