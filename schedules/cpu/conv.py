@@ -20,7 +20,7 @@ from tvm.ir import Expr, Var
 from tvmext.arch import Arch
 
 from ..analysis import Axis, constant, substitute
-from ..levels import Product, best_tile, product_cycles
+from ..levels import UNKNOWN_COLS, UNKNOWN_DEPTH, Product, best_tile, product_cycles
 from ..rule import Declined, Kernel, Layout, Scheduled
 from .after import followed
 from .contraction import Contraction, rows_of, size
@@ -50,6 +50,12 @@ from .window import Stage, window
 
 FLAT_PIXELS = 128
 """Images up to this many output pixels may be taken as one row of pixels; the code is unrolled."""
+
+FLAT_GAIN = 0.95
+"""The share of the price below which that is worth it."""
+
+UNKNOWN_SIDE = 56
+"""The side of an image that is known at run time only."""
 
 
 @dataclass(frozen=True)
@@ -144,42 +150,45 @@ def _describe(found: Contraction, kernel: Kernel) -> Workload:
 
 
 def _decide(work: Workload, arch: Arch) -> Decision:
-    lanes = arch.vector_lanes(work.dtype)
-    limit = 14 if work.width is not None else 8
-    row = Product(work.width, work.channels, work.reduce)
-    rows, vectors = best_tile(row, lanes, arch.vector_registers, arch.fma_units, limit)
-    flat = False
-    if work.width is not None and work.height is not None:
-        pixels = work.width * work.height
-        if work.height > 1 and pixels <= FLAT_PIXELS:
-            image = Product(pixels, work.channels, work.reduce)
-            best = best_tile(image, lanes, arch.vector_registers, arch.fma_units)
-            apart = work.height * product_cycles(row, rows, vectors, lanes, arch.fma_units)
-            if product_cycles(image, *best, lanes, arch.fma_units) < 0.95 * apart:
-                flat, (rows, vectors) = True, best
-    height = work.height or 56
+    """The tile of the least price, then blocks that fit the caches and feed the cores."""
+    shape, flat = _tile(work, arch)
+    height, width = work.height or UNKNOWN_SIDE, work.width or UNKNOWN_SIDE
     images = (work.images or 1) * (work.groups or 1)
-    depth, channels = work.reduce or 1024, work.channels or 256
-    flops = 2 * depth * channels * height * (work.width or 56) * images
+    depth, channels = work.reduce or UNKNOWN_DEPTH, work.channels or UNKNOWN_COLS
     fits = max(1, arch.l2_bytes // 3 // max(work.row_bytes or 1, 1))
     block_rows = min(height, fits)
     parallel = "none"
-    if arch.cores > 1 and flops >= PARALLEL_FLOPS:
+    if arch.cores > 1 and 2 * depth * channels * height * width * images >= PARALLEL_FLOPS:
         light = depth * channels * 4 <= arch.l2_bytes
-        parallel = "blocks" if light and height * images >= 4 * arch.cores else "panels"
-        if parallel == "blocks" and images < arch.cores:
+        enough = images >= arch.cores or not flat
+        spread = light and enough and height * images >= 4 * arch.cores
+        parallel = "blocks" if spread else "panels"
+        if spread and images < arch.cores:
             block_rows = max(1, min(block_rows, -(-height // (2 * arch.cores))))
-    blocks = -(-height // max(block_rows, 1)) or 1
+    blocks = -(-height // block_rows)
     whole = flat or (blocks == 1 and work.height is not None)
-    if flat and parallel == "blocks" and images < arch.cores:
-        parallel = "panels"
     block_rows = 0 if whole else -(-height // blocks)
-    tiles = -(-height * (work.width or 56) // rows) if flat else (block_rows or height)
-    if not flat:
-        tiles *= -(-(work.width or 56) // rows)
-    if work.weight_arg is None or not fetches_ahead(depth, work.channels, vectors * lanes, arch):
-        tiles = 0
-    return Decision(Shape(rows, vectors, lanes), flat, block_rows, parallel, tiles)
+    tiles = 0
+    if work.weight_arg is not None and fetches_ahead(depth, work.channels, shape.cols, arch):
+        lines = 1 if flat else block_rows or height
+        tiles = lines * -(-(height * width if flat else width) // shape.rows)
+    return Decision(shape, flat, block_rows, parallel, tiles)
+
+
+def _tile(work: Workload, arch: Arch) -> tuple[Shape, bool]:
+    """The register tile, and whether pixels are better taken row after row."""
+    lanes, units = arch.vector_lanes(work.dtype), arch.fma_units
+    limit = 14 if work.width is not None else 8
+    row = Product(work.width, work.channels, work.reduce)
+    apart = best_tile(row, lanes, arch.vector_registers, units, limit)
+    if work.width is not None and work.height is not None and work.height > 1:
+        image = Product(work.width * work.height, work.channels, work.reduce)
+        joined = best_tile(image, lanes, arch.vector_registers, units)
+        price = work.height * product_cycles(row, *apart, lanes, units)
+        better = product_cycles(image, *joined, lanes, units) < FLAT_GAIN * price
+        if work.width * work.height <= FLAT_PIXELS and better:
+            return Shape(*joined, lanes), True
+    return Shape(*apart, lanes), False
 
 
 class _Builder:

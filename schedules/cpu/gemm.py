@@ -18,7 +18,7 @@ from tvm.ir import Expr
 from tvmext.arch import Arch
 
 from ..analysis import Axis, analyzer, constant, flat_index, stride, substitute
-from ..levels import Product, best_tile
+from ..levels import UNKNOWN_COLS, UNKNOWN_DEPTH, Product, best_tile
 from ..rule import Declined, Kernel, Layout, Scheduled
 from .after import followed
 from .contraction import Contraction, size, strided, windowed
@@ -47,6 +47,9 @@ PARALLEL_FLOPS = 1 << 20
 
 AHEAD_ROWS = 4
 """Rows below which a product streams through its weight as fast as memory gives it anyway."""
+
+UNKNOWN_TILES = 16
+"""Tiles per panel that are assumed when their number is known at run time only."""
 
 TYPES = ("float32", "float64", "int32")
 """What sums are kept in; half types and 64-bit integers are left to other rules."""
@@ -168,29 +171,29 @@ def decide(workload: Workload, arch: Arch) -> Decision:
     lanes = arch.vector_lanes(workload.dtype)
     max_rows = 8 if workload.rows is None else 14
     product = Product(workload.rows, workload.cols, workload.reduce)
-    if workload.rhs == "vectors" and workload.cols is not None and workload.cols % lanes:
-        workload_rhs = "pack"
-    else:
-        workload_rhs = {"weight": "weight", "vectors": "in place", "memory": "pack"}[workload.rhs]
     rows, vectors = best_tile(product, lanes, arch.vector_registers, arch.fma_units, max_rows)
-    if workload_rhs == "in place":
-        few = workload.rows is not None and workload.rows <= 2 * rows
-        fits = workload.cols is not None and workload.cols % (vectors * lanes) == 0
-        workload_rhs = "in place" if few and fits else "pack"
-    depth = 1024 if workload.reduce is None else workload.reduce
-    tiles = 16 if workload.rows is None else -(-workload.rows // rows)
-    unknown = workload.rows is None
-    block_tiles = 0
-    if workload_rhs != "pack":
-        block_tiles = _block_tiles(None if unknown else tiles, 4 * depth * rows, arch)
-    flops = 2 * depth * (workload.cols or 512) * (workload.batch or 1)
-    flops *= workload.rows if workload.rows is not None else 8
+    shape = Shape(rows, vectors, lanes)
+    rhs = _rhs(workload, shape)
+    depth = UNKNOWN_DEPTH if workload.reduce is None else workload.reduce
+    tiles = None if workload.rows is None else -(-workload.rows // rows)
+    block_tiles = 0 if rhs == "pack" else _block_tiles(tiles, 4 * depth * rows, arch)
+    flops = 2 * depth * (workload.cols or UNKNOWN_COLS) * (workload.batch or 1)
+    flops *= max_rows if workload.rows is None else workload.rows
     parallel = arch.cores > 1 and flops >= PARALLEL_FLOPS
-    ahead = min(tiles, block_tiles or tiles) if workload_rhs == "weight" else 0
-    few_rows = workload.rows is not None and workload.rows < AHEAD_ROWS
-    if few_rows or not fetches_ahead(depth, workload.cols, vectors * lanes, arch):
-        ahead = 0
-    return Decision(Shape(rows, vectors, lanes), workload_rhs, block_tiles, parallel, ahead)
+    ahead = 0
+    busy = workload.rows is None or workload.rows >= AHEAD_ROWS
+    if rhs == "weight" and busy and fetches_ahead(depth, workload.cols, shape.cols, arch):
+        ahead = min(tiles or UNKNOWN_TILES, block_tiles or UNKNOWN_TILES)
+    return Decision(shape, rhs, block_tiles, parallel, ahead)
+
+
+def _rhs(workload: Workload, shape: Shape) -> str:
+    """How vectors of `rhs` are had: few rows do not pay for packing."""
+    if workload.rhs == "weight":
+        return "weight"
+    few = workload.rows is not None and workload.rows <= 2 * shape.rows
+    fits = workload.cols is not None and workload.cols % shape.cols == 0
+    return "in place" if workload.rhs == "vectors" and few and fits else "pack"
 
 
 def _block_tiles(tiles: int | None, tile_bytes: int, arch: Arch) -> int:

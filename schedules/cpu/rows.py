@@ -77,7 +77,7 @@ class Overlapping(Tiles):
         def tile(row: Expr, height: int) -> tirx.Stmt:
             return block(body(row, height), after(row, index(height)))
 
-        few, part = [], self.rows // 2
+        few, part = [], 1 << (self.rows - 1).bit_length() >> 1
         while part:
             row = total // (2 * part) * (2 * part)
             few.append(tirx.IfThenElse(total % (2 * part) >= part, tile(row, part), None))
@@ -95,7 +95,7 @@ def cut(
 ) -> tirx.Stmt:
     """Bind how `total` rows are cut into tiles of at most `rows` rows.
 
-    With `overlap`, an unknown number of rows is cut into overlapping tiles; `rows` is a power of 2.
+    With `overlap`, an unknown number of rows is cut into overlapping tiles.
     """
     count = ceildiv(total, rows)
     if overlap and not isinstance(total, int):

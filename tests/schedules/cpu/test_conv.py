@@ -12,6 +12,7 @@ from tvm import relax
 
 from tests.schedules.cpu.kernels import ARCH, kernel, normal, run
 from tests.schedules.cpu.products import compare, convolve, schedule
+from tvmext.arch import FAMILIES
 from tvmext.schedules.cpu.conv import Conv
 from tvmext.schedules.cpu.depthwise import Depthwise
 from tvmext.schedules.rule import Declined
@@ -119,6 +120,14 @@ def test_symbolic_sizes(n: int, h: int, w: int, groups: int) -> None:
         dims=[("n", "h", "w", 16), weight.shape],
         rule="conv" if groups == 1 else "depthwise",
     )
+
+
+@pytest.mark.parametrize("width", range(1, 14))
+def test_every_width_in_overlapping_tiles_of_other_machines(width: int) -> None:
+    x, w = normal(1, 3, width, 8), normal(16, 3, 3, 8, seed=1)
+    arch = FAMILIES["x86-64-v3"]
+    dims = [("n", "h", "w", 8), w.shape]
+    compare(nhwc(padding=1), [x, w], convolve(x, w, 1, 1), weights=[1], dims=dims, arch=arch)
 
 
 @pytest.mark.parametrize("channels", [16, 20])
