@@ -11,7 +11,7 @@ import pytest
 
 from tvmext import verification
 from tvmext.verification import compare as comparing
-from tvmext.verification.compare import EXACT, Tolerance, compare, tolerance_of
+from tvmext.verification.compare import EXACT, Tolerance, compare, scale, tolerance_of
 
 
 def compared(got: Any, expected: Any, rtol: float = 0, atol: float = 0, dtype: str = "float32"):
@@ -43,7 +43,7 @@ def test_nan_and_infinity() -> None:
 
 
 def test_integers_and_booleans_are_exact() -> None:
-    assert tolerance_of("y", "int64") == tolerance_of("y", "bool") == EXACT
+    assert tolerance_of("y", np.ones(2, "int64")) == tolerance_of("y", np.ones(2, bool)) == EXACT
     big = 2**60
     result = compared([big, big + 1], [big, big], dtype="int64")
     assert (result.failed, result.where) == (1, (1,))
@@ -62,7 +62,7 @@ def test_other_shapes_and_dtypes_are_a_problem() -> None:
 def test_every_dtype_is_compared(dtype: str) -> None:
     kind = np.dtype(dtype)
     got, expected = np.array([1, 2, 5]).astype(kind), np.array([1, 2, 3]).astype(kind)
-    result = compare("y", got, expected, tolerance_of("y", dtype))
+    result = compare("y", got, expected, tolerance_of("y", expected))
     assert (result.failed, result.where, result.max_abs) == (1, (2,), 2)
 
 
@@ -84,3 +84,20 @@ def test_a_report_is_strict_json() -> None:
     report = verification.Report("file", (verification.Case({}, (compared([np.nan, 1], [2, 0]),)),))
     text = json.dumps(report.to_json(), allow_nan=False)
     assert json.loads(text)["cases"][0]["outputs"][0]["got"] == "nan"
+
+
+@pytest.mark.parametrize("magnitude", [1e-4, 1.0, 1e5])
+def test_the_default_tolerance_follows_the_scale_of_the_output(magnitude: float) -> None:
+    expected = np.array([1, -1, 2, 1e-6], "float32") * np.float32(magnitude)
+    tolerance = tolerance_of("y", expected)
+    close, far = expected.copy(), expected.copy()
+    close[3] += 5e-5 * max(magnitude, 1e-3)
+    far[3] += 5e-4 * max(magnitude, 1e-3)
+    assert compare("y", close, expected, tolerance).passed
+    assert not compare("y", far, expected, tolerance).passed
+    assert tolerance_of("y", expected, atol=0.5).atol == 0.5
+
+
+def test_zeros_and_what_is_not_finite_have_a_scale() -> None:
+    assert scale(np.zeros(3, "float32")) == scale(np.zeros((0, 2), "float32")) == 1e-3
+    assert scale(np.array([np.inf, np.nan, 3.0])) == 3.0

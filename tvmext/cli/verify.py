@@ -46,7 +46,9 @@ Examples:
     "--rtol", type=click.FloatRange(min=0), help="Relative tolerance.  [default: by dtype]"
 )
 @click.option(
-    "--atol", type=click.FloatRange(min=0), help="Absolute tolerance.  [default: by dtype]"
+    "--atol",
+    type=click.FloatRange(min=0),
+    help="Absolute tolerance.  [default: by dtype, times the scale of the output]",
 )
 @click.option(
     "--dim",

@@ -3,6 +3,10 @@
 An element passes if both are NaN, if both are the same infinity, or if
 
     |got - expected| <= atol + rtol * |expected|
+
+Unless the caller gives it, `atol` is in proportion to the output (`scale`): the rounding error of a
+sum grows with its terms, not with what they come to. Outputs of the order 1e-4 are held to a
+stricter tolerance than a fixed one would be, outputs of the order 1e5 to one that can be met.
 """
 
 from __future__ import annotations
@@ -28,9 +32,9 @@ class Tolerance:
 
 EXACT = Tolerance(0.0, 0.0)
 
-# By dtype of the output. float32: what summing in another order costs over a hundred layers, as in
-# TVM's and ONNX Runtime's own model tests; the others in proportion to their rounding error
-# (2^-11 for float16, 2^-8 for bfloat16, 2^-4 and 2^-3 for the 8-bit floats).
+# By dtype of the output; atol for an output of scale 1. float32: what summing in another order costs
+# over a hundred layers, as in TVM's and ONNX Runtime's own model tests; the others in proportion to
+# their rounding error (2^-11 for float16, 2^-8 for bfloat16, 2^-4 and 2^-3 for the 8-bit floats).
 TOLERANCES: Mapping[str, Tolerance] = {
     "float64": Tolerance(1e-6, 1e-8),
     "complex128": Tolerance(1e-6, 1e-8),
@@ -81,10 +85,24 @@ class Comparison:
         return int(np.prod(self.shape, dtype=np.int64))
 
 
-def tolerance_of(name: str, dtype: str, rtol: Override = None, atol: Override = None) -> Tolerance:
-    """The tolerance of one output: the caller's where given, else that of its dtype."""
-    default = TOLERANCES.get(dtype, EXACT)
-    return Tolerance(_pick(rtol, name, default.rtol), _pick(atol, name, default.atol))
+def tolerance_of(
+    name: str, expected: np.ndarray, rtol: Override = None, atol: Override = None
+) -> Tolerance:
+    """The tolerance of one output: the caller's where given, else that of its dtype and scale."""
+    default = TOLERANCES.get(str(expected.dtype), EXACT)
+    absolute = default.atol * scale(expected) if default.atol else 0.0
+    return Tolerance(_pick(rtol, name, default.rtol), _pick(atol, name, absolute))
+
+
+def scale(expected: np.ndarray) -> float:
+    """The root mean square of the finite elements, at least 1e-3 so that zeros have a tolerance."""
+    flat, total, count = expected.reshape(-1), 0.0, 0
+    wide = np.complex128 if expected.dtype.kind == "c" else np.float64
+    for start in range(0, flat.size, _CHUNK):
+        chunk = np.abs(flat[start : start + _CHUNK].astype(wide))
+        finite = chunk[np.isfinite(chunk)]
+        total, count = total + float(np.dot(finite, finite)), count + finite.size
+    return max((total / max(count, 1)) ** 0.5, 1e-3)
 
 
 def compare(name: str, got: np.ndarray, expected: np.ndarray, tolerance: Tolerance) -> Comparison:

@@ -94,7 +94,7 @@ class Search:
         return [self._compare_one(name, got[name], expected[name]) for name in names]
 
     def _compare_one(self, name: str, got: np.ndarray, expected: np.ndarray) -> Comparison:
-        tolerance = tolerance_of(name, str(expected.dtype), *self._tolerances)
+        tolerance = tolerance_of(name, expected, *self._tolerances)
         return compare(name, got, expected, tolerance)
 
 

@@ -132,7 +132,7 @@ def _outputs(
             hint=f"it has {', '.join(expected)}",
         )
     return tuple(
-        compare(name, got[name], wanted, tolerance_of(name, str(wanted.dtype), rtol, atol))
+        compare(name, got[name], wanted, tolerance_of(name, wanted, rtol, atol))
         for name, wanted in expected.items()
         if name in got
     )
