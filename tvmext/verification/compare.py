@@ -32,7 +32,7 @@ class Tolerance:
 
 EXACT = Tolerance(0.0, 0.0)
 
-# By dtype of the output; atol for an output of scale 1. float32: what summing in another order costs
+# By dtype of the output; atol for outputs of scale 1. float32: what summing in another order costs
 # over a hundred layers, as in TVM's and ONNX Runtime's own model tests; the others in proportion to
 # their rounding error (2^-11 for float16, 2^-8 for bfloat16, 2^-4 and 2^-3 for the 8-bit floats).
 TOLERANCES: Mapping[str, Tolerance] = {
