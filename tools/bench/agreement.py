@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
-
-RTOL, ATOL = 1e-3, 1e-4
+from tvmext.verification.compare import compare, tolerance_of
 
 
 def agreement(ours: np.ndarray, theirs: np.ndarray) -> float:
     """The largest difference; raises ValueError if it is more than rounding explains."""
-    if ours.shape != theirs.shape:
-        raise ValueError(f"the result has shape {ours.shape}, expected {theirs.shape}")
-    difference = np.abs(ours.astype(np.float64) - theirs)
-    if not np.all(difference <= ATOL + RTOL * np.abs(theirs)):
-        raise ValueError(f"wrong result: it differs from ONNX Runtime's by {difference.max():.2g}")
-    return float(difference.max(initial=0))
+    found = compare("result", ours, theirs, tolerance_of("result", theirs))
+    if found.problem:
+        raise ValueError(f"the result is of another kind: {found.problem}")
+    if not found.passed:
+        raise ValueError(
+            f"wrong result: {found.failed} of {found.total} elements differ from ONNX Runtime's, "
+            f"by up to {found.max_abs:.2g}"
+        )
+    return found.max_abs
