@@ -207,6 +207,8 @@ def test_flops_of_a_kernel_come_from_its_shapes() -> None:
     assert known("fused_matmul3_add", (8, 32), (2, 32, 16), (32,), (8, 32)) == 2 * 8 * 32 * 32
     convolution = (1, 14, 14, 64), (3, 3, 64, 128), (1, 14, 14, 128)
     assert known("fused_conv2d7_relu", *convolution) == 2 * 14 * 14 * 9 * 64 * 128
+    residual = *convolution[:2], convolution[2], convolution[2]
+    assert known("fused_conv2d3_add_relu2", *residual) == 2 * 14 * 14 * 9 * 64 * 128
     assert known("softmax", (8, 32), (8, 32)) is None
 
 

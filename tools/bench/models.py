@@ -89,14 +89,16 @@ def _plain(profile: Profile, decisions: Mapping[str, Mapping[str, Any]]) -> dict
 def flops(kernel: Kernel) -> float | None:
     """Operations of a 2-d convolution (NHWC) or a product, as the shapes of its arguments tell.
 
-    Every weight is used once for each position of the output; in a product of two tensors the depth
-    is the last dim of the first. None for other kernels.
+    Every weight is used once for each position of the output (what has the shape of the output is a
+    residual); in a product of two tensors the depth is the last dim of the first. None for other
+    kernels.
     """
     words = kernel.operators
     first, *rest, out = kernel.shapes if len(kernel.shapes) > 2 else ((), ())
     positions = np.prod(out[:-1], dtype=float) if out else 0.0
-    if "conv2d" in words and len(out) == 4 and rest:
-        return 2.0 * positions * max(np.prod(shape, dtype=float) for shape in rest)
+    weights = [np.prod(shape, dtype=float) for shape in rest if shape != out]
+    if "conv2d" in words and len(out) == 4 and weights:
+        return 2.0 * positions * max(weights)
     if "matmul" in words and first and out:
         return 2.0 * positions * out[-1] * first[-1]
     return None
