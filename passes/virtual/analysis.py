@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -38,6 +39,8 @@ class Movement:
     `homes` are expressions by the name they have in virtual tensors. `declined` says, by variable,
     why an operator with a rule was left as it is. `outputs` are the moved variables that leave a
     dataflow block; `materialized` adds those with a reader that must find them in memory.
+    `fusible` names the homes that an elementwise operator makes for one reader alone: FuseOps may
+    put both into one kernel, if no view stands between them.
     """
 
     prims: Prims = field(default_factory=Prims)
@@ -46,6 +49,7 @@ class Movement:
     declined: dict[relax.Var, str] = field(default_factory=dict)
     outputs: set[relax.Var] = field(default_factory=set)
     materialized: set[relax.Var] = field(default_factory=set)
+    fusible: set[str] = field(default_factory=set)
 
 
 def analyze(func: relax.Function, mod: tvm.IRModule) -> Movement:
@@ -68,6 +72,12 @@ def analyze(func: relax.Function, mod: tvm.IRModule) -> Movement:
     for binding in bindings:
         if binding.var in found.moved or binding.var in reader.tuples:
             near.bind(binding.var, binding.value)
+    readers = Counter(var for binding in bindings for var in set(_variables(binding.value)))
+    found.fusible = {
+        name
+        for name, home in found.homes.items()
+        if readers[home] == 1 and _elementwise(reader.bound.get(home))
+    }
     return found
 
 
@@ -165,9 +175,13 @@ def _find_materialized(
     for binding in bindings:
         if binding.var in found.moved or binding.var in tuples:
             continue
-        if getattr(getattr(binding.value, "op", None), "name", "") not in FUSIBLE:
+        if not _elementwise(binding.value):
             found.materialized |= found.moved.keys() & set(_variables(binding.value))
     found.materialized |= found.moved.keys() & set(_variables(result))
+
+
+def _elementwise(value: relax.Expr | None) -> bool:
+    return isinstance(value, relax.Call) and getattr(value.op, "name", "") in FUSIBLE
 
 
 def _block_outputs(func: relax.Function) -> set[relax.Var]:

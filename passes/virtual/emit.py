@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tvm
-from tvm import relax, te, tirx
+from tvm import relax, te, tirx, topi
 
 from tvmext.frontends.dims import names_of
 
@@ -17,6 +17,9 @@ from .tensor import VirtualTensor
 
 INJECTIVE = 2
 """OpPatternKind: every output element reads one input element, so consumers may fuse it."""
+
+OPAQUE = 8
+"""OpPatternKind: never fused."""
 
 
 def loader(
@@ -42,6 +45,20 @@ def loader(
     # FuseOps needs not guess: it would take a lookup for opaque.
     attrs = {"op_pattern": INJECTIVE}
     return builder.call_te(compute, inputs, dims, primfunc_name_hint=name, primfunc_attrs=attrs)
+
+
+def view(builder: relax.BlockBuilder, source: relax.Expr, shape: Sequence[Any]) -> relax.Call:
+    """A reshape that stays alone, so that it costs nothing: RewriteDataflowReshape makes it a view.
+
+    FuseOps would take a plain reshape into the kernel of a consumer, its divisions included.
+    """
+    return builder.call_te(
+        topi.reshape,
+        source,
+        relax.ShapeExpr(list(shape)),
+        primfunc_name_hint="view",
+        primfunc_attrs={"op_pattern": OPAQUE},
+    )
 
 
 def _symbols(tensor: VirtualTensor) -> set[str]:

@@ -55,6 +55,10 @@ class Prims:
         values = shape.values if hasattr(shape, "values") else shape
         return tuple(self.size(size) for size in values)
 
+    def prim_shape(self, shape: Iterable[Size]) -> list[Any]:
+        """Sizes as primitive expressions over the function's own variables."""
+        return [to_prim(size, self._variables) for size in shape]
+
     def variables(self, names: Iterable[str]) -> list[ir.Var]:
         """The variables behind symbols."""
         return [self._variables[name] for name in names]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from tvmext.frontends.dims import ceildiv, maximum, minimum, names_of
+from tvmext.frontends.dims import ceildiv, maximum, minimum, names_of, product
 from tvmext.frontends.expr import Atom, of_atom, terms_of
 
 from .piece import Guard
@@ -29,9 +29,11 @@ class _Intervals:
         self.high: list[Size] = list(shape)
         self.scope = scope
 
-    def add(self, axis: int, low: Size, high: Size) -> None:
+    def add(self, axis: int, low: Size | None, high: Size | None) -> None:
         """Intersects; of two bounds, the one that is provably tighter stays alone."""
         proves = self.scope.proves
+        low = self.low[axis] if low is None else low
+        high = self.high[axis] if high is None else high
         if proves(low - self.low[axis]):
             self.low[axis] = low
         elif not proves(self.low[axis] - low):
@@ -54,7 +56,9 @@ def restrict(shape: Sequence[Size], conditions: Iterable[Guard], scope: Scope) -
             continue
         if scope.proves(low - 1 - value) or scope.proves(value - high):
             return None
-        axis = _solve(value, low, high)
+        axis = _solve(value, low, high) or _solve_digit(
+            value, None if above else low, None if below else high, scope
+        )
         if axis is None:
             guards.append(Guard(value, low, high))
         else:
@@ -65,7 +69,11 @@ def restrict(shape: Sequence[Size], conditions: Iterable[Guard], scope: Scope) -
     return Box(tuple(intervals.low), extent, tuple(guards))
 
 
-def _solve(value: Size, low: Size, high: Size) -> tuple[int, Size, Size] | None:
+Interval = tuple[int, Size | None, Size | None]
+"""An axis and the interval of its index; None is an end that is not limited further."""
+
+
+def _solve(value: Size, low: Size, high: Size) -> Interval | None:
     """``low <= value < high`` as an interval of one index variable: (axis, low, high).
 
     Solves ``c*x + d`` and ``floordiv(..., n)``, nested, d free of index variables.
@@ -83,6 +91,45 @@ def _solve(value: Size, low: Size, high: Size) -> tuple[int, Size, Size] | None:
     if atom.kind == "floordiv" and not _moves(atom.args[1]):
         divisor = atom.args[1]
         return _solve(atom.args[0], divisor * low, divisor * high)
+    return None
+
+
+def _solve_digit(value: Size, low: Size | None, high: Size | None, scope: Scope) -> Interval | None:
+    """The same for ``a*x + r`` with 0 <= r < a, the leading digit of a number in base a.
+
+    ``a*x + r >= B`` is ``x >= ceil(B / a)`` if r never reaches what B leaves modulo a, or if it
+    leaves nothing; so a merged axis that is cut at a multiple of its inner size is a box.
+    """
+    for monomial, coefficient in terms_of(value):
+        indices = [a for a in monomial if a.kind == "symbol" and a.text.startswith("_x")]
+        if len(indices) != 1 or sum(_moves(of_atom(a)) for a in monomial) != 1:
+            continue
+        others = [of_atom(a) for a in monomial if a != indices[0]]
+        base = coefficient * product(others)
+        rest = value - base * of_atom(indices[0])
+        offset = sum(c for m, c in terms_of(rest) if not m)
+        rest = rest - offset
+        if not (scope.proves(rest) and scope.proves(base - 1 - rest)):
+            continue
+        ends = [_digit(end, offset, base, scope.bounds(rest)[1]) for end in (low, high)]
+        if None not in ends:
+            low, high = (None if end is None else q for end, q in zip((low, high), ends))
+            return int(indices[0].text[2:]), low, high
+    return None
+
+
+def _digit(end: Size | None, offset: int, base: Size, largest: Size | None) -> Size | None:
+    """ceil((end - offset) / base) if ``base*x + r`` passes the end exactly where x passes that.
+
+    0 for no end; None if the end lies within one step of x.
+    """
+    if end is None:
+        return 0
+    quotient = ceildiv(end - offset, base)
+    if quotient * base == end - offset:
+        return quotient
+    if isinstance(base, int) and isinstance(largest, int) and isinstance(end, int):
+        return quotient if (end - offset) % base > largest else None
     return None
 
 

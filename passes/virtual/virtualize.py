@@ -11,6 +11,7 @@ have the data in memory. After VTC (arXiv 2604.09558), read side.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import tvm
@@ -21,7 +22,9 @@ from tvmext.frontends.dims import product
 
 from .analysis import Moved, Movement, analyze
 from .classify import Access, classify
-from .emit import loader
+from .emit import loader, view
+from .regroup import regrouped
+from .scope import Size
 from .tensor import VirtualTensor
 
 
@@ -93,11 +96,30 @@ class _Rewriter(PyExprMutator):
                 return source
             if product(home.shape) == product(tensor.shape):
                 return self.builder_.emit(relax.op.reshape(source, var.ty.shape))
-        names = [home.name for home in tensor.homes]
-        sources = {name: self.visit_expr(self.movement.homes[name]) for name in names}
+        return self._load(var, moved, tensor)
+
+    def _load(self, var: relax.Var, moved: Moved, tensor: VirtualTensor) -> relax.Expr:
+        """A loader between views of its operands and, if it is no consumer's own, of its result."""
+        movement = self.movement
+        wanted = tensor
+        if self.builder_.current_block_is_dataflow():  # elsewhere a view would be a copy
+            alone = var in movement.materialized and var not in movement.outputs
+            tensor = regrouped(tensor, alone, movement.fusible)
+        sources = {}
+        for home in tensor.homes:
+            source = self.visit_expr(movement.homes[home.name])
+            if home not in wanted.homes:
+                source = self._view(source, home.shape)
+            sources[home.name] = source
         dtype, name = str(var.ty.dtype), _name(moved)
-        call = loader(self.builder_, tensor, sources, self.movement.prims, dtype, name)
-        return self.builder_.emit(call)
+        call = loader(self.builder_, tensor, sources, movement.prims, dtype, name)
+        result = self.builder_.emit(call)
+        return result if tensor.shape == wanted.shape else self._view(result, wanted.shape)
+
+    def _view(self, source: relax.Expr, shape: Sequence[Size]) -> relax.Var:
+        return self.builder_.emit(
+            view(self.builder_, source, self.movement.prims.prim_shape(shape))
+        )
 
 
 def _cheaper(moved: Moved) -> VirtualTensor:
