@@ -210,10 +210,19 @@ def from_device() -> CpuArch:
         l2_bytes=caches.get(2, base.l2_bytes),
         l3_bytes=caches.get(3, base.l3_bytes),
         line_bytes=int(info.get("cache_alignment", base.line_bytes)),
-        cores=len(os.sched_getaffinity(0)),
+        cores=physical_cores(),
         ghz=round(clock, 2) or base.ghz,
         features=frozenset(features),
     )
+
+
+def physical_cores() -> int:
+    """The cores that this process may use; the hardware threads of one core count once."""
+    cores = set()
+    for cpu in os.sched_getaffinity(0):
+        path = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        cores.add(path.read_text().strip() if path.exists() else str(cpu))
+    return len(cores)
 
 
 def resolve(target: Any) -> CpuArch:
