@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..rule import Rule
+from .attention import FusedAttention
 from .conv import Conv
 from .depthwise import Depthwise
 from .elementwise import Elementwise
@@ -13,6 +14,7 @@ from .pooling import Pooling
 from .reduction import Reduction
 
 RULES: tuple[Rule, ...] = (
+    FusedAttention(),
     Gemm(),
     Conv(),
     Depthwise(),

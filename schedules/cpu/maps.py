@@ -78,15 +78,15 @@ def _tile(inside: Inside, at: dict[Var, Expr], along: Group, last: Group, a: Exp
     def ramp(start: Expr) -> Expr:
         return tirx.Ramp(start, int64(1), side)
 
-    binds, turned = _turned([square[ramp(int64(row * side))] for row in range(side)])
+    binds, columns = turned([square[ramp(int64(row * side))] for row in range(side)])
     writes = []
-    for row, value in enumerate(turned):
+    for row, value in enumerate(columns):
         *zeros, offset = inside.indices(write, at | along.at(a + row) | last.at(b))
         writes.append(BufferStore(write.buffer, value, [*zeros, ramp(offset)]))
     return sequence([*map(read, range(side)), *binds, *writes])
 
 
-def _turned(rows: Sequence[Expr]) -> tuple[list[Stmt], list[Expr]]:
+def turned(rows: Sequence[Expr]) -> tuple[list[Stmt], list[Expr]]:
     """The transpose of a square of vectors, and the statements that compute it.
 
     Interleaving row i with row i + n/2 turns a square after log2(n) rounds: every round rotates

@@ -1,0 +1,135 @@
+"""Attention as equations in te: what FuseAttention puts in place of the operators it finds.
+
+All operands are indexed by the loops ``lead..`` (batch and heads) and two more:
+
+    query[lead, i, d]   key[lead, j, d]   value[lead, j, e]   extras[lead, i, j]   out[lead, i, e]
+
+and each is in memory in an `order` of its own: per dim of the tensor the position of the loop that
+runs along it, or None for a dim of extent 1 that is broadcast. A loop that an operand's order
+leaves out is one along which the operand is shared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from tvm import te, tirx
+from tvm.ir import Expr
+
+Order: TypeAlias = tuple[int | None, ...]
+
+STEPS: Mapping[str, Callable[..., Expr]] = {
+    "relax.add": lambda a, b: a + b,
+    "relax.subtract": lambda a, b: a - b,
+    "relax.multiply": lambda a, b: a * b,
+    "relax.divide": lambda a, b: a / b,
+    "relax.tanh": te.tanh,
+    "relax.where": tirx.Select,
+}
+"""Operators that may stand between the first product and the softmax."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One operator on the scores. An argument is None (the scores), a number or an extra tensor.
+
+    Extra tensors are given by their position, an int; numbers are floats.
+    """
+
+    op: str
+    args: tuple[int | float | None, ...]
+
+
+@dataclass(frozen=True)
+class Form:
+    """How attention is put together; `extras` are the orders of the tensors that steps read."""
+
+    query: Order
+    key: Order
+    value: Order
+    out: Order
+    extras: tuple[Order, ...] = ()
+    steps: tuple[Step, ...] = ()
+    zero_for_nan: bool = False
+    """Whether probabilities that are NaN count as zero: rows of which everything is masked."""
+
+
+def attention(form: Form, tensors: Sequence[te.Tensor]) -> te.Tensor:
+    """`tensors` are the query, the key, the value and the extras of `form`."""
+    query, key, value, *extras = tensors
+    lead = _lead(form, query)
+    (rows, depth), (keys, width) = _ends(form.query, query), _ends(form.value, value)
+
+    def biased(at: Sequence[Expr], score: Expr) -> Expr:
+        for step in form.steps:
+            given = [
+                score if arg is None else _scalar(arg, score) if isinstance(arg, float)
+                else _read(extras[arg], form.extras[arg], at)
+                for arg in step.args
+            ]  # fmt: skip
+            score = STEPS[step.op](*given)
+        return score
+
+    d = te.reduce_axis((0, depth), "d")
+    scores = te.compute(
+        [*lead, rows, keys],
+        lambda *at: te.sum(
+            _read(query, form.query, [*at[:-1], d])
+            * _read(key, form.key, [*at[:-2], at[-1], d]),
+            axis=d,
+        ),
+        name="scores",
+    )  # fmt: skip
+    if form.steps:
+        raw = scores
+        scores = te.compute(raw.shape, lambda *at: biased(at, raw(*at)), name="biased")
+    probabilities = _softmax(scores, form.zero_for_nan)
+    j = te.reduce_axis((0, keys), "j")
+    sizes = [*lead, rows, width]
+
+    def result(*at: Expr) -> Expr:
+        loops = [at[form.out.index(position)] for position in range(len(sizes))]
+        *first, row, column = loops
+        part = _read(value, form.value, [*first, j, column])
+        return te.sum(probabilities(*first, row, j) * part, axis=j)
+
+    return te.compute([sizes[position or 0] for position in form.out], result, name="attention")
+
+
+def _softmax(scores: te.Tensor, zero_for_nan: bool) -> te.Tensor:
+    *rows, keys = scores.shape
+    j, k = te.reduce_axis((0, keys), "j"), te.reduce_axis((0, keys), "j")
+    highest = te.compute(rows, lambda *at: te.max(scores(*at, j), axis=j), name="highest")
+    weights = te.compute(
+        scores.shape, lambda *at: te.exp(scores(*at) - highest(*at[:-1])), name="weights"
+    )
+    total = te.compute(rows, lambda *at: te.sum(weights(*at, k), axis=k), name="total")
+
+    def probability(*at: Expr) -> Expr:
+        part = weights(*at) / total(*at[:-1])
+        return tirx.Select(tirx.isnan(part), _scalar(0.0, part), part) if zero_for_nan else part
+
+    return te.compute(scores.shape, probability, name="probabilities")
+
+
+def _lead(form: Form, query: te.Tensor) -> list[Expr]:
+    """Extents of the loops over batch and heads."""
+    extents = dict(zip(form.query, query.shape))
+    return [extents[position] for position in range(len(query.shape) - 2)]
+
+
+def _ends(order: Order, tensor: te.Tensor) -> tuple[Expr, Expr]:
+    """Extents of the last two loops of `tensor`."""
+    last = max(position for position in order if position is not None)
+    return tensor.shape[order.index(last - 1)], tensor.shape[order.index(last)]
+
+
+def _read(tensor: te.Tensor, order: Order, loops: Sequence[Expr]) -> Expr:
+    zero = tirx.const(0, "int64")
+    return tensor(*(zero if position is None else loops[position] for position in order))
+
+
+def _scalar(value: float, like: Expr) -> Expr:
+    return tirx.const(value, like.ty.dtype)

@@ -1,0 +1,207 @@
+"""A kernel as attention: which loads are query, key and value, and what is done to the scores.
+
+    scores[b, r, j] = sum_d query(b, r, d) * key(b, j, d)
+    biased          = bias(scores)                                       may be missing
+    out[b, r, e]    = sum_j softmax_j(biased) * value(b, j, e)
+
+Batch axes are those that query and key share, rows those that only the query has: several heads
+that share their keys are rows of one product.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import tvm_ffi
+from tvm import tirx
+from tvm.ir import Call, Expr, TensorLoad, Var
+
+from ..analysis import (
+    Axis,
+    Block,
+    View,
+    analyzer,
+    flat_index,
+    stride,
+    substitute,
+    variables,
+    view,
+)
+from ..rule import Declined, Kernel
+
+
+@dataclass(frozen=True, eq=False)
+class Attention:
+    """Everything over the axes of the scores, and the axis `width` of the output."""
+
+    batch: tuple[Axis, ...]
+    rows: tuple[Axis, ...]
+    keys: Axis
+    depth: Axis
+    width: Axis
+    query: TensorLoad
+    key: TensorLoad
+    value: TensorLoad
+    score: Var
+    """Stands for the sum of products in `biased`."""
+    biased: Expr
+    lowest: Expr
+    """What the maximum starts from."""
+    out: Var
+    where: tuple[Expr, ...]
+    zero_for_nan: bool
+
+    def unit_stride(self, load: TensorLoad, axis: Axis) -> bool:
+        """Whether `load` walks memory element by element along `axis`."""
+        ana = analyzer([*self.batch, *self.rows, self.keys, self.depth, self.width])
+        step = stride(flat_index(load), axis.var, ana)
+        return isinstance(step, tirx.IntImm) and step.value == 1
+
+
+class _Declines(Exception):
+    """Raised while reading a kernel that is not attention."""
+
+
+def attention(kernel: Kernel) -> Attention | Declined:
+    """Read a kernel as attention, or tell why it is none."""
+    seen = view(kernel.func)
+    if isinstance(seen, Declined):
+        return seen
+    try:
+        return _read(seen)
+    except _Declines as reason:
+        return Declined(str(reason))
+
+
+def _read(seen: View) -> Attention:
+    ops = [block.combiner.op if block.combiner else "" for block in seen.reductions]
+    if ops != ["add", "max", "add", "add"]:
+        raise _Declines("not two products around a softmax")
+    scores, highest, total, last = seen.reductions
+    query, key = _factors(scores)
+    probabilities, value = _factors(last)
+    if value.source in seen.producer:
+        probabilities, value = value, probabilities
+    if len(last.stores) != 1 or len(seen.outputs) != 1 or last.stores[0].buffer not in seen.outputs:
+        raise _Declines("something else than the second product is stored")
+    biased = _only_source(highest, seen)
+    zero_for_nan = _check_softmax(
+        seen, probabilities.source, biased.stores[0].buffer, highest, total
+    )
+    score, bias = _bias(scores, biased)
+    depth, keys = scores.reduce, [a for a in scores.spatial if a.var in variables(key)]
+    at = _renamed(last, probabilities, scores)
+    width = [axis for axis in last.spatial if axis.var not in at]
+    if len(depth) != 1 or len(width) != 1 or scores.spatial[-1].var not in variables(key):
+        raise _Declines("the products have more than one inner axis")
+    if scores.spatial[-1].var in variables(query):
+        raise _Declines("the last axis of the scores is not that of the keys")
+    batch = [axis for axis in keys[:-1] if axis.var in variables(query)]
+    if len(batch) != len(keys) - 1:
+        raise _Declines("the keys have an axis of their own")
+    rows = [axis for axis in scores.spatial[:-1] if axis.var not in {a.var for a in batch}]
+    value = substitute(value, at)
+    if variables(value) & {axis.var for axis in rows}:
+        raise _Declines("values differ between the rows")
+    store = last.stores[0]
+    return Attention(
+        tuple(batch), tuple(rows), keys[-1], depth[0], width[0], query, key, value, score, bias,
+        highest.stores[0].init, store.buffer, tuple(substitute(i, at) for i in store.indices),
+        zero_for_nan,
+    )  # fmt: skip
+
+
+def _factors(block: Block) -> tuple[TensorLoad, TensorLoad]:
+    assert block.combiner is not None
+    product, init = block.combiner.value, block.stores[0].init
+    if not isinstance(init, tirx.FloatImm) or init.value != 0 or not isinstance(product, tirx.Mul):
+        raise _Declines("a sum is not one of products from zero")
+    if not isinstance(product.a, TensorLoad) or not isinstance(product.b, TensorLoad):
+        raise _Declines("a factor is computed")
+    return product.a, product.b
+
+
+def _only_source(block: Block, seen: View) -> Block:
+    sources = [seen.producer[load.source] for load in block.loads if load.source in seen.producer]
+    if len(sources) != 1:
+        raise _Declines(f"'{block.name}' reads {len(sources)} intermediate results, not one")
+    return sources[0]
+
+
+def _check_softmax(
+    seen: View, probabilities: Var, biased: Var, highest: Block, total: Block
+) -> bool:
+    """Check ``exp(biased - highest) / total``; tells whether NaN counts as zero."""
+    block = seen.producer.get(probabilities)
+    if block is None or block.is_reduction:
+        raise _Declines("the second product does not read a softmax")
+    part, zero_for_nan = block.stores[0].value, False
+    if isinstance(part, tirx.Select):
+        test, zero, part = part.condition, part.true_value, part.false_value
+        zero_for_nan = (
+            _calls(test, "tirx.isnan")
+            and tvm_ffi.structural_equal(test.args[0], part)
+            and isinstance(zero, tirx.FloatImm)
+            and zero.value == 0
+        )
+        if not zero_for_nan:
+            raise _Declines("probabilities are selected by something else than NaN")
+    if not isinstance(part, tirx.Div) or not _loads(part.b, total, block):
+        raise _Declines("the weights are not divided by their sum")
+    weights = seen.producer.get(part.a.source) if isinstance(part.a, TensorLoad) else None
+    if weights is None or _only_source(total, seen) is not weights:
+        raise _Declines("the sum is not one of the weights")
+    power = weights.stores[0].value
+    if not _calls(power, "tirx.exp") or not isinstance(power.args[0], tirx.Sub):
+        raise _Declines("the weights are no powers")
+    exponent = power.args[0]
+    if not _loads(exponent.b, highest, weights) or not (
+        isinstance(exponent.a, TensorLoad) and exponent.a.source.same_as(biased)
+    ):
+        raise _Declines("the exponents are not relative to the largest score")
+    return zero_for_nan
+
+
+def _calls(expr: Expr, name: str) -> bool:
+    return isinstance(expr, Call) and getattr(expr.op, "name", "") == name
+
+
+def _loads(expr: Expr, reduced: Block, block: Block) -> bool:
+    """Whether `expr` is what `reduced` leaves for the row of the last axis of `block`."""
+    row = [axis.var for axis in block.axes[:-1]]
+    return (
+        isinstance(expr, TensorLoad)
+        and expr.source.same_as(reduced.stores[0].buffer)
+        and len(row) == len(expr.indices)
+        and all(i.same_as(v) for i, v in zip(expr.indices, row))
+    )
+
+
+def _bias(scores: Block, biased: Block) -> tuple[Var, Expr]:
+    """The value of `biased` over the axes of `scores`, with a variable for the score."""
+    score = Var("score", str(scores.stores[0].buffer.dtype))
+    if biased is scores:
+        return score, score
+    loads = [ld for ld in biased.loads if ld.source.same_as(scores.stores[0].buffer)]
+    if len(loads) != 1 or biased.is_reduction:
+        raise _Declines("the scores are read at several places")
+    at = _renamed(biased, loads[0], scores)
+    if len(at) != len(biased.axes):
+        raise _Declines("the scores are broadcast")
+
+    def named(load: TensorLoad) -> Expr:
+        return score if load.source.same_as(scores.stores[0].buffer) else load
+
+    value = tvm_ffi.structural_map(biased.stores[0].value, (TensorLoad, named))
+    return score, substitute(value, at)
+
+
+def _renamed(block: Block, load: TensorLoad, scores: Block) -> dict[Var, Expr]:
+    """Axes of `block` as those of `scores`, by where `load` reads."""
+    own = [axis.var for axis in scores.spatial]
+    axes = {axis.var for axis in block.axes}
+    if len(own) != len(load.indices) or not all(
+        isinstance(i, Var) and i in axes for i in load.indices
+    ):
+        raise _Declines(f"'{block.name}' does not read the scores in their order")
+    return dict(zip(load.indices, own))

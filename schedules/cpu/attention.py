@@ -1,0 +1,272 @@
+"""Attention: two products around a softmax, in one kernel without the matrix of scores.
+
+The kernel that is built:
+
+    for batch, part of the rows in parallel:
+        turn the keys into panels
+        for tile of rows:
+            for block of keys:  scores, exponentials, weighted values          (attend_tile.py)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from math import gcd
+
+from tvm import tirx
+from tvm.ir import Expr, Var
+
+from tvmext.arch import Arch
+
+from ..analysis import constant, substitute
+from ..levels import Product, product_cycles, register_tiles
+from ..rule import Declined, Kernel, Scheduled
+from .attend import Attention, attention
+from .attend_tile import Running, Tile
+from .contraction import size
+from .emit import (
+    PARALLEL,
+    SERIAL,
+    Size,
+    Values,
+    allocate,
+    bind,
+    bind_each,
+    block,
+    ceildiv,
+    index,
+    known,
+    least,
+    loop,
+    unravel,
+)
+from .gemm import PARALLEL_FLOPS, known_size
+from .maps import turned
+from .rows import Tiles, cut
+from .tile import Shape
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Attention in float32. Sizes are None when they are known at run time only."""
+
+    batch: int | None
+    rows: int | None
+    keys: int | None
+    depth: int
+    width: int
+    attention: Attention = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Register tiles of both products, keys per block (0 is all), parts of the rows, threads."""
+
+    scores: Shape
+    values: Shape
+    block_keys: int
+    parts: int
+    parallel: bool
+
+
+class FusedAttention:
+    """softmax(bias(Q K^T)) V in float32."""
+
+    name = "attention"
+
+    def match(self, kernel: Kernel) -> Workload | Declined:
+        found = attention(kernel)
+        if isinstance(found, Declined):
+            return found
+        tensors = (found.query.source, found.key.source, found.value.source, found.out)
+        if any(str(buffer.dtype) != "float32" for buffer in tensors):
+            return Declined("it is not in float32 throughout")
+        if found.depth.size is None or found.width.size is None:
+            return Declined("the size of a head is not known")
+        if not found.unit_stride(found.value, found.width):
+            return Declined("the values are not contiguous along a head")
+        if found.keys.size == 0:
+            return Declined("there are no keys")
+        return Workload(
+            known_size(found.batch),
+            known_size(found.rows),
+            found.keys.size,
+            found.depth.size,
+            found.width.size,
+            found,
+        )
+
+    def choose(self, workload: Workload, arch: Arch) -> Decision:
+        lanes = arch.vector_lanes("float32")
+        narrow = gcd(lanes, workload.width)
+        scores, values = min(
+            _tiles(workload, lanes, narrow, arch.vector_registers),
+            key=lambda pair: _cycles(workload, pair[0], pair[1], arch.fma_units),
+        )
+        row_bytes = 4 * scores.rows
+        fits = workload.keys is not None and workload.keys * row_bytes <= arch.l1_bytes
+        room = arch.l1_bytes // 2 // row_bytes // scores.cols * scores.cols
+        block_keys = 0 if fits else max(room, scores.cols)
+        flops = 2 * (workload.depth + workload.width) * (workload.keys or 128)
+        flops *= (workload.rows or 128) * (workload.batch or 1)
+        parallel = arch.cores > 1 and flops >= PARALLEL_FLOPS
+        parts = 1
+        if parallel and workload.batch is not None and workload.batch % arch.cores:
+            parts = -(-arch.cores // max(workload.batch, 1))
+        return Decision(scores, values, block_keys, parts, parallel)
+
+    def apply(
+        self, kernel: Kernel, workload: Workload, decision: Decision, arch: Arch
+    ) -> Scheduled:
+        found = workload.attention
+        body = cut(
+            size(found.rows),
+            decision.scores.rows,
+            lambda tiles: _tasks(found, tiles, decision),
+            overlap=True,
+        )
+        func = tirx.PrimFunc(kernel.func.params, body, kernel.func.ret_type, kernel.func.attrs)
+        return Scheduled(func)
+
+
+def _tiles(
+    workload: Workload, lanes: int, narrow: int, registers: int
+) -> Iterator[tuple[Shape, Shape]]:
+    """Pairs of register tiles of equal height, a power of two if rows are not known."""
+    for rows, vectors in register_tiles(registers):
+        if vectors not in (1, 2, 4) or (workload.rows is None and rows not in (4, 8)):
+            continue
+        if workload.keys is not None and (vectors - 1) * lanes >= max(workload.keys, 1):
+            continue
+        for same, across in register_tiles(registers):
+            if same == rows and across * narrow <= workload.width:
+                yield Shape(rows, vectors, lanes), Shape(rows, across, narrow)
+
+
+def _cycles(workload: Workload, scores: Shape, values: Shape, units: int) -> float:
+    """Cycles of both products; the larger tile among nearly equal ones."""
+    first = Product(workload.rows, workload.keys, workload.depth)
+    second = Product(workload.rows, workload.width, workload.keys)
+    return product_cycles(first, scores.rows, scores.vectors, scores.lanes, units) + product_cycles(
+        second, values.rows, values.vectors, values.lanes, units
+    )
+
+
+def _tasks(found: Attention, tiles: Tiles, decision: Decision) -> tirx.Stmt:
+    """One task for each batch point and part of its rows."""
+    batch = [axis for axis in found.batch if axis.size != 1]
+    units = {axis.var: index(0) for axis in (*found.batch, *found.rows) if axis.size == 1}
+    parts = decision.parts
+    share = ceildiv(tiles.count, parts)
+
+    def task(flat: Expr) -> tirx.Stmt:
+        part = flat % parts if parts > 1 else index(0)
+        return bind_each(
+            unravel(flat // parts if parts > 1 else flat, batch),
+            lambda at: _rows(found, tiles, decision, {**units, **at}, part * share, share),
+        )
+
+    kind = PARALLEL if decision.parallel else SERIAL
+    if any(constant(n) == 0 for n in (tiles.count, size(batch))):
+        return tirx.Evaluate(index(0))
+    return loop(known(size(batch) * parts), task, kind, "task")
+
+
+def _rows(
+    found: Attention, tiles: Tiles, decision: Decision, at: Values, start: Expr, share: Size
+) -> tirx.Stmt:
+    keys, width = known(found.keys.extent), decision.scores.cols
+    panels = allocate(
+        [most_one(ceildiv(keys, width)), found.depth.extent, width], "float32", "panels"
+    )
+    per_block = decision.block_keys or keys
+    lanes = decision.scores.lanes
+    room = -(-per_block // width) * width + lanes
+    scores = allocate([decision.scores.rows, room], "float32", "scores")
+    running = None
+    if decision.block_keys:
+        rows = decision.scores.rows
+        running = Running(
+            allocate([rows], "float32", "highest"),
+            allocate([rows], "float32", "total"),
+            allocate([rows, found.width.extent], "float32", "values"),
+        )
+
+    def tile(row: Expr, height: int) -> tirx.Stmt:
+        one = Tile(found, decision.scores, decision.values, at, row, height, panels, scores)
+        if running is None:
+            return one.attend(index(0), keys, None)
+
+        def step(number: Expr) -> tirx.Stmt:
+            def counted(first: Expr) -> tirx.Stmt:
+                count = least(per_block, keys - first)
+                return bind(count, lambda n: one.attend(first, n, running), "count")
+
+            return bind(number * per_block, counted, "first")
+
+        blocks = ceildiv(keys, per_block)
+        return block(one.begin(running), loop(blocks, step, name="block"), one.finish(running))
+
+    count = known(least(share, tiles.count - start))
+    buffers = [panels, scores]
+    if running is not None:
+        buffers += [running.highest, running.total, running.values]
+    return block(
+        *(tirx.AllocBuffer(buffer) for buffer in buffers),
+        _pack(found, at, panels, decision.scores),
+        loop(count, lambda t: tiles.each(start + t, tile, lambda _row, _height: None), name="t"),
+    )
+
+
+def most_one(count: Size) -> Size:
+    return max(count, 1) if isinstance(count, int) else tirx.max(count, index(1))
+
+
+def _pack(found: Attention, at: Values, panels: Var, shape: Shape) -> tirx.Stmt:
+    """Keys in panels ``[N / width, depth, width]``; those after the last one repeat it."""
+    keys, depth = known(found.keys.extent), found.depth.size or 0
+    lanes, width = shape.lanes, shape.cols
+    *_, last = found.key.indices
+    direct = found.unit_stride(found.key, found.depth) and last.same_as(found.depth.var)
+
+    def key(j: Expr, d: Expr) -> Expr:
+        if not (isinstance(keys, int) and keys % lanes == 0):
+            j = tirx.min(j, index(keys) - 1)
+        return substitute(found.key, {**at, found.keys.var: j, found.depth.var: d})
+
+    def ramp(first: Expr) -> Expr:
+        return tirx.Ramp(first, index(1), lanes)
+
+    def square(group: Expr, d: Expr) -> tirx.Stmt:
+        j = group * lanes
+        binds, rows = turned([_vector(key(j + r, d), ramp(d)) for r in range(lanes)])
+        where = [j // width, d, ramp(j % width)]
+        stores = [
+            tirx.BufferStore(panels, value, [where[0], d + r, where[2]])
+            for r, value in enumerate(rows)
+        ]
+        return block(*binds, *stores)
+
+    groups = ceildiv(keys, lanes) if isinstance(keys, int) else ceildiv(keys, width) * shape.vectors
+    if direct and depth % lanes == 0:
+        return loop(
+            known(groups), lambda g: loop(depth // lanes, lambda d: square(g, d * lanes)), name="g"
+        )
+    return loop(
+        known(groups),
+        lambda g: loop(
+            depth,
+            lambda d: loop(
+                lanes,
+                lambda r: tirx.BufferStore(
+                    panels, key(g * lanes + r, d), [g * lanes // width, d, g * lanes % width + r]
+                ),
+                tirx.ForKind.VECTORIZED,
+            ),
+        ),
+    )
+
+
+def _vector(load: Expr, last: Expr) -> Expr:
+    return tirx.BufferLoad(load.source, [*list(load.indices)[:-1], last])
