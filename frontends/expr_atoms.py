@@ -15,6 +15,7 @@ from .expr import (
     Expr,
     Monomial,
     atom_key,
+    atoms,
     coefficient_of,
     content,
     normal,
@@ -99,6 +100,18 @@ def _inner_quotient(numerator: int | Expr) -> Atom | None:
 def is_quotient(atom: Atom) -> bool:
     """Whether the atom is floordiv(a, n) with a constant n."""
     return atom.kind == "floordiv" and isinstance(atom.args[1], int)
+
+
+def divisors(size: object) -> set[Expr]:
+    """Everything that is not constant and that the size, if it is an `Expr`, divides by."""
+    if not isinstance(size, Expr):
+        return set()
+    found: set[Expr] = set()
+    for atom in atoms(size):
+        found = found.union(*map(divisors, atom.args))
+        if atom.kind == "floordiv" and isinstance(atom.args[1], Expr):
+            found.add(atom.args[1])
+    return found
 
 
 @lru_cache(maxsize=1 << 16)

@@ -18,6 +18,7 @@ import onnx
 from tvmext.errors import InternalError, ModelError
 
 from ..dims import Dim, DimSpec, Expr, Guard, bind_dims, names_of
+from ..expr_atoms import divisors
 from .symbolic_elementwise import RULES as ELEMENTWISE
 from .symbolic_facts import Facts, has_unknown, is_unknown
 from .symbolic_fallback import OnnxInference
@@ -85,6 +86,8 @@ def infer(
         if facts.state == before:
             facts.use_suggestions()
         if facts.state == before:
+            walk.require_divisors(values)
+        if facts.state == before:
             return _result(values, facts)
     raise InternalError(f"symbolic shapes do not settle in {MAX_PASSES} passes")
 
@@ -133,6 +136,16 @@ class _Walk:
             values.update(zip(proto.output, self._outputs(node, values)))
         values.pop("", None)
         return values
+
+    def require_divisors(self, values: Mapping[str, Value]) -> None:
+        """States that no size that is left divides by zero, which ends a process."""
+        makers = {name: proto for proto in self.nodes for name in proto.output}
+        for name, value in values.items():
+            elements = value.data.flat if value.data is not None else ()
+            for divisor in set().union(*map(divisors, (*(value.shape or ()), *elements))):
+                maker = makers.get(name)
+                where = Node(maker, (), self.facts, self.opset).where if maker else f"'{name}'"
+                self.facts.assume_at_least(divisor, 1, where)
 
     def _outputs(self, node: Node, values: Mapping[str, Value]) -> list[Value]:
         rule = RULES.get(node.op_type) if node.proto.domain in CORE else None

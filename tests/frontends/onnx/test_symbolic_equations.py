@@ -120,6 +120,24 @@ def test_exact_halves_are_one_size():
     assert differences(shapes, model, draw(model, {"n": 2, "h": 12})) == []
 
 
+@pytest.mark.parametrize(
+    ("body", "guarded"),
+    [
+        ("q = Div(c, b) i = Concat<axis=0>(q, b) y = ConstantOfShape(i)", True),
+        ("q = Mod(c, b) r = Div(q, two) y = ConstantOfShape(r)", True),
+        ("d = Mul(b, two) q = Div(d, b) y = ConstantOfShape(q)", False),
+    ],
+)
+def test_no_size_divides_by_zero(body, guarded):
+    constants = "i0 = Constant<value_ints=[0]>() c = Constant<value_ints=[12]>()"
+    two = "two = Constant<value_ints=[2]>()"
+    shapes = infer(
+        graph(13, "float[n] x", f"{constants} {two} s = Shape(x) b = Gather(s, i0) {body}")
+    )
+    assert ("n >= 1" in map(str, shapes.guards)) == guarded
+    assert shapes.dims["n"].low == guarded
+
+
 def test_sizes_that_only_the_run_knows():
     model = graph(13, "float[n, m] x", "i = NonZero(x) j = Transpose(i) y = Cast<to=1>(j)")
     shapes = infer(model)
