@@ -21,6 +21,9 @@ INJECTIVE = 2
 OPAQUE = 8
 """OpPatternKind: never fused."""
 
+VIEW = "tvmext.view"
+"""Attribute of a function that only reshapes its argument."""
+
 
 def loader(
     builder: relax.BlockBuilder,
@@ -47,17 +50,19 @@ def loader(
     return builder.call_te(compute, inputs, dims, primfunc_name_hint=name, primfunc_attrs=attrs)
 
 
-def view(builder: relax.BlockBuilder, source: relax.Expr, shape: Sequence[Any]) -> relax.Call:
-    """A reshape that stays alone, so that it costs nothing: RewriteDataflowReshape makes it a view.
+def view(
+    builder: relax.BlockBuilder, source: relax.Expr, shape: Sequence[Any], fusible: bool
+) -> relax.Call:
+    """A reshape as a ``call_tir`` that `views.Views` turns into a view, if it is still alone then.
 
-    FuseOps would take a plain reshape into the kernel of a consumer, its divisions included.
+    With `fusible`, FuseOps may take it into the kernel of a consumer, its divisions included.
     """
     return builder.call_te(
         topi.reshape,
         source,
         relax.ShapeExpr(list(shape)),
         primfunc_name_hint="view",
-        primfunc_attrs={"op_pattern": OPAQUE},
+        primfunc_attrs={"op_pattern": INJECTIVE if fusible else OPAQUE, VIEW: 1},
     )
 
 

@@ -1,7 +1,7 @@
 """Replace chains of movement operators by one map each, read where it is needed.
 
     y = op_n(... op_1(x))        becomes   nothing          the map is the identity
-    f(y)                                   reshape(x)       the map is a view of x
+    f(y)                                   view(x)          the map is a view of x
                                            loader(x)        one kernel for the whole chain
 
 Operators that cancel disappear, and so do those in between that nobody else reads. A loader is
@@ -23,6 +23,7 @@ from tvmext.frontends.dims import product
 from .analysis import Moved, Movement, analyze
 from .classify import Access, classify
 from .emit import loader, view
+from .piece import Home
 from .regroup import regrouped
 from .scope import Size
 from .tensor import VirtualTensor
@@ -95,8 +96,17 @@ class _Rewriter(PyExprMutator):
             if profile.access is Access.IDENTITY:
                 return source
             if product(home.shape) == product(tensor.shape):
-                return self.builder_.emit(relax.op.reshape(source, var.ty.shape))
+                return self._view(source, tensor.shape, self._may_fuse(var, home))
         return self._load(var, moved, tensor)
+
+    def _may_fuse(self, var: relax.Var, home: Home) -> bool:
+        """Whether a reshape saves more in the kernel before or after it than as a view.
+
+        An output is no view, so its reshape is best done by the kernel that makes the data.
+        """
+        movement = self.movement
+        between = var not in movement.materialized and home.name in movement.fusible
+        return var in movement.outputs or between
 
     def _load(self, var: relax.Var, moved: Moved, tensor: VirtualTensor) -> relax.Expr:
         """A loader between views of its operands and, if it is no consumer's own, of its result."""
@@ -116,10 +126,9 @@ class _Rewriter(PyExprMutator):
         result = self.builder_.emit(call)
         return result if tensor.shape == wanted.shape else self._view(result, wanted.shape)
 
-    def _view(self, source: relax.Expr, shape: Sequence[Size]) -> relax.Var:
-        return self.builder_.emit(
-            view(self.builder_, source, self.movement.prims.prim_shape(shape))
-        )
+    def _view(self, source: relax.Expr, shape: Sequence[Size], fusible: bool = False) -> relax.Var:
+        prims = self.movement.prims.prim_shape(shape)
+        return self.builder_.emit(view(self.builder_, source, prims, fusible))
 
 
 def _cheaper(moved: Moved) -> VirtualTensor:
