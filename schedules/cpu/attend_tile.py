@@ -33,6 +33,7 @@ from .emit import (
     unravel,
     zeros,
 )
+from .exponential import exp_of_negative
 from .math import approximate
 from .tile import Shape, Sums
 
@@ -177,7 +178,7 @@ class Tile:
         lanes = self.scores.lanes
 
         def element(i: Expr, j: Expr, lane: Expr) -> tirx.Stmt:
-            names, value = approximate(tirx.exp(self.buffer[i, j] - peaks[i, 0]))
+            names, value = exp_of_negative(self.buffer[i, j] - peaks[i, 0])
             return block(
                 *(tirx.Bind(var, expr) for var, expr in names),
                 tirx.BufferStore(self.buffer, value, [i, j]),
@@ -222,7 +223,7 @@ class Tile:
         """Bring the sum so far to the new maximum; lane 1 of `sums` keeps the factor."""
 
         def row(i: Expr) -> tirx.Stmt:
-            names, factor = approximate(tirx.exp(running.highest[i] - peaks[i, 0]))
+            names, factor = exp_of_negative(running.highest[i] - peaks[i, 0])
             return block(
                 *(tirx.Bind(var, expr) for var, expr in names),
                 tirx.BufferStore(sums, factor, [i, 1]),

@@ -10,7 +10,7 @@ The kernel that is built:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from math import gcd
 
@@ -20,7 +20,7 @@ from tvm.ir import Expr, Var
 from tvmext.arch import Arch
 
 from ..analysis import constant, substitute
-from ..levels import Product, product_cycles, register_tiles
+from ..levels import UNKNOWN_COLS, UNKNOWN_ROWS, register_tiles, tile_cycles
 from ..rule import Declined, Kernel, Scheduled
 from .attend import Attention, attention
 from .attend_tile import Running, Tile
@@ -100,10 +100,8 @@ class FusedAttention:
     def choose(self, workload: Workload, arch: Arch) -> Decision:
         lanes = arch.vector_lanes("float32")
         narrow = gcd(lanes, workload.width)
-        scores, values = min(
-            _tiles(workload, lanes, narrow, arch.vector_registers),
-            key=lambda pair: _cycles(workload, pair[0], pair[1], arch.fma_units),
-        )
+        pairs = _tiles(workload, lanes, narrow, arch.vector_registers)
+        scores, values = _best(pairs, workload, arch)
         row_bytes = 4 * scores.rows
         fits = workload.keys is not None and workload.keys * row_bytes <= arch.l1_bytes
         room = arch.l1_bytes // 2 // row_bytes // scores.cols * scores.cols
@@ -140,17 +138,49 @@ def _tiles(
         if workload.keys is not None and (vectors - 1) * lanes >= max(workload.keys, 1):
             continue
         for same, across in register_tiles(registers):
-            if same == rows and across * narrow <= workload.width:
+            if same == rows and workload.width % (across * narrow) == 0:
                 yield Shape(rows, vectors, lanes), Shape(rows, across, narrow)
 
 
-def _cycles(workload: Workload, scores: Shape, values: Shape, units: int) -> float:
-    """Cycles of both products; the larger tile among nearly equal ones."""
-    first = Product(workload.rows, workload.keys, workload.depth)
-    second = Product(workload.rows, workload.width, workload.keys)
-    return product_cycles(first, scores.rows, scores.vectors, scores.lanes, units) + product_cycles(
-        second, values.rows, values.vectors, values.lanes, units
-    )
+NEARLY = 1.05
+"""Tiles whose prices differ by less are told apart by what they load."""
+
+
+def _best(
+    pairs: Iterable[tuple[Shape, Shape]], workload: Workload, arch: Arch
+) -> tuple[Shape, Shape]:
+    """The pair of the fewest loads among those of nearly the least price.
+
+    Vectors of keys and values come from L2, elements of queries and scores from L1: half the price.
+    """
+    rows = UNKNOWN_ROWS if workload.rows is None else workload.rows
+    keys = UNKNOWN_COLS if workload.keys is None else workload.keys
+
+    def price(pair: tuple[Shape, Shape]) -> float:
+        scores, values = pair
+        first = _cycles(rows, keys, workload.depth, scores, arch.fma_units)
+        return first + _cycles(rows, workload.width, keys, values, arch.fma_units)
+
+    def loads(pair: tuple[Shape, Shape]) -> float:
+        return sum((tile.rows + 2 * tile.vectors) / (tile.rows * tile.vectors) for tile in pair)
+
+    prices = {pair: price(pair) for pair in pairs}
+    least = min(prices.values())
+    near = [pair for pair, cycles in prices.items() if cycles <= NEARLY * least]
+    return min(near, key=lambda pair: (loads(pair), prices[pair]))
+
+
+def _cycles(rows: int, cols: int, depth: int, tile: Shape, units: int) -> float:
+    """Cycles of a product in tiles of nearly equal height, the last panel no wider than need be."""
+    count = -(-rows // tile.rows)
+    base, extra = divmod(rows, max(count, 1))
+    whole, rest = divmod(-(-cols // tile.lanes), tile.vectors)
+    total = 0.0
+    for height, number in ((base + 1, extra), (base, count - extra)):
+        for vectors, panels in ((tile.vectors, whole), (rest, min(rest, 1))):
+            steps = depth * tile_cycles(height, vectors, units) + 2 * height * vectors + 12
+            total += number * panels * steps
+    return total
 
 
 def _tasks(found: Attention, tiles: Tiles, decision: Decision) -> tirx.Stmt:
