@@ -133,7 +133,7 @@ class _Rewriter(PyExprMutator):
 
 def _cheaper(moved: Moved) -> VirtualTensor:
     """The map from memory that exists anyway, unless the one from further back is simpler."""
-    return min(moved.near, moved.deep, key=_cost)
+    return moved.near if moved.near == moved.deep else min(moved.near, moved.deep, key=_cost)
 
 
 def _cost(tensor: VirtualTensor) -> tuple[int, int]:
