@@ -1,7 +1,15 @@
-"""Lowerings of Relax operators to TIR in place of TVM's.
+"""Lowerings of Relax operators to TIR in place of TVM's, which differ from it in corner cases.
 
-`relax.nn.relu` becomes ``max(0, x)``. TVM writes ``max(x, 0)``; a comparison with NaN is false and
-leaves the second argument, so a NaN in the network would come out as 0.
+TVM's maximum and minimum compare, and a comparison with NaN is false: ``max(x, y)`` is y where
+either is NaN, so that a NaN in the network may come out as a number. Here NaN stays NaN:
+
+    max(x, c)  ->  max(c, x)                               for a constant c
+    max(x, y)  ->  select(isnan(x), x, max(x, y))
+    relu(x)    ->  max(0, x)
+
+TVM's max and min over axes start from the largest finite number, its argmax and argmin from that
+and the index -1, and both come out where nothing beats them: of an empty set, of infinities alone.
+They start from infinity and from an index above all others here.
 
 `relax.shape_to_tensor` becomes what TVM makes of it, marked as opaque to fusion: FuseTIR crashes on
 a group in which a dim is both an argument and the size of another member.
@@ -9,11 +17,19 @@ a group in which a dim is both an argument and the size of another member.
 
 from __future__ import annotations
 
-from tvm import relax, te, tirx
+import math
+from collections.abc import Callable
+from typing import Any
+
+import tvm_ffi
+from tvm import relax, s_tir, te, tirx
 from tvm.ir import Op
+from tvm.tirx import PrimFunc
+
+Lowering = Callable[[relax.BlockBuilder, relax.Call], relax.Expr]
 
 OPAQUE = 8
-"""TVM's OpPatternKind of functions that FuseOps leaves alone (include/tvm/relax/op_attr_types.h)."""
+"""OpPatternKind of functions that FuseOps leaves alone (TVM: include/tvm/relax/op_attr_types.h)."""
 
 
 def _relu(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
@@ -24,13 +40,77 @@ def _relu(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
     return builder.call_te(relu, call.args[0], primfunc_name_hint="relu")
 
 
-def _shape_to_tensor(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
-    lowered = Op.get("relax.shape_to_tensor").get_attr("FLegalize")(builder, call)
-    if getattr(lowered.op, "name", "") == "relax.call_tir":
-        function = lowered.args[0]
-        builder.update_func(function, builder.get()[function].with_attr("op_pattern", OPAQUE))
-    return lowered
+def _rewritten(name: str, rewrite: Callable[[PrimFunc], PrimFunc]) -> Lowering:
+    """TVM's lowering of an operator, its function rewritten."""
+
+    def lower(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+        lowered = Op.get(name).get_attr("FLegalize")(builder, call)
+        if getattr(lowered.op, "name", "") == "relax.call_tir":
+            function = lowered.args[0]
+            builder.update_func(function, rewrite(builder.get()[function]))
+        return lowered
+
+    return lower
 
 
-LEGALIZE = {"relax.nn.relu": _relu, "relax.shape_to_tensor": _shape_to_tensor}
+def _opaque(function: PrimFunc) -> PrimFunc:
+    return function.with_attr("op_pattern", OPAQUE)
+
+
+def _keeping_nan(function: PrimFunc) -> PrimFunc:
+    def keep(node: tirx.Max | tirx.Min) -> Any:
+        if not str(node.a.ty).startswith(("float", "bfloat")):
+            return node
+        if isinstance(node.b, tirx.FloatImm):
+            return type(node)(node.b, node.a)
+        return tirx.Select(tirx.isnan(node.a), node.a, node)
+
+    body = tvm_ffi.structural_map(function.body, ((tirx.Max, tirx.Min), keep))
+    return _with_body(function, body)
+
+
+def _starting_from_infinity(function: PrimFunc) -> PrimFunc:
+    def begin(block: s_tir.SBlock) -> s_tir.SBlock:
+        if block.init is None:
+            return block
+        init = tvm_ffi.structural_map(block.init, (tirx.BufferStore, _begin))
+        return s_tir.SBlock(
+            block.iter_vars,
+            block.reads,
+            block.writes,
+            block.name_hint,
+            block.body,
+            init,
+            block.alloc_buffers,
+            block.match_buffers,
+            block.annotations,
+        )
+
+    return _with_body(function, tvm_ffi.structural_map(function.body, (s_tir.SBlock, begin)))
+
+
+def _begin(store: tirx.BufferStore) -> tirx.BufferStore:
+    """A value becomes the infinity of its sign, the index -1 the largest."""
+    value, dtype = store.value, store.buffer.dtype
+    if isinstance(value, tirx.FloatImm):
+        value = tirx.const(math.copysign(math.inf, value.value), dtype)
+    elif isinstance(value, tirx.IntImm) and value.value == -1:
+        value = tirx.max_value(dtype)
+    return tirx.BufferStore(store.buffer, value, store.indices)
+
+
+def _with_body(function: PrimFunc, body: tirx.Stmt) -> PrimFunc:
+    return PrimFunc(function.params, body, function.ret_type, function.attrs)
+
+
+def _lowerings(rewrite: Callable[[PrimFunc], PrimFunc], *names: str) -> dict[str, Lowering]:
+    return {name: _rewritten(name, rewrite) for name in names}
+
+
+LEGALIZE: dict[str, Lowering] = {
+    "relax.nn.relu": _relu,
+    **_lowerings(_opaque, "relax.shape_to_tensor"),
+    **_lowerings(_keeping_nan, "relax.maximum", "relax.minimum", "relax.clip"),
+    **_lowerings(_starting_from_infinity, "relax.max", "relax.min", "relax.argmax", "relax.argmin"),
+}
 """{operator: lowering}, the `customize_legalize_map` of TVM's pass LegalizeOps."""

@@ -32,6 +32,8 @@ import tvm_ffi
 from tvm import tirx
 from tvm.ir import Call, Expr, PrimType, Var
 
+from tvmext.arch import dtype_bits
+
 from ..analysis import substitute
 
 LOG2_E = math.log2(math.e)
@@ -94,6 +96,8 @@ def _rewrite(call: Call) -> Expr:
     name = getattr(call.op, "name", "")
     if name == "tirx.pow":
         return _power(call)
+    if name == "tirx.isnan":
+        return isnan(call.args[0])
     function = FUNCTIONS.get(name)
     if function is None:
         return call
@@ -326,8 +330,14 @@ def nearbyint(x: Expr) -> Expr:
 
 
 def isnan(x: Expr) -> Expr:
-    """NaN alone differs from itself."""
-    return _let(x, lambda x: tirx.NE(x, x), "x")
+    """The bits of NaN, but for the sign, are a larger number than those of infinity.
+
+    TVM's simplifier takes ``x != x``, the usual test, to be false.
+    """
+    bits = dtype_bits(str(x.ty.dtype))
+    kind = f"int{bits}"
+    magnitude = tirx.reinterpret(kind, x) & tirx.const((1 << (bits - 1)) - 1, kind)
+    return magnitude > tirx.reinterpret(kind, tirx.const(math.inf, x.ty.dtype))
 
 
 def _power(call: Call) -> Expr:
@@ -375,5 +385,4 @@ FUNCTIONS: dict[str, Body] = {
     "tirx.erf": erf,
     "tirx.rsqrt": rsqrt,
     "tirx.nearbyint": nearbyint,
-    "tirx.isnan": isnan,
 }

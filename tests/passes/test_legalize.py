@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 import tvm
@@ -12,17 +15,62 @@ from tests.passes import modules
 from tests.passes.modules import assert_same, build, random
 from tvmext.passes.legalize import LEGALIZE
 
+NAN, INF = np.nan, np.inf
+SPECIAL = np.array([NAN, -1, 0, 2, INF, -INF, NAN], np.float32)
+
+
+def lowered(inputs: list, body: Callable[..., relax.Expr]) -> Callable[..., np.ndarray]:
+    """The function of arrays that a network becomes; TVM's own operators are gone."""
+    mod = relax.transform.LegalizeOps(LEGALIZE)(build(inputs, body))
+    assert all(name.startswith("relax.call_tir") for name in modules.operators(mod))
+    run = relax.VirtualMachine(tvm.compile(mod, "llvm"), tvm.cpu())["main"]
+    return lambda *arrays: run(*map(tvm.runtime.tensor, arrays)).numpy()
+
 
 @pytest.mark.parametrize("size", [7, "n"])
-def test_relu_keeps_nan(size: int | str) -> None:
-    dim = tvm.tirx.Var(size, "int64") if isinstance(size, str) else size
-    mod = modules.build([("x", [dim], "float32")], lambda _, x: relax.op.nn.relu(x))
-    mod = relax.transform.LegalizeOps(LEGALIZE)(mod)
-    assert "relax.nn.relu" not in modules.operators(mod)
-    run = relax.VirtualMachine(tvm.compile(mod, "llvm"), tvm.cpu())["main"]
-    x = np.array([np.nan, -1, 0, 2, np.inf, -np.inf, np.nan], np.float32)
-    y = run(tvm.runtime.tensor(x)).numpy()
-    np.testing.assert_array_equal(y, np.maximum(x, 0))
+@pytest.mark.parametrize(
+    ("operator", "expected"),
+    [
+        (op.nn.relu, np.maximum(SPECIAL, 0)),
+        (lambda x: op.clip(x, 0, 6), np.clip(SPECIAL, 0, 6)),
+        (lambda x: op.maximum(x, relax.const(1.0)), np.maximum(SPECIAL, 1)),
+        (lambda x: op.minimum(x, relax.const(1.0)), np.minimum(SPECIAL, 1)),
+    ],
+)
+def test_nan_is_kept(size: int | str, operator: Any, expected: np.ndarray) -> None:
+    dim = tirx.Var(size, "int64") if isinstance(size, str) else size
+    run = lowered([("x", [dim], "float32")], lambda _, x: operator(x))
+    np.testing.assert_array_equal(run(SPECIAL), expected)
+
+
+@pytest.mark.parametrize(
+    ("operator", "expected"), [(op.maximum, np.maximum), (op.minimum, np.minimum)]
+)
+def test_nan_on_either_side_is_kept(operator: Any, expected: Any) -> None:
+    inputs = [("x", [7], "float32"), ("y", [7], "float32")]
+    run = lowered(inputs, lambda _, x, y: operator(x, y))
+    other = np.array([1, NAN, -0.5, NAN, -INF, INF, NAN], np.float32)
+    np.testing.assert_array_equal(run(SPECIAL, other), expected(SPECIAL, other))
+
+
+@pytest.mark.parametrize(
+    ("operator", "rows", "expected"),
+    [
+        (op.max, [[-INF, -INF], [-INF, 3]], [-INF, 3]),
+        (op.min, [[INF, INF], [INF, -3]], [INF, -3]),
+        (op.argmax, [[-INF, -INF], [-INF, 3]], [0, 1]),
+        (op.argmin, [[INF, INF], [3, 3]], [0, 0]),
+    ],
+)
+def test_extremes_of_infinities(operator: Any, rows: list, expected: list) -> None:
+    x = np.array(rows, np.float32)
+    run = lowered([("x", [2, 2], "float32")], lambda _, x: operator(x, 1))
+    np.testing.assert_array_equal(run(x), expected)
+
+
+def test_argmax_of_the_smallest_integers() -> None:
+    run = lowered([("x", [3], "int8")], lambda _, x: op.argmax(x, 0))
+    assert run(np.full(3, -128, np.int8)) == 0
 
 
 def test_a_dim_as_a_value_survives_fusion() -> None:

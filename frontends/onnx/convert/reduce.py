@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 from tvm import relax
 
 from ..builder import Call, Converter, DeclinedError, Result
@@ -37,6 +38,15 @@ def _reduce(
 
 def _square(x: relax.Expr) -> relax.Expr:
     return relax.op.multiply(x, x)
+
+
+def _log_sum_exp(x: relax.Expr, axes: list[int], keepdims: bool) -> relax.Expr:
+    """m + log(sum(exp(x - m))) with m = max(x), but finite: an infinity less itself is NaN."""
+    op, largest = relax.op, float(np.finfo(np.float32).max)
+    top = op.clip(op.max(x, axes, keepdims=True), -largest, largest)
+    total = op.sum(op.exp(op.subtract(x, top)), axes, keepdims=True)
+    result = op.add(top, op.log(total))
+    return result if keepdims else op.squeeze(result, axes)
 
 
 def _arg(build: Reduction) -> Converter:
@@ -80,6 +90,7 @@ CONVERTERS: dict[str, Converter] = {
     "ReduceL1": _reduce(relax.op.sum, before=relax.op.abs),
     "ReduceL2": _reduce(relax.op.sum, before=_square, after=relax.op.sqrt),
     "ReduceSumSquare": _reduce(relax.op.sum, before=_square),
+    "ReduceLogSumExp": _reduce(_log_sum_exp),
     "ReduceLogSum": _reduce(relax.op.sum, after=relax.op.log),
     "ArgMax": _arg(relax.op.argmax),
     "ArgMin": _arg(relax.op.argmin),

@@ -111,6 +111,12 @@ def test_half_precision_goes_through_single() -> None:
     )
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_isnan(dtype: str) -> None:
+    x = np.resize(np.array([np.nan, 1, np.inf, -np.nan, -np.inf, 0, 6e4], dtype), COUNT)
+    np.testing.assert_array_equal(evaluate(tirx.isnan, x), np.isnan(x))
+
+
 def test_conditional_code_stays_conditional() -> None:
     x = tirx.Var("x", "float32")
     guarded = tirx.if_then_else(x > 0, tirx.exp(x), x)

@@ -1,0 +1,101 @@
+"""Sizes of 0 and numbers that are none, through the whole compiler, against ONNX Runtime."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import onnx
+import pytest
+
+import tvmext
+from tvmext.errors import DimError
+from tvmext.frontends.dims import evaluate
+
+ort = pytest.importorskip("onnxruntime")
+
+HEADS = """agraph (float[batch, seq, 12] x) => (float[batch, seq, 12] y)
+<float[12, 12] w> {
+    shape = Constant<value_ints=[0, 0, 3, 4]>() flat = Constant<value_ints=[0, 0, 12]>()
+    q = MatMul(x, w) h = Reshape(q, shape)
+    a = Transpose<perm=[0, 2, 1, 3]>(h) b = Transpose<perm=[0, 2, 3, 1]>(h)
+    s = MatMul(a, b) p = Softmax<axis=-1>(s) c = MatMul(p, a)
+    t = Transpose<perm=[0, 2, 1, 3]>(c) y = Reshape(t, flat)
+}"""
+CACHE = """agraph (float[batch, past, 8] p, float[batch, seq, 8] x) => (float[n, 8] y, float[8] m)
+<float[8, 8] w> {
+    shape = Constant<value_ints=[-1, 8]>() axes = Constant<value_ints=[0]>()
+    c = Concat<axis=1>(p, x) f = Reshape(c, shape) y = MatMul(f, w)
+    m = ReduceMax<keepdims=0>(y, axes)
+}"""
+WINDOWS = """agraph (float[batch, height, 8] x) => (float[n, 8] y) {
+    one = Constant<value_ints=[1]>() zero = Constant<value_ints=[0]>()
+    four = Constant<value_ints=[4]>() last = Constant<value_ints=[8]>()
+    flat = Constant<value_ints=[-1, 8]>()
+    s = Shape(x) b = Gather(s, zero) h = Gather(s, one) q = Div(h, four)
+    t = Concat<axis=0>(b, q, four, last) w = Reshape(x, t)
+    v = Transpose<perm=[2, 0, 1, 3]>(w) y = Reshape(v, flat)
+}"""
+
+
+def model(text: str) -> onnx.ModelProto:
+    header = '<ir_version: 9, opset_import: ["" : 18]>'
+    made = onnx.parser.parse_model(f"{header} {text}")
+    rng = np.random.default_rng(0)
+    for value in made.graph.value_info:  # the declared values are the weights
+        shape = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        array = rng.standard_normal(shape, dtype=np.float32)
+        made.graph.initializer.append(onnx.numpy_helper.from_array(array, value.name))
+    return made
+
+
+def expected(made: onnx.ModelProto, feed: dict[str, np.ndarray]) -> list[np.ndarray]:
+    return ort.InferenceSession(made.SerializeToString()).run(None, feed)
+
+
+@pytest.mark.parametrize("text", [HEADS, CACHE, WINDOWS], ids=["heads", "cache", "windows"])
+def test_sizes_of_zero(text: str) -> None:
+    made = model(text)
+    compiled = tvmext.compile(made)
+    dims = list(compiled.metadata.dims)
+    for picked in itertools.product((0, 4), repeat=len(dims)):
+        sizes = dict(zip(dims, picked))
+        feed = {
+            spec.name: np.ones([evaluate(dim, sizes) for dim in spec.shape], spec.dtype)
+            for spec in compiled.inputs
+        }
+        got = compiled.run(feed)
+        for array, wanted in zip(got.values(), expected(made, feed)):
+            np.testing.assert_allclose(array, wanted, rtol=1e-4, atol=1e-5, err_msg=str(sizes))
+
+
+def test_a_size_that_divides_must_not_be_zero() -> None:
+    compiled = tvmext.compile(
+        model("""agraph (float[batch, 2] x) => (float[n, batch] y) {
+            twelve = Constant<value_ints=[12]>() zero = Constant<value_ints=[0]>()
+            s = Shape(x) b = Gather(s, zero) q = Div(twelve, b) t = Concat<axis=0>(q, b)
+            y = ConstantOfShape(t)
+        }""")
+    )
+    assert compiled.run(np.ones((5, 2), np.float32))["y"].shape == (2, 5)
+    with pytest.raises(DimError, match=r"batch >= 1.*batch = 0.*Div"):
+        compiled.run(np.ones((0, 2), np.float32))
+
+
+def test_nan_and_infinity() -> None:
+    made = model("""agraph (float[n, m] x, float[n, m] z)
+        => (float[n, m] a, float[n, m] b, float[n, m] c, bool[n, m] d, float[n, 1] e, int64[n] f,
+            float[n, 1] g) {
+        axes = Constant<value_ints=[1]>() low = Constant<value_float=-1.0>()
+        high = Constant<value_float=6.0>()
+        a = Max(x, z) b = Clip(x, low, high) c = Elu(x) d = IsNaN(x)
+        e = ReduceMax(x, axes) f = ArgMax<axis=1, keepdims=0>(x) g = ReduceLogSumExp(x, axes)
+    }""")
+    inf, nan = np.inf, np.nan
+    x = np.array([[nan, 1, 2], [-inf, -inf, -inf], [inf, 7, 0], [-2, nan, -inf]], np.float32)
+    x = np.repeat(x, 7, axis=1)
+    feed = {"x": x, "z": x[::-1].copy()}
+    got = tvmext.compile(made).run(feed)
+    for (name, array), wanted in zip(got.items(), expected(made, feed)):
+        rows = slice(1, 3) if name in ("e", "f") else slice(None)  # of NaN there is no largest
+        np.testing.assert_allclose(array[rows], wanted[rows], rtol=1e-5, atol=1e-6, err_msg=name)
