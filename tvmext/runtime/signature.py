@@ -50,10 +50,10 @@ class Signature:
             for axis, (size, expected) in enumerate(zip(shape, spec.shape)):
                 self._bind(spec, axis, size, expected, sizes, origin)
         self._check_expressions(shapes, sizes)
+        self._check_guards(sizes)  # before the ranges, which the guards have narrowed
         for name, dim in self.dims.items():
             if name in sizes:
                 dim.check(sizes[name], f"input '{origin[name]}'")
-        self._check_guards(sizes)
         return sizes
 
     def _by_name(self, inputs: Mapping[str, object]) -> list[object]:
