@@ -64,7 +64,7 @@ def from_script(path: Path, dims: Mapping[str, DimSpec] | None, trust: bool) -> 
         raise ModelError(
             f"cannot read '{path}': {error.strerror}", hint="check the path"
         ) from error
-    except Exception as error:  # a program may raise anything
+    except (Exception, SystemExit) as error:  # a program may raise anything
         raise ModelError(f"'{path}' failed: {type(error).__name__}: {error}") from error
     modules = [value for value in names.values() if isinstance(value, tvm.IRModule)]
     if len(modules) != 1:
