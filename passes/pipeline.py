@@ -15,6 +15,7 @@ from .decompose_stack import DecomposeStack
 from .fold_affine import FoldAffine
 from .fold_constants import FoldConstants
 from .fold_padding import FoldPadding
+from .fuse_attention import FuseAttention
 from .legalize import LEGALIZE
 
 CONV_LAYOUT = {
@@ -58,8 +59,9 @@ def pipeline(
         transform.AnnotateTIROpPattern(),
     ]
     fuse = [transform.FuseOps(), transform.FuseTIR(), transform.DeadCodeElimination()]
+    # Recognises a reshape by its kernel as it was before scheduling.
+    views = [transform.RewriteDataflowReshape(), transform.DeadCodeElimination()]
     lower = [
-        transform.RewriteDataflowReshape(),
         transform.ToNonDataflow(),
         transform.RemovePurityChecking(),
         transform.CallTIRRewrite(),
@@ -75,8 +77,10 @@ def pipeline(
         *normalise,
         *(layout if options.opt_level >= 2 else []),
         *clean,
+        *([FuseAttention()] if options.opt_level >= 1 else []),
         *kernels,
         *(fuse if options.opt_level >= 1 else []),
+        *views,
         schedule,
         *lower,
     ]

@@ -37,8 +37,6 @@ from .exponential import exp_of_negative
 from .math import approximate
 from .tile import Shape, Sums
 
-INFINITY = float("inf")
-
 
 @dataclass(frozen=True, eq=False)
 class Running:
@@ -47,6 +45,16 @@ class Running:
     highest: Var
     total: Var
     values: Var
+
+    @staticmethod
+    def of(rows: int, width: Size) -> Running:
+        """Buffers for a tile of `rows` rows and an output of `width` columns."""
+        shapes = {"highest": [rows], "total": [rows], "values": [rows, width]}
+        return Running(*(allocate(shape, "float32", name) for name, shape in shapes.items()))
+
+    @property
+    def buffers(self) -> tuple[Var, ...]:
+        return self.highest, self.total, self.values
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,9 +73,10 @@ class Tile:
 
     def attend(self, first: Expr, count: Size, running: Running | None) -> tirx.Stmt:
         """`count` keys from `first`, which starts a panel; stored unless there is more to come."""
-        lanes, kind = self.scores.lanes, "float32"
-        peaks = allocate([self.height, lanes], kind, "peaks")
-        sums = allocate([self.height, lanes], kind, "sums")
+        peaks, sums = (
+            allocate([self.height, self.scores.lanes], "float32", name)
+            for name in ("peaks", "sums")
+        )
         lowest = self.found.lowest
 
         def before(i: Expr) -> Expr:
@@ -139,23 +148,18 @@ class Tile:
         def element(i: Expr, j: Expr, lane: Expr) -> tirx.Stmt:
             here = {**self.at, **self._row(i), self.found.keys.var: first + j}
             score = self.buffer[i, j]
-            names, value = approximate(
-                substitute(self.found.biased, {**here, self.found.score: score})
-            )
+            values = {**here, self.found.score: score}
+            names, value = approximate(substitute(self.found.biased, values))
             plain = self.found.biased.same_as(self.found.score)
             return block(
                 *(tirx.Bind(var, expr) for var, expr in names),
                 None if plain else tirx.BufferStore(self.buffer, value, [i, j]),
-                tirx.BufferStore(
-                    peaks,
-                    tirx.max(peaks[i, lane], value if plain else self.buffer[i, j]),
-                    [i, lane],
-                ),
+                tirx.BufferStore(peaks, tirx.max(peaks[i, lane], score), [i, lane]),
             )
 
         def vector(j: Expr, width: int) -> tirx.Stmt:
             return self._each_row(
-                lambda i: loop(width, lambda lane: element(i, j + lane, lane), VECTORIZED, "lane")
+                lambda i: self._vector(width, lambda lane: element(i, j + lane, lane))
             )
 
         whole, rest = count // lanes, count % lanes
@@ -171,7 +175,7 @@ class Tile:
         """One vector after the last score whose exponentials are zero."""
         if isinstance(count, int) and count % self.scores.lanes == 0:
             return None
-        least = tirx.const(-INFINITY, "float32")
+        least = tirx.const(float("-inf"), "float32")
         return self._lanes(lambda i, j: tirx.BufferStore(self.buffer, least, [i, j + count]))
 
     def _exponentials(self, count: Size, peaks: Var, sums: Var) -> tirx.Stmt:
@@ -192,30 +196,25 @@ class Tile:
 
     def _halves(self, buffer: Var, join: Callable[[Expr, Expr], Expr]) -> tirx.Stmt:
         """Join the lanes of each row in lane 0."""
-        steps, half = [], self.scores.lanes // 2
-        while half:
-            steps.append(
-                self._each_row(
-                    lambda i, half=half: loop(  # type: ignore[misc]
-                        half,
-                        lambda lane: tirx.BufferStore(
-                            buffer, join(buffer[i, lane], buffer[i, lane + half]), [i, lane]
-                        ),
-                        VECTORIZED,
-                        "lane",
-                    )
-                )
-            )
-            half //= 2
-        return block(*steps)
+
+        def step(half: int) -> tirx.Stmt:
+            def lane(i: Expr, j: Expr) -> tirx.Stmt:
+                return tirx.BufferStore(buffer, join(buffer[i, j], buffer[i, j + half]), [i, j])
+
+            return self._each_row(lambda i: self._vector(half, lambda j: lane(i, j)))
+
+        halves = [self.scores.lanes >> n for n in range(1, self.scores.lanes.bit_length())]
+        return block(*map(step, halves))
+
+    @staticmethod
+    def _vector(lanes: int, body: Callable[[Expr], tirx.Stmt]) -> tirx.Stmt:
+        return loop(lanes, body, VECTORIZED, "lane")
 
     def _each_row(self, body: Callable[[Expr], tirx.Stmt]) -> tirx.Stmt:
         return loop(self.height, body, UNROLLED, "i")
 
     def _lanes(self, body: Callable[[Expr, Expr], tirx.Stmt]) -> tirx.Stmt:
-        return self._each_row(
-            lambda i: loop(self.scores.lanes, lambda lane: body(i, lane), VECTORIZED, "lane")
-        )
+        return self._each_row(lambda i: self._vector(self.scores.lanes, lambda lane: body(i, lane)))
 
     # ---------------------------------------------------------------- values
 
@@ -234,19 +233,13 @@ class Tile:
         return self._each_row(row)
 
     def _weighted(self, first: Expr, count: Size, sums: Var, running: Running | None) -> tirx.Stmt:
-        lanes, width = self.values.lanes, constant(self.found.width.extent) or 0
-        parts, start = [], 0
-        while start < width:
-            vectors = min(self.values.vectors, (width - start) // lanes)
-            shape = Shape(self.height, vectors, lanes)
-            parts.append(self._columns(first, count, sums, running, start, shape))
-            start += shape.cols
-        return block(*parts)
+        starts = range(0, constant(self.found.width.extent) or 0, self.values.cols)
+        return block(*(self._columns(first, count, sums, running, start) for start in starts))
 
     def _columns(
-        self, first: Expr, count: Size, sums: Var, running: Running | None, start: int, shape: Shape
+        self, first: Expr, count: Size, sums: Var, running: Running | None, start: int
     ) -> tirx.Stmt:
-        accumulated = Sums.of(self.height, shape, "float32", self._row)
+        accumulated = Sums.of(self.height, self.values, "float32", self._row)
 
         def begin(buffer: Var, i: Expr, j: Expr, skipped: int) -> tirx.Stmt:
             if running is None:
@@ -277,6 +270,7 @@ class Tile:
         )
 
     def store(self, i: Expr, column: Expr, value: Expr, total: Expr) -> tirx.Stmt:
+        """``out = value / total``, in the place where the output has it."""
         zero = tirx.const(0.0, "float32")
         inverse = tirx.const(1.0, "float32") / total
         if self.found.keys.size is None:  # no keys at all: an empty sum, no quotient of zeros
@@ -291,6 +285,8 @@ class Tile:
     # ---------------------------------------------------------------- several blocks
 
     def begin(self, running: Running) -> tirx.Stmt:
+        """Nothing has been added up."""
+
         def row(i: Expr) -> tirx.Stmt:
             return block(
                 tirx.BufferStore(running.highest, self.found.lowest, [i]),
@@ -301,6 +297,7 @@ class Tile:
         return self._each_row(row)
 
     def finish(self, running: Running) -> tirx.Stmt:
+        """Store what has been added up."""
         return self._each_row(
             lambda i: self._across(
                 lambda j: self.store(i, j, running.values[i, j], running.total[i])
@@ -311,5 +308,5 @@ class Tile:
         lanes, width = self.values.lanes, constant(self.found.width.extent) or 0
         return loop(
             width // lanes,
-            lambda v: loop(lanes, lambda lane: body(v * lanes + lane), VECTORIZED, "lane"),
+            lambda v: self._vector(lanes, lambda lane: body(v * lanes + lane)),
         )

@@ -10,12 +10,12 @@ The kernel that is built:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import gcd
 
 from tvm import tirx
-from tvm.ir import Expr, Var
+from tvm.ir import Expr, TensorLoad, Var
 
 from tvmext.arch import Arch
 
@@ -28,6 +28,7 @@ from .contraction import size
 from .emit import (
     PARALLEL,
     SERIAL,
+    VECTORIZED,
     Size,
     Values,
     allocate,
@@ -39,6 +40,8 @@ from .emit import (
     known,
     least,
     loop,
+    most,
+    nest,
     unravel,
 )
 from .gemm import PARALLEL_FLOPS, known_size
@@ -98,10 +101,7 @@ class FusedAttention:
         )
 
     def choose(self, workload: Workload, arch: Arch) -> Decision:
-        lanes = arch.vector_lanes("float32")
-        narrow = gcd(lanes, workload.width)
-        pairs = _tiles(workload, lanes, narrow, arch.vector_registers)
-        scores, values = _best(pairs, workload, arch)
+        scores, values = _best(workload, arch)
         row_bytes = 4 * scores.rows
         fits = workload.keys is not None and workload.keys * row_bytes <= arch.l1_bytes
         room = arch.l1_bytes // 2 // row_bytes // scores.cols * scores.cols
@@ -128,16 +128,16 @@ class FusedAttention:
         return Scheduled(func)
 
 
-def _tiles(
-    workload: Workload, lanes: int, narrow: int, registers: int
-) -> Iterator[tuple[Shape, Shape]]:
+def _tiles(workload: Workload, arch: Arch) -> Iterator[tuple[Shape, Shape]]:
     """Pairs of register tiles of equal height, a power of two if rows are not known."""
-    for rows, vectors in register_tiles(registers):
+    lanes = arch.vector_lanes("float32")
+    narrow = gcd(lanes, workload.width)
+    for rows, vectors in register_tiles(arch.vector_registers):
         if vectors not in (1, 2, 4) or (workload.rows is None and rows not in (4, 8)):
             continue
-        if workload.keys is not None and (vectors - 1) * lanes >= max(workload.keys, 1):
+        if workload.keys is not None and (vectors - 1) * lanes >= workload.keys:
             continue
-        for same, across in register_tiles(registers):
+        for same, across in register_tiles(arch.vector_registers):
             if same == rows and workload.width % (across * narrow) == 0:
                 yield Shape(rows, vectors, lanes), Shape(rows, across, narrow)
 
@@ -146,9 +146,7 @@ NEARLY = 1.05
 """Tiles whose prices differ by less are told apart by what they load."""
 
 
-def _best(
-    pairs: Iterable[tuple[Shape, Shape]], workload: Workload, arch: Arch
-) -> tuple[Shape, Shape]:
+def _best(workload: Workload, arch: Arch) -> tuple[Shape, Shape]:
     """The pair of the fewest loads among those of nearly the least price.
 
     Vectors of keys and values come from L2, elements of queries and scores from L1: half the price.
@@ -164,7 +162,7 @@ def _best(
     def loads(pair: tuple[Shape, Shape]) -> float:
         return sum((tile.rows + 2 * tile.vectors) / (tile.rows * tile.vectors) for tile in pair)
 
-    prices = {pair: price(pair) for pair in pairs}
+    prices = {pair: price(pair) for pair in _tiles(workload, arch)}
     least = min(prices.values())
     near = [pair for pair, cycles in prices.items() if cycles <= NEARLY * least]
     return min(near, key=lambda pair: (loads(pair), prices[pair]))
@@ -206,42 +204,30 @@ def _tasks(found: Attention, tiles: Tiles, decision: Decision) -> tirx.Stmt:
 def _rows(
     found: Attention, tiles: Tiles, decision: Decision, at: Values, start: Expr, share: Size
 ) -> tirx.Stmt:
-    keys, width = known(found.keys.extent), decision.scores.cols
-    panels = allocate(
-        [most_one(ceildiv(keys, width)), found.depth.extent, width], "float32", "panels"
-    )
+    """`share` tiles of rows from tile `start` on, against all keys."""
+    keys, rows, width = known(found.keys.extent), decision.scores.rows, decision.scores.cols
     per_block = decision.block_keys or keys
-    lanes = decision.scores.lanes
-    room = -(-per_block // width) * width + lanes
-    scores = allocate([decision.scores.rows, room], "float32", "scores")
-    running = None
-    if decision.block_keys:
-        rows = decision.scores.rows
-        running = Running(
-            allocate([rows], "float32", "highest"),
-            allocate([rows], "float32", "total"),
-            allocate([rows, found.width.extent], "float32", "values"),
-        )
+    room = -(-per_block // width) * width + decision.scores.lanes
+    panels = allocate([most(ceildiv(keys, width), 1), found.depth.extent, width], "float32", "keys")
+    scores = allocate([rows, room], "float32", "scores")
+    running = Running.of(rows, found.width.extent) if decision.block_keys else None
 
     def tile(row: Expr, height: int) -> tirx.Stmt:
         one = Tile(found, decision.scores, decision.values, at, row, height, panels, scores)
         if running is None:
             return one.attend(index(0), keys, None)
 
-        def step(number: Expr) -> tirx.Stmt:
-            def counted(first: Expr) -> tirx.Stmt:
-                count = least(per_block, keys - first)
-                return bind(count, lambda n: one.attend(first, n, running), "count")
+        def step(first: Expr) -> tirx.Stmt:
+            count = least(per_block, keys - first)
+            return bind(count, lambda n: one.attend(first, n, running), "count")
 
-            return bind(number * per_block, counted, "first")
+        blocks = loop(
+            ceildiv(keys, per_block), lambda n: bind(n * per_block, step, "first"), name="block"
+        )
+        return block(one.begin(running), blocks, one.finish(running))
 
-        blocks = ceildiv(keys, per_block)
-        return block(one.begin(running), loop(blocks, step, name="block"), one.finish(running))
-
-    count = known(least(share, tiles.count - start))
-    buffers = [panels, scores]
-    if running is not None:
-        buffers += [running.highest, running.total, running.values]
+    count = known(least(share, most(tiles.count - start, 0)))
+    buffers = [panels, scores, *(running.buffers if running else ())]
     return block(
         *(tirx.AllocBuffer(buffer) for buffer in buffers),
         _pack(found, at, panels, decision.scores),
@@ -249,54 +235,43 @@ def _rows(
     )
 
 
-def most_one(count: Size) -> Size:
-    return max(count, 1) if isinstance(count, int) else tirx.max(count, index(1))
-
-
 def _pack(found: Attention, at: Values, panels: Var, shape: Shape) -> tirx.Stmt:
     """Keys in panels ``[N / width, depth, width]``; those after the last one repeat it."""
     keys, depth = known(found.keys.extent), found.depth.size or 0
     lanes, width = shape.lanes, shape.cols
-    *_, last = found.key.indices
-    direct = found.unit_stride(found.key, found.depth) and last.same_as(found.depth.var)
 
-    def key(j: Expr, d: Expr) -> Expr:
+    def key(j: Expr, d: Expr) -> TensorLoad:
         if not (isinstance(keys, int) and keys % lanes == 0):
             j = tirx.min(j, index(keys) - 1)
         return substitute(found.key, {**at, found.keys.var: j, found.depth.var: d})
 
-    def ramp(first: Expr) -> Expr:
-        return tirx.Ramp(first, index(1), lanes)
-
-    def square(group: Expr, d: Expr) -> tirx.Stmt:
-        j = group * lanes
-        binds, rows = turned([_vector(key(j + r, d), ramp(d)) for r in range(lanes)])
-        where = [j // width, d, ramp(j % width)]
-        stores = [
-            tirx.BufferStore(panels, value, [where[0], d + r, where[2]])
-            for r, value in enumerate(rows)
-        ]
+    def square(group: Expr, part: Expr) -> tirx.Stmt:
+        """`lanes` keys by `lanes` of their elements, turned in registers."""
+        j, d = group * lanes, part * lanes
+        rows = (key(j + row, d) for row in range(lanes))
+        binds, columns = turned([_along(load, lanes) for load in rows])
+        at_lanes = tirx.Ramp(j % width, index(1), lanes)
+        stores = (
+            tirx.BufferStore(panels, column, [j // width, d + row, at_lanes])
+            for row, column in enumerate(columns)
+        )
         return block(*binds, *stores)
 
+    def element(group: Expr, d: Expr, lane: Expr) -> tirx.Stmt:
+        j = group * lanes
+        return tirx.BufferStore(panels, key(j + lane, d), [j // width, d, j % width + lane])
+
+    def vector(group: Expr, d: Expr) -> tirx.Stmt:
+        return loop(lanes, lambda lane: element(group, d, lane), VECTORIZED, "lane")
+
     groups = ceildiv(keys, lanes) if isinstance(keys, int) else ceildiv(keys, width) * shape.vectors
-    if direct and depth % lanes == 0:
-        return loop(
-            known(groups), lambda g: loop(depth // lanes, lambda d: square(g, d * lanes)), name="g"
-        )
-    return loop(
-        known(groups),
-        lambda g: loop(
-            depth,
-            lambda d: loop(
-                lanes,
-                lambda r: tirx.BufferStore(
-                    panels, key(g * lanes + r, d), [g * lanes // width, d, g * lanes % width + r]
-                ),
-                tirx.ForKind.VECTORIZED,
-            ),
-        ),
-    )
+    *_, last = found.key.indices
+    if depth % lanes == 0 and last.same_as(found.depth.var):
+        return nest([known(groups), depth // lanes], lambda at: square(*at))
+    return nest([known(groups), depth], lambda at: vector(*at))
 
 
-def _vector(load: Expr, last: Expr) -> Expr:
-    return tirx.BufferLoad(load.source, [*list(load.indices)[:-1], last])
+def _along(load: TensorLoad, lanes: int) -> Expr:
+    """The vector of elements from `load` on."""
+    *outer, last = load.indices
+    return tirx.BufferLoad(load.source, [*outer, tirx.Ramp(last, index(1), lanes)])
