@@ -23,6 +23,7 @@ def load(
     *,
     trust: bool = False,
     model_format: str | None = None,
+    name: str = "",
 ) -> Model:
     """Read a network.
 
@@ -30,13 +31,14 @@ def load(
     TVMScript (run only with ``trust=True``, because it is a program); the bytes of an ONNX file; an
     ``onnx.ModelProto``; a ``tvm.IRModule``; or a pair of an IRModule and {parameter name: array}.
     `dims` gives sizes or ranges of named dynamic dims; a dim not named may have any size.
-    `model_format`, "onnx" or "relax", is for files whose suffix does not say it.
+    `model_format`, "onnx" or "relax", is for files whose suffix does not say it. `name` is what
+    messages call a file, by default its path.
 
     Raises ModelError for what cannot be read or is not valid, DimError for `dims` that do not fit
     the model, UnsupportedError for operators that cannot be compiled.
     """
     if isinstance(model, str | os.PathLike):
-        return _from_path(Path(model), dims, trust, model_format)
+        return _from_path(Path(model), dims, trust, model_format, name or os.fspath(model))
     if isinstance(model, bytes | bytearray | memoryview):
         model = bytes(model)
     if isinstance(model, bytes) or _is_a(model, "ModelProto"):
@@ -55,19 +57,23 @@ def load(
 
 
 def _from_path(
-    path: Path, dims: Mapping[str, DimSpec] | None, trust: bool, model_format: str | None
+    path: Path,
+    dims: Mapping[str, DimSpec] | None,
+    trust: bool,
+    model_format: str | None,
+    name: str,
 ) -> Model:
     if (model_format or format_of(path)) == "onnx":
         from .onnx import load_onnx
 
-        return load_onnx(path, dims)
+        return load_onnx(path, dims, name)
     if path.suffix == ".py":
         from .relax import from_script
 
-        return from_script(path, dims, trust)
+        return from_script(path, dims, trust, name)
     from .relax import from_json
 
-    return from_json(path, dims)
+    return from_json(path, dims, name)
 
 
 def format_of(path: Path) -> str:

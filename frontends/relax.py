@@ -34,44 +34,47 @@ def save(mod: tvm.IRModule, params: Mapping[str, Any], path: Path) -> Path:
     return path
 
 
-def from_json(path: Path, dims: Mapping[str, DimSpec] | None) -> Model:
-    """A module saved with `save` or `tvm.ir.save_json`; ModelError if the file is not one."""
+def from_json(path: Path, dims: Mapping[str, DimSpec] | None, name: str) -> Model:
+    """A module saved with `save` or `tvm.ir.save_json`; ModelError if the file is not one.
+
+    `name` is what messages call the file.
+    """
     try:
         module = tvm.ir.load_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ModelError(
-            f"cannot read '{path}': {error.strerror}", hint="check the path"
+            f"cannot read '{name}': {error.strerror}", hint="check the path"
         ) from error
     except Exception as error:  # bad text, bad JSON, unknown nodes: each has an error of its own
         raise ModelError(
-            f"'{path}' is not the JSON of a Relax module", hint="write it with tvm.ir.save_json"
+            f"'{name}' is not the JSON of a Relax module", hint="write it with tvm.ir.save_json"
         ) from error
     if not isinstance(module, tvm.IRModule):
-        raise ModelError(f"'{path}' holds a {type(module).__name__}, not an IRModule")
-    return from_module(module, {}, dims, str(path))
+        raise ModelError(f"'{name}' holds a {type(module).__name__}, not an IRModule")
+    return from_module(module, {}, dims, name)
 
 
-def from_script(path: Path, dims: Mapping[str, DimSpec] | None, trust: bool) -> Model:
+def from_script(path: Path, dims: Mapping[str, DimSpec] | None, trust: bool, name: str) -> Model:
     """The IRModule that a TVMScript file defines; the file is run, as any Python program."""
     if not trust:
         raise OptionError(
-            f"'{path}' is a Python program and would be run",
+            f"'{name}' is a Python program and would be run",
             hint="trust=True or --trust if you know where it comes from",
         )
     try:
-        names = runpy.run_path(str(path))
+        defined = runpy.run_path(str(path))
     except OSError as error:
         raise ModelError(
-            f"cannot read '{path}': {error.strerror}", hint="check the path"
+            f"cannot read '{name}': {error.strerror}", hint="check the path"
         ) from error
     except (Exception, SystemExit) as error:  # a program may raise anything
-        raise ModelError(f"'{path}' failed: {type(error).__name__}: {error}") from error
-    modules = [value for value in names.values() if isinstance(value, tvm.IRModule)]
+        raise ModelError(f"'{name}' failed: {type(error).__name__}: {error}") from error
+    modules = [value for value in defined.values() if isinstance(value, tvm.IRModule)]
     if len(modules) != 1:
         raise ModelError(
-            f"'{path}' defines {len(modules)} modules", hint="define exactly one @I.ir_module"
+            f"'{name}' defines {len(modules)} modules", hint="define exactly one @I.ir_module"
         )
-    return from_module(modules[0], {}, dims, str(path))
+    return from_module(modules[0], {}, dims, name)
 
 
 def from_module(

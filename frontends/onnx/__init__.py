@@ -14,16 +14,18 @@ if TYPE_CHECKING:
 
 
 def load_onnx(
-    model: str | Path | bytes | ModelProto, dims: Mapping[str, DimSpec] | None = None
+    model: str | Path | bytes | ModelProto,
+    dims: Mapping[str, DimSpec] | None = None,
+    name: str = "",
 ) -> Model:
-    """An ONNX model with the sizes and ranges of `dims` bound.
+    """An ONNX model with the sizes and ranges of `dims` bound; messages call it `name`.
 
     Raises ModelError if the model is damaged or not valid ONNX, DimError if `dims` do not fit it,
     UnsupportedError if it has operators that cannot be imported.
     """
     from . import check, driver, load, prepare, scalars, symbolic
 
-    source = load.load(model)
+    source = load.load(model, name)
     check.check(source)
     prepared = prepare.prepare(source, driver.operators())
     while True:  # each round has fewer Ifs

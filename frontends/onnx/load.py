@@ -32,31 +32,33 @@ class Source:
     name: str
 
 
-def load(model: str | Path | bytes | ModelProto) -> Source:
+def load(model: str | Path | bytes | ModelProto, name: str = "") -> Source:
     """Read a model and take its weights out; the argument is not changed.
 
+    `name` is what messages call it: by default the path, or the type of the object.
     Raises ModelError if the file cannot be read, is no ONNX model, or a weight is damaged.
     """
     if isinstance(model, ModelProto):
-        return _detach(model, "ModelProto", None)
+        return _detach(model, name or "ModelProto", None)
     if isinstance(model, bytes):
-        return _detach(_parse(model, "bytes"), "bytes", None)
-    path = Path(model)
-    return _detach(_parse(_read(path), str(path)), str(path), path.parent)
+        name = name or "bytes"
+        return _detach(_parse(model, name), name, None)
+    path, name = Path(model), name or str(model)
+    return _detach(_parse(_read(path, name), name), name, path.parent)
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, name: str) -> bytes:
     try:
         size = path.stat().st_size
         if size > MAX_PROTO_BYTES:
             raise ModelError(
-                f"'{path}' has {size} bytes; an ONNX file can have at most {MAX_PROTO_BYTES}",
+                f"'{name}' has {size} bytes; an ONNX file can have at most {MAX_PROTO_BYTES}",
                 hint="store the weights as external data: onnx.save(..., save_as_external_data)",
             )
         return path.read_bytes()
     except OSError as error:
         raise ModelError(
-            f"cannot read '{path}': {error.strerror}", hint="check the path"
+            f"cannot read '{name}': {error.strerror}", hint="check the path"
         ) from error
 
 
