@@ -171,6 +171,8 @@ def bind_dims(
             raise DimError(f"the model has no dim '{title}'", hint=f"its dims are {names}")
         name = by_title[title]
         if isinstance(spec, int) and not isinstance(spec, bool):
+            if spec < 0:
+                raise DimError(f"dim '{title}' is given as {spec}", hint="a size from 0 up")
             known[name].check(spec, "dims")
             sizes[name] = spec
             free.pop(name, None)

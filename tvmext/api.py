@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from . import verification
+from .arch import target_fields
 from .build import CompileRequest, Progress, compile_in_child
 from .frontends.dims import DimSpec
 from .model_file import model_file
@@ -25,7 +26,7 @@ __all__ = ["compile", "compile_here", "load", "verify"]
 
 def compile(
     model: Any,
-    target: str | Mapping[str, Any] = "llvm",
+    target: Any = "llvm",
     dims: Mapping[str, DimSpec] | None = None,
     options: Options | None = None,
     *,
@@ -39,8 +40,9 @@ def compile(
 
     `model` is the path of an ONNX, Relax JSON or (with `trust`, because it is run) TVMScript file,
     the bytes of an ONNX file, an ``onnx.ModelProto``, an ``IRModule`` or ``(IRModule, params)``.
-    `target` is "llvm" for this machine, or a TVM target. `dims` binds a dim, ``{"batch": 4}``, or
-    gives its range, ``{"batch": (1, 64)}``; a dim that is not named here may have any size.
+    `target` is "llvm" for this machine, or a TVM target as text, dict or object. `dims` binds a
+    dim, ``{"batch": 4}``, or gives its range, ``{"batch": (1, 64)}``; a dim that is not named here
+    may have any size.
     `model_format`, "onnx" or "relax", is for files whose suffix does not say it.
     Files of `options.dump_code` are named after `dump_prefix`, a path (default: the model's name).
     `progress` hears of every step, `output` gets what compilation prints.
@@ -53,7 +55,7 @@ def compile(
         request = CompileRequest(
             model=str(path),
             output=str(library),
-            target=target if isinstance(target, str) else dict(target),
+            target=target if isinstance(target, str) else target_fields(target),
             dims=dict(dims or {}),
             options=options or Options(),
             trust=trust,
@@ -111,10 +113,11 @@ def compile_here(request: CompileRequest, report: Callable[..., None]) -> None:
         dims=request.dims,
         trust=request.trust,
         model_format=request.model_format,
+        name=request.name,
     )
     arch = resolve(request.target)
-    target_fields = to_target(arch)
-    target = tvm.target.Target(target_fields)
+    chosen = to_target(arch)
+    target = tvm.target.Target(chosen)
 
     schedule = ScheduleKernels(arch, RULES)
     mod = lower(model, schedule, target, request.options, report)
@@ -124,7 +127,7 @@ def compile_here(request: CompileRequest, report: Callable[..., None]) -> None:
         outputs=model.outputs,
         dims=model.dims,
         guards=model.guards,
-        target=target_fields,
+        target=chosen,
         options=request.options,
         source=request.name,
         model_sha256=_sha256(request.model),

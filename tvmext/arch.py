@@ -168,15 +168,20 @@ def from_target(target: Any) -> CpuArch:
     "llvm -mcpu=znver4 -num-cores=8". Without mcpu it is the lowest level of its instruction set,
     whose code runs everywhere; `resolve` takes this machine instead.
     """
-    fields = _fields(target)
+    fields = target_fields(target)
     if fields["kind"] not in ("llvm", "c"):
-        raise OptionError(f"target kind '{fields['kind']}' is not a CPU", hint='"llvm"')
+        raise OptionError(f"target kind '{fields['kind']}' is not a CPU", hint=_EXAMPLES)
     triple = str(fields.get("mtriple", ""))
     isa = "aarch64" if triple.startswith(("aarch64", "arm64")) else "x86_64"
     default = "x86-64" if isa == "x86_64" else "generic"
     mcpu = str(fields.get("mcpu", default))
     mattr = _split(fields.get("mattr", ()))
     features = {name[1:] for name in mattr if name.startswith("+")}
+    if foreign := sorted(features - _KNOWN):
+        raise OptionError(
+            f"target feature '{foreign[0]}' cannot be added to a CPU",
+            hint=f"-mcpu with a CPU that has it, or one of {', '.join(sorted(_KNOWN))}",
+        )
     if isa == "aarch64" or mcpu not in FAMILIES:
         features |= _llvm_features(mcpu, triple)
     features -= {name[1:] for name in mattr if name.startswith("-")}
@@ -229,11 +234,13 @@ def resolve(target: Any) -> CpuArch:
     """`from_device` for "llvm" and "native", which name no CPU; `from_target` for the rest."""
     if target == "native":
         return from_device()
-    fields = _fields(target)
+    fields = target_fields(target)
     # tvm.target.Target adds the triple of this machine to every target.
     foreign = not str(fields.get("mtriple", "")).startswith(platform.machine())
     if fields["kind"] != "llvm" or "mcpu" in fields or ("mtriple" in fields and foreign):
         return from_target(fields)
+    if fields.get("mattr"):
+        raise OptionError("a target with -mattr needs a CPU to change", hint=_EXAMPLES)
     device = from_device()
     return replace(device, cores=int(fields.get("num-cores", device.cores)))
 
@@ -255,21 +262,38 @@ def to_target(arch: CpuArch) -> dict[str, Any]:
 # ------------------------------------------------------------------ reading targets
 
 _KNOWN = frozenset(_EXTRAS.values())
+_READ = ("kind", "mcpu", "mattr", "mtriple", "num-cores")
+_EXPORTED = ("tag", "keys", "host", "device")  # which tvm.target.Target adds
+_FIELDS = frozenset((*_READ, *_EXPORTED))
+_EXAMPLES = '"llvm", "llvm -mcpu=x86-64-v3 -num-cores=8"'
 
 
-def _fields(target: Any) -> dict[str, Any]:
-    """A target's fields, whatever form it comes in."""
+def target_fields(target: Any) -> dict[str, Any]:
+    """A target's fields, whatever form it comes in; "kind" is one of them.
+
+    Raises OptionError for text that is no target and for options that nothing reads.
+    """
     if isinstance(target, Mapping):
         fields = dict(target)
-    elif isinstance(target, str) and target.lstrip().startswith("{"):
-        fields = json.loads(target)
-    elif isinstance(target, str):
-        kind, *options = target.split()
+    elif not isinstance(target, str):
+        attributes = {name: target.attrs[name] for name in target.attrs}
+        fields = {"kind": target.kind.name, **attributes}
+        fields["mattr"] = [str(name) for name in attributes.get("mattr", ())]
+    elif target.lstrip().startswith("{"):
+        try:
+            fields = json.loads(target)
+        except ValueError as error:
+            raise OptionError(f"target {target} is not JSON: {error}", hint=_EXAMPLES) from error
+    else:
+        kind, *options = target.split() or [""]
         pairs = (option.lstrip("-").partition("=") for option in options)
         fields = {"kind": kind, **{name: value for name, _, value in pairs}}
-    else:
-        fields = {"kind": target.kind.name, **{name: target.attrs[name] for name in target.attrs}}
-    return {"kind": "llvm", **fields}
+    fields = {"kind": "llvm", **fields}
+    if unknown := [name for name in fields if name not in _FIELDS]:
+        raise OptionError(f"target option '{unknown[0]}' is not known", hint=_EXAMPLES)
+    if not re.fullmatch("[1-9][0-9]*", str(fields.get("num-cores", 1))):
+        raise OptionError(f"target option num-cores is '{fields['num-cores']}'", hint=_EXAMPLES)
+    return fields
 
 
 def _split(mattr: str | Iterable[str]) -> list[str]:

@@ -252,7 +252,7 @@ def test_bind_dims_without_a_request_keeps_everything():
         ({"batch": (1, 2, 3, 4)}, "is given as"),
         ({"batch": True}, "is given as True"),
         ({"batch": (5, 2)}, "has the range 5:2"),
-        ({"batch": -1}, "outside its range"),
+        ({"batch": -1}, "given as -1"),
         ({"seq": 513}, "outside its range"),
     ],
 )

@@ -111,6 +111,23 @@ def test_a_wrong_target_says_what_to_try() -> None:
         from_target("cuda")
 
 
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("", "kind '' is not a CPU"),
+        ("{mcpu", "is not JSON"),
+        ("llvm -mcp=znver4", "option 'mcp' is not known"),
+        ("llvm -num-cores=x", "num-cores is 'x'"),
+        ("llvm -num-cores=0", "num-cores is '0'"),
+        ("llvm -mcpu=x86-64 -mattr=+avx2", "feature 'avx2' cannot be added"),
+        ("llvm -mattr=+avx512vnni", "-mattr needs a CPU"),
+    ],
+)
+def test_a_target_that_would_be_ignored_is_refused(target: str, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        resolve(target)
+
+
 def test_lanes_and_sizes() -> None:
     arch = FAMILIES["x86-64-v4"]
     assert [arch.vector_lanes(t) for t in ("float32", "int8", "float64", "bool")] == [16, 64, 8, 64]

@@ -36,7 +36,7 @@ METADATA = ArtifactMetadata(
         spec("scalar", "int64"),
     ),
     outputs=(spec("y/ü", "bool", parse("min(512, batch)")),),
-    target={"kind": "llvm", "mcpu": "x86-64", "mattr": ["+sse2"]},
+    target={"kind": "llvm", "mcpu": "x86-64", "mattr": ["-prefer-256-bit"]},
     dims={"batch": Dim("batch", 1, 64, 8, label="N/1"), "h": Dim("h"), "past": Dim("past")},
     guards=(Guard(4, "divides", parse("h"), "node 'Reshape_1'"),),
     options=Options(1, disabled_pass=("FuseOps",), pass_config=(("a", 1),)),

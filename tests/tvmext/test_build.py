@@ -8,10 +8,17 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tvmext.build import CompileRequest, Progress, compile_in_child
-from tvmext.errors import InternalError, ModelError, UnsupportedError, UnsupportedOp
+from tvmext.errors import (
+    InternalError,
+    ModelError,
+    OptionError,
+    UnsupportedError,
+    UnsupportedOp,
+)
 from tvmext.options import Options
 
 ROOT = Path(__file__).parents[2]
@@ -41,6 +48,13 @@ def test_a_request_survives_json() -> None:
         one_by_one=True,
     )
     assert CompileRequest.from_json(request.to_json()) == request
+
+
+def test_a_request_takes_integers_of_any_kind_and_no_other_objects() -> None:
+    request = CompileRequest("model.onnx", "model.so", dims={"batch": np.int64(4)})
+    assert CompileRequest.from_json(request.to_json()).dims == {"batch": 4}
+    with pytest.raises(OptionError, match="cannot be an argument"):
+        CompileRequest("model.onnx", "model.so", dims={"batch": object()}).to_json()
 
 
 def test_progress_and_printed_text_arrive(request_: CompileRequest) -> None:

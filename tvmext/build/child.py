@@ -94,6 +94,7 @@ class _Child:
     """A running worker (worker.py) and what it said."""
 
     def __init__(self, request: CompileRequest, entry: str) -> None:
+        text = request.to_json()
         self.last = Progress("start", "", 0.0)
         self.result: dict[str, Any] = {}
         self._printed = b""
@@ -116,7 +117,7 @@ class _Child:
             os.close(theirs)
         assert self._process.stdin
         with suppress(BrokenPipeError):  # it died at once; listen() and error() tell how
-            self._process.stdin.write(request.to_json().encode() + b"\n")
+            self._process.stdin.write(text.encode() + b"\n")
             self._process.stdin.flush()
 
     @property

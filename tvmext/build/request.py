@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import operator
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from tvmext.errors import OptionError
 from tvmext.frontends.dims import DimSpec
 from tvmext.options import Options
 
@@ -32,8 +34,8 @@ class CompileRequest:
     one_by_one: bool = False
 
     def to_json(self) -> str:
-        """One line of text that `from_json` reads back."""
-        return json.dumps(asdict(self))
+        """One line of text that `from_json` reads back. Raises OptionError for foreign objects."""
+        return json.dumps(asdict(self), default=_integer)
 
     @classmethod
     def from_json(cls, text: str) -> CompileRequest:
@@ -44,3 +46,13 @@ class CompileRequest:
         }
         options = Options.from_json(values["options"])
         return cls(**{**values, "options": options, "dims": dims})
+
+
+def _integer(value: object) -> int:
+    """What JSON does not know but Python takes for an integer, such as one of NumPy's."""
+    try:
+        return operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise OptionError(
+            f"{value!r} cannot be an argument of a compilation", hint="numbers and text"
+        ) from None
