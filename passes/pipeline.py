@@ -17,6 +17,8 @@ from .fold_constants import FoldConstants
 from .fold_padding import FoldPadding
 from .fuse_attention import FuseAttention
 from .legalize import LEGALIZE
+from .virtual.views import Views
+from .virtual.virtualize import VirtualTensors
 
 CONV_LAYOUT = {
     "relax.nn.conv2d": ["NHWC", "OHWI"],
@@ -58,8 +60,15 @@ def pipeline(
         transform.LegalizeOps(LEGALIZE),
         transform.AnnotateTIROpPattern(),
     ]
-    fuse = [transform.FuseOps(), transform.FuseTIR(), transform.DeadCodeElimination()]
-    # Recognises a reshape by its kernel as it was before scheduling.
+    # Loaders that fused with nobody are shared; a kernel that only renames elements is a view. Both
+    # are told by kernels as they were before scheduling.
+    fuse = [
+        transform.FuseOps(),
+        transform.FuseTIR(),
+        transform.EliminateCommonSubexpr(),
+        Views(),
+        transform.DeadCodeElimination(),
+    ]
     views = [transform.RewriteDataflowReshape(), transform.DeadCodeElimination()]
     lower = [
         transform.ToNonDataflow(),
@@ -78,9 +87,9 @@ def pipeline(
         *(layout if options.opt_level >= 2 else []),
         *clean,
         *([FuseAttention()] if options.opt_level >= 1 else []),
+        *([VirtualTensors()] if options.opt_level >= 2 else []),
         *kernels,
-        *(fuse if options.opt_level >= 1 else []),
-        *views,
+        *(fuse if options.opt_level >= 1 else views),
         schedule,
         *lower,
     ]
