@@ -85,7 +85,7 @@ class Dim:
         if value < self.low or (self.high is not None and value > self.high):
             raise DimError(
                 f"{where}: dim '{self.title}' is {value}, outside its range {self.range}",
-                hint="compile with a wider range for this dim",
+                hint="a size in that range; what compile was told of this dim can be told wider",
             )
 
 

@@ -13,7 +13,7 @@ import onnx
 import pytest
 from onnx import ModelProto, TensorProto, helper
 
-from tests.tvmext.networks import FLOAT, broken, model_of, network
+from tests.tvmext.networks import FLOAT, INT64, broken, model_of, network
 from tvmext import api, verification
 from tvmext.errors import DimError, InputError, ModelError, OptionError, ToolchainError
 from tvmext.runtime import CompiledModel
@@ -54,6 +54,31 @@ def test_models_as_path_and_bytes(compiled: CompiledModel, form: str, tmp_path: 
     (tmp_path / "m.onnx").write_bytes(data)
     model = data if form == "bytes" else tmp_path / "m.onnx"
     assert verification.verify(model, compiled).passed
+
+
+@pytest.mark.parametrize("reference", ["onnxruntime", "onnx"])
+def test_a_reference_that_cannot_take_the_inputs_says_so(
+    compiled: CompiledModel, reference: str
+) -> None:
+    other = model_of(
+        [helper.make_node("Reshape", ["ids", "shape"], ["y"])],
+        {"ids": (INT64, ["batch"])},
+        {"y": (INT64, [3, 5])},
+        {"shape": np.array([3, 5])},
+    )
+    with pytest.raises(ModelError, match="cannot run the model on these inputs"):
+        verification.verify(other, compiled, reference=reference)
+
+
+@pytest.mark.parametrize("content", [b"junk", b""])
+def test_a_file_that_holds_no_arrays(
+    compiled: CompiledModel, content: bytes, tmp_path: Path
+) -> None:
+    (tmp_path / "x.npz").write_bytes(content)
+    np.save(tmp_path / "one.npy", np.ones(3))
+    for name in ("x.npz", "one.npy"):
+        with pytest.raises(InputError, match=r"it is not an \.npz file"):
+            verification.verify(network(), compiled, inputs=tmp_path / name)
 
 
 def test_a_wrong_model_fails_in_the_output_that_is_wrong(wrong: CompiledModel) -> None:

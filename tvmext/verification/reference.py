@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -71,7 +71,7 @@ def _onnx_runtime(model: str | bytes) -> Reference:
         results = session.run_with_ort_values(names, values)
         return {name: _from_ort(result) for name, result in zip(names, results)}
 
-    return Reference(f"ONNX Runtime {onnxruntime.__version__}", run)
+    return _explaining(f"ONNX Runtime {onnxruntime.__version__}", run)
 
 
 def _to_ort(array: np.ndarray) -> Any:
@@ -109,7 +109,22 @@ def _onnx_reference(model: str | bytes) -> Reference:
         results = evaluator.run(None, inputs)
         return {name: np.asarray(r) for name, r in zip(evaluator.output_names, results)}
 
-    return Reference(f"onnx.reference {onnx.__version__}", run)
+    return _explaining(f"onnx.reference {onnx.__version__}", run)
+
+
+def _explaining(title: str, run: Callable[[Arrays], Arrays]) -> Reference:
+    """The reference, with what goes wrong in a run as a ModelError."""
+
+    def explained(inputs: Arrays) -> Arrays:
+        try:
+            return run(inputs)
+        except Exception as error:  # whatever a kernel or a Python operator raises
+            raise ModelError(
+                f"{title} cannot run the model on these inputs: {error}",
+                hint="is the library made from this model? is this a size that the model takes?",
+            ) from error
+
+    return Reference(title, explained)
 
 
 def read_arrays(path: Path, what: str) -> Arrays:
@@ -118,10 +133,12 @@ def read_arrays(path: Path, what: str) -> Arrays:
     Raises InputError if it cannot be read or holds pickled objects, which are never loaded.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, Mapping):
-                raise ValueError("it holds one array without a name")
-            return dict(archive)
+        with path.open("rb") as file:
+            if not zipfile.is_zipfile(file):
+                raise ValueError("it is not an .npz file")
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as archive:
+                return dict(archive)
     except OSError as error:
         reason = error.strerror or str(error)
     except (ValueError, EOFError, zipfile.BadZipFile) as error:

@@ -52,6 +52,8 @@ def verify(
         inputs = read_arrays(Path(inputs), "inputs")
     given = dict(inputs or {})
     _check_names(given, compiled)
+    if isinstance(model, bytearray | memoryview):
+        model = bytes(model)
     source = OnnxSource(model) if _is_onnx(model) else None
     expected = _reference(source, reference)
     limits = index_limits(source.graph, source.shapes) if source else {}
