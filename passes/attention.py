@@ -59,43 +59,54 @@ class Form:
 def attention(form: Form, tensors: Sequence[te.Tensor]) -> te.Tensor:
     """`tensors` are the query, the key, the value and the extras of `form`."""
     query, key, value, *extras = tensors
-    lead = _lead(form, query)
-    (rows, depth), (keys, width) = _ends(form.query, query), _ends(form.value, value)
-
-    def biased(at: Sequence[Expr], score: Expr) -> Expr:
-        for step in form.steps:
-            given = [
-                score if arg is None else _scalar(arg, score) if isinstance(arg, float)
-                else _read(extras[arg], form.extras[arg], at)
-                for arg in step.args
-            ]  # fmt: skip
-            score = STEPS[step.op](*given)
-        return score
-
-    d = te.reduce_axis((0, depth), "d")
-    scores = te.compute(
-        [*lead, rows, keys],
-        lambda *at: te.sum(
-            _read(query, form.query, [*at[:-1], d])
-            * _read(key, form.key, [*at[:-2], at[-1], d]),
-            axis=d,
-        ),
-        name="scores",
-    )  # fmt: skip
+    scores = _scores(form, query, key)
     if form.steps:
-        raw = scores
-        scores = te.compute(raw.shape, lambda *at: biased(at, raw(*at)), name="biased")
+        scores = _biased(form, scores, extras)
     probabilities = _softmax(scores, form.zero_for_nan)
-    j = te.reduce_axis((0, keys), "j")
+    *lead, rows, keys = scores.shape
+    _, width = _ends(form.value, value)
     sizes = [*lead, rows, width]
+    j = te.reduce_axis((0, keys), "j")
 
     def result(*at: Expr) -> Expr:
-        loops = [at[form.out.index(position)] for position in range(len(sizes))]
-        *first, row, column = loops
+        *first, row, column = (at[form.out.index(loop)] for loop in range(len(sizes)))
         part = _read(value, form.value, [*first, j, column])
         return te.sum(probabilities(*first, row, j) * part, axis=j)
 
-    return te.compute([sizes[position or 0] for position in form.out], result, name="attention")
+    shape = [sizes[loop] for loop in form.out if loop is not None]
+    return te.compute(shape, result, name="attention")
+
+
+def _scores(form: Form, query: te.Tensor, key: te.Tensor) -> te.Tensor:
+    (rows, depth), (keys, _) = _ends(form.query, query), _ends(form.key, key)
+    extents = dict(zip(form.query, query.shape))
+    lead = [extents[loop] for loop in range(len(query.shape) - 2)]
+    d = te.reduce_axis((0, depth), "d")
+
+    def product(*at: Expr) -> Expr:
+        *first, i, j = at
+        one, other = _read(query, form.query, [*first, i, d]), _read(key, form.key, [*first, j, d])
+        return te.sum(one * other, axis=d)
+
+    return te.compute([*lead, rows, keys], product, name="scores")
+
+
+def _biased(form: Form, scores: te.Tensor, extras: Sequence[te.Tensor]) -> te.Tensor:
+    def value(*at: Expr) -> Expr:
+        score = scores(*at)
+
+        def argument(arg: int | float | None) -> Expr:
+            if arg is None:
+                return score
+            if isinstance(arg, float):
+                return _scalar(arg, score)
+            return _read(extras[arg], form.extras[arg], at)
+
+        for step in form.steps:
+            score = STEPS[step.op](*map(argument, step.args))
+        return score
+
+    return te.compute(scores.shape, value, name="biased")
 
 
 def _softmax(scores: te.Tensor, zero_for_nan: bool) -> te.Tensor:
@@ -112,12 +123,6 @@ def _softmax(scores: te.Tensor, zero_for_nan: bool) -> te.Tensor:
         return tirx.Select(tirx.isnan(part), _scalar(0.0, part), part) if zero_for_nan else part
 
     return te.compute(scores.shape, probability, name="probabilities")
-
-
-def _lead(form: Form, query: te.Tensor) -> list[Expr]:
-    """Extents of the loops over batch and heads."""
-    extents = dict(zip(form.query, query.shape))
-    return [extents[position] for position in range(len(query.shape) - 2)]
 
 
 def _ends(order: Order, tensor: te.Tensor) -> tuple[Expr, Expr]:

@@ -85,30 +85,48 @@ def _read(seen: View) -> Attention:
     if len(last.stores) != 1 or len(seen.outputs) != 1 or last.stores[0].buffer not in seen.outputs:
         raise _Declines("something else than the second product is stored")
     biased = _only_source(highest, seen)
-    zero_for_nan = _check_softmax(
-        seen, probabilities.source, biased.stores[0].buffer, highest, total
-    )
+    buffer = biased.stores[0].buffer
+    zero_for_nan = _check_softmax(seen, probabilities.source, buffer, highest, total)
     score, bias = _bias(scores, biased)
-    depth, keys = scores.reduce, [a for a in scores.spatial if a.var in variables(key)]
     at = _renamed(last, probabilities, scores)
-    width = [axis for axis in last.spatial if axis.var not in at]
-    if len(depth) != 1 or len(width) != 1 or scores.spatial[-1].var not in variables(key):
-        raise _Declines("the products have more than one inner axis")
-    if scores.spatial[-1].var in variables(query):
-        raise _Declines("the last axis of the scores is not that of the keys")
-    batch = [axis for axis in keys[:-1] if axis.var in variables(query)]
-    if len(batch) != len(keys) - 1:
-        raise _Declines("the keys have an axis of their own")
-    rows = [axis for axis in scores.spatial[:-1] if axis.var not in {a.var for a in batch}]
     value = substitute(value, at)
-    if variables(value) & {axis.var for axis in rows}:
-        raise _Declines("values differ between the rows")
+    batch, rows = _classified(scores, query, key, value)
+    width = [axis for axis in last.spatial if axis.var not in at]
+    if len(scores.reduce) != 1 or len(width) != 1:
+        raise _Declines("the products have more than one inner axis")
     store = last.stores[0]
     return Attention(
-        tuple(batch), tuple(rows), keys[-1], depth[0], width[0], query, key, value, score, bias,
-        highest.stores[0].init, store.buffer, tuple(substitute(i, at) for i in store.indices),
-        zero_for_nan,
-    )  # fmt: skip
+        batch=batch,
+        rows=rows,
+        keys=scores.spatial[-1],
+        depth=scores.reduce[0],
+        width=width[0],
+        query=query,
+        key=key,
+        value=value,
+        score=score,
+        biased=bias,
+        lowest=highest.stores[0].init,
+        out=store.buffer,
+        where=tuple(substitute(index, at) for index in store.indices),
+        zero_for_nan=zero_for_nan,
+    )
+
+
+def _classified(
+    scores: Block, query: TensorLoad, key: TensorLoad, value: TensorLoad
+) -> tuple[tuple[Axis, ...], tuple[Axis, ...]]:
+    """The batch axes and the rows of the scores, whose last axis must be that of the keys."""
+    *outer, keys = scores.spatial
+    ours, theirs = variables(query), variables(key)
+    if keys.var in ours or keys.var not in theirs:
+        raise _Declines("the last axis of the scores is not that of the keys")
+    if any(axis.var not in ours for axis in outer):
+        raise _Declines("the keys have an axis of their own")
+    rows = tuple(axis for axis in outer if axis.var not in theirs)
+    if variables(value) & {axis.var for axis in rows}:
+        raise _Declines("values differ between the rows")
+    return tuple(axis for axis in outer if axis.var in theirs), rows
 
 
 def _factors(block: Block) -> tuple[TensorLoad, TensorLoad]:
