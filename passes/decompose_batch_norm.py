@@ -14,6 +14,7 @@ from tvm.ir import TupleGetItem
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from .constants import constant, constant_values
+from .rewrite import rewrite
 
 
 @tvm.transform.module_pass(opt_level=0, name="DecomposeBatchNorm")
@@ -21,11 +22,7 @@ class DecomposeBatchNorm:
     """Replace the first result of every batch norm whose parameters are constants."""
 
     def transform_module(self, mod: tvm.IRModule, _ctx: Any) -> tvm.IRModule:
-        rewriter = _Rewriter(mod)
-        for var, func in mod.functions_items():
-            if isinstance(func, relax.Function):
-                rewriter.builder_.update_func(var, rewriter.visit_expr(func))
-        return rewriter.builder_.get()
+        return rewrite(mod, _Rewriter(mod))
 
 
 @mutator

@@ -12,17 +12,15 @@ from tvm import relax
 from tvm.relax import op
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
+from .rewrite import rewrite
+
 
 @tvm.transform.module_pass(opt_level=0, name="DecomposeStack")
 class DecomposeStack:
     """Replace every `stack` of a tuple of tensors."""
 
     def transform_module(self, mod: tvm.IRModule, _ctx: Any) -> tvm.IRModule:
-        rewriter = _Rewriter(mod)
-        for var, func in mod.functions_items():
-            if isinstance(func, relax.Function):
-                rewriter.builder_.update_func(var, rewriter.visit_expr(func))
-        return rewriter.builder_.get()
+        return rewrite(mod, _Rewriter(mod))
 
 
 @mutator

@@ -15,6 +15,8 @@ from tvm import relax
 from tvm.relax import op
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
+from .rewrite import rewrite
+
 _CONVOLUTIONS = {
     "relax.nn.conv1d": op.nn.conv1d,
     "relax.nn.conv2d": op.nn.conv2d,
@@ -27,11 +29,7 @@ class FoldPadding:
     """Rewrite every convolution of a padded tensor; unread padding is dead code afterwards."""
 
     def transform_module(self, mod: tvm.IRModule, _ctx: Any) -> tvm.IRModule:
-        rewriter = _Rewriter(mod)
-        for var, func in mod.functions_items():
-            if isinstance(func, relax.Function):
-                rewriter.builder_.update_func(var, rewriter.visit_expr(func))
-        return rewriter.builder_.get()
+        return rewrite(mod, _Rewriter(mod))
 
 
 @mutator
