@@ -9,8 +9,6 @@ from tvm import relax
 
 from tvmext.frontends.model import Model
 
-MAX_INT64 = 2**63 - 1
-
 
 @tvm.transform.module_pass(opt_level=0, name="BindModel")
 class BindModel:

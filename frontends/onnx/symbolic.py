@@ -142,7 +142,8 @@ class _Walk:
         makers = {name: proto for proto in self.nodes for name in proto.output}
         for name, value in values.items():
             elements = value.data.flat if value.data is not None else ()
-            for divisor in set().union(*map(divisors, (*(value.shape or ()), *elements))):
+            found = set().union(*map(divisors, (*(value.shape or ()), *elements)))
+            for divisor in sorted(found, key=str):
                 maker = makers.get(name)
                 where = Node(maker, (), self.facts, self.opset).where if maker else f"'{name}'"
                 self.facts.assume_at_least(divisor, 1, where)
