@@ -92,6 +92,12 @@ def test_sizes(sizes: tuple[int, ...]) -> None:
     check(PLAIN, heads(*sizes))
 
 
+@pytest.mark.skipif(ARCH.isa != "x86_64", reason="runs code for older x86-64 levels")
+@pytest.mark.parametrize("level", ["x86-64", "x86-64-v3"])
+def test_narrower_vectors(level: str) -> None:
+    check(PLAIN, heads(1, 2, 13, 37, 24), arch=FAMILIES[level])
+
+
 def test_heads_that_are_not_split_in_memory() -> None:
     check(SPLIT, [normal(2, n, 3, 16, seed=n) for n in (11, 23, 23)])
 
