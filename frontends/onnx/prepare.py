@@ -71,7 +71,7 @@ def decided_conditions(prepared: Prepared, shapes: Shapes) -> dict[str, bool]:
     conditions = {n.input[0] for n in prepared.model.graph.node if n.op_type == "If"}
     for name in conditions & shapes.values.keys():
         data = shapes.values[name].data
-        if data is not None and isinstance(data.flat[0], bool | int):
+        if data is not None and data.size and isinstance(data.flat[0], bool | int):
             found[name] = bool(data.flat[0])
     return found
 

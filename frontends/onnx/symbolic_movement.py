@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..dims import Expr, ceildiv, floordiv, product
+from ..dims import Expr, ceildiv, floordiv, minimum, product
 from .symbolic_node import Node, Shape, Size, Value, array, constant_shape
 from .symbolic_numbers import is_size
 
@@ -179,6 +179,10 @@ def gather(node: Node) -> Value | None:
     axis = node.axis(0, len(x.shape))
     dims = x.shape[:axis] + indices.shape + x.shape[axis + 1 :]
     picks, constant, data = node.ints(1), constant_shape(dims), None
+    # an index needs something to point at: kernels take it modulo the size
+    needed = max((max(pick + 1, -pick) for pick in picks), default=0) if picks is not None else 1
+    some = minimum(1, product(indices.shape))
+    node.facts.assume_at_least(x.shape[axis], needed * some, node.where)
     if x.data is not None and x.data.size and picks is not None and constant is not None:
         length = x.data.shape[axis]
         data = x.data.take([pick % length for pick in picks], axis).reshape(constant)

@@ -65,9 +65,9 @@ def test_elements_are_shared_with_the_graph_that_computes_them():
 @pytest.mark.parametrize(
     ("name", "guards"),
     [
-        ("bert_base.dynamo.dyn", {"seq <= 512"}),
-        ("bert_base.legacy.dyn", {"seq <= 512"}),
-        ("clip.legacy.dyn", {"seq <= 77"}),
+        ("bert_base.dynamo.dyn", {"seq >= 1", "seq <= 512"}),
+        ("bert_base.legacy.dyn", {"seq >= 1", "seq <= 512"}),
+        ("clip.legacy.dyn", {"seq <= 77", "seq*text_batch >= min(1, text_batch)"}),
         ("t5_encoder.dynamo.dyn", set()),
         ("segformer_b0.legacy.dyn", {"height >= 29", "width >= 29"}),
         (

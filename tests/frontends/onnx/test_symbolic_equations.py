@@ -138,6 +138,19 @@ def test_no_size_divides_by_zero(body, guarded):
     assert shapes.dims["n"].low == guarded
 
 
+@pytest.mark.parametrize(
+    ("inputs", "body", "guards"),
+    [
+        ("float[n] x, int64[3] i", "y = Gather(x, i)", ["n >= 1"]),
+        ("float[n] x, int64[0] i", "y = Gather(x, i)", []),
+        ("float[n] x", "i = Constant<value_ints=[2, -5]>() y = Gather(x, i)", ["n >= 5"]),
+        ("float[7] x, int64[k] i", "y = Gather(x, i)", []),
+    ],
+)
+def test_an_index_needs_something_to_point_at(inputs, body, guards):
+    assert list(map(str, infer(graph(13, inputs, body)).guards)) == guards
+
+
 def test_sizes_that_only_the_run_knows():
     model = graph(13, "float[n, m] x", "i = NonZero(x) j = Transpose(i) y = Cast<to=1>(j)")
     shapes = infer(model)
