@@ -34,13 +34,13 @@ DYNAMIC = (
 
 @pytest.mark.parametrize("network", STATIC)
 def test_with_fixed_sizes(network: str) -> None:
-    assert_right(run_case(network, "static", latency=False, limit=LIMIT), sizes=1)
+    assert_right(run_case(network, "static", LIMIT), sizes=1)
 
 
 @pytest.mark.parametrize("network", DYNAMIC)
 def test_with_free_sizes(network: str) -> None:
     """Compiled once, right at three sizes."""
-    assert_right(run_case(network, "dynamic", latency=False, limit=LIMIT), sizes=3)
+    assert_right(run_case(network, "dynamic", LIMIT), sizes=3)
 
 
 def assert_right(row: Row, sizes: int) -> None:

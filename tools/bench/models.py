@@ -39,13 +39,13 @@ RECIPE = "light.inputs"
 Rounds = Callable[[Mapping[str, Call]], list[Round]]
 
 
-def latency(model: Path, library: Path, inputs: Arrays, seconds: float) -> Figures:
-    """One thread, ONNX Runtime and us in turns for at most `seconds`: `figures.figures`.
+def latency(model: Path, library: Path, inputs: Arrays, seconds: float, threads: int) -> Figures:
+    """ONNX Runtime and us in turns for at most `seconds`: `figures.figures`.
 
-    The process must have been started with TVM_NUM_THREADS=1.
+    The process must have been started with TVM_NUM_THREADS set to `threads`.
     """
-    calls = _calls(str(model), library, inputs, 1)
-    return figures(measure(calls, Machine(1), interruptions, seconds=seconds), OURS)
+    calls = _calls(str(model), library, inputs, threads)
+    return figures(measure(calls, Machine(threads), interruptions, seconds=seconds), OURS)
 
 
 def model_row(request: Mapping[str, Any], threads: int, rounds: Rounds) -> Figures:

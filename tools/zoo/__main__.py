@@ -91,6 +91,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--static", action="store_true", help="only with all dims bound")
     parser.add_argument("--dynamic", action="store_true", help="only with all dims free")
     parser.add_argument("--latency", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="of either side")
+    for name in ("rtol", "atol"):
+        parser.add_argument(
+            f"--{name}", type=float, help="taken literally; else by dtype and scale"
+        )
     parser.add_argument("--timeout", type=float, default=600, metavar="SECONDS")
     parser.add_argument(
         "--resume", action="store_true", help="keep the rows of --json, add the rest"
@@ -110,6 +115,9 @@ def main() -> int:
         for mode in modes(network)
         if mode in wanted
     ]
+    options = [f"--latency={args.threads}"] if args.latency else []
+    given = {name: getattr(args, name) for name in ("rtol", "atol")}
+    options += [f"--{name}={value}" for name, value in given.items() if value is not None]
     rows: dict[tuple[str, str], Row] = {}
     if args.resume and args.json.exists():
         old = json.loads(args.json.read_text())["rows"]
@@ -119,7 +127,7 @@ def main() -> int:
         if (network, mode) not in rows:
             print(f"[{number}/{len(cases)}] {network} {mode}", end=" ", file=sys.stderr, flush=True)
             started = time.monotonic()
-            row = run_case(network, mode, args.latency, args.timeout)
+            row = run_case(network, mode, args.timeout, args.threads, options)
             rows[network, mode] = row
             said = row.get("error") or row.get("detail") or "passed"
             print(f"{time.monotonic() - started:.0f} s: {said[:200]}", file=sys.stderr)
@@ -127,9 +135,7 @@ def main() -> int:
                 json.dumps({"machine": cpu_name(), "rows": list(rows.values())}, indent=1)
             )
     chosen = [rows[case] for case in cases]
-    print(
-        f"{cpu_name()}; one thread; tolerances by dtype and scale; latencies: minimum / median.\n"
-    )
+    print(f"{cpu_name()}; threads: {args.threads}; latencies: minimum / median.\n")
     print(table(chosen))
     return 0 if all(row["exit_code"] == 0 for row in chosen) else 1
 

@@ -54,12 +54,12 @@ def sizes(stored: dict[str, int], mode: str) -> Iterator[dict[str, int]]:
         yield {name: other[name][turn] for name in stored}
 
 
-def measure(network: str, mode: str, timing: bool) -> dict[str, Any]:
-    """Compile, verify and, if `timing`, time one network.
+def measure(network: str, mode: str, latency_threads: int, **tolerance: float) -> dict[str, Any]:
+    """Compile, verify and, unless `latency_threads` is 0, time one network.
 
     Keys: "seconds" (compile), "bytes" (of the library), "compiler_rss" (peak, bytes), "passed",
-    "max_abs" and "detail" over all sizes, and with timing the "sides" and "ratios" of one call on
-    one thread (tools/bench/figures.py).
+    "max_abs" and "detail" over all sizes, and with timing the "sides" and "ratios" of one call
+    (tools/bench/figures.py). `tolerance` is "rtol" and "atol", by default those of `verify`.
     """
     import tvmext
 
@@ -79,11 +79,11 @@ def measure(network: str, mode: str, timing: bool) -> dict[str, Any]:
         library = Path(folder) / "model.so"
         compiled.save(library)
         result = {"seconds": seconds, "bytes": library.stat().st_size, "compiler_rss": rss}
-        result |= verified(path, compiled, inputs)
-        if timing:
+        result |= verified(path, compiled, inputs, **tolerance)
+        if latency_threads:
             from ..bench.models import latency
 
-            result |= latency(path, library, inputs[0], TIMING_SECONDS)
+            result |= latency(path, library, inputs[0], TIMING_SECONDS, latency_threads)
     return result
 
 
@@ -98,17 +98,14 @@ def bound_dims(model: Any, inputs: dict[str, Any]) -> dict[str, int]:
     }
 
 
-def verified(path: Path, compiled: Any, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+def verified(
+    path: Path, compiled: Any, inputs: list[dict[str, Any]], **tolerance: float
+) -> dict[str, Any]:
     """Compare with ONNX Runtime on each of `inputs`."""
     import tvmext
 
     reports = [
-        tvmext.verify(
-            path,
-            compiled=compiled,
-            inputs=given,
-            reference="onnxruntime",
-        )
+        tvmext.verify(path, compiled=compiled, inputs=given, reference="onnxruntime", **tolerance)
         for given in inputs
     ]
     outputs = [o for report in reports for case in report.cases for o in case.outputs]
@@ -136,13 +133,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("network", choices=networks(), metavar="NETWORK")
     parser.add_argument("mode", choices=("static", "dynamic"))
-    parser.add_argument("--latency", action="store_true", help="time it against ONNX Runtime")
+    parser.add_argument(
+        "--latency", type=int, default=0, metavar="THREADS", help="time it against ONNX Runtime"
+    )
+    parser.add_argument("--rtol", type=float)
+    parser.add_argument("--atol", type=float)
     args = parser.parse_args()
+    named = {"rtol": args.rtol, "atol": args.atol}
+    tolerance = {name: value for name, value in named.items() if value is not None}
 
     from tvmext.errors import TvmextError
 
     try:
-        result = measure(args.network, args.mode, args.latency)
+        result = measure(args.network, args.mode, args.latency, **tolerance)
     except TvmextError as error:
         print(error, file=sys.stderr)
         return error.exit_code

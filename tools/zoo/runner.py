@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,22 @@ Row = dict[str, Any]
 """The figures of one network in one mode, or "exit_code" and "error"."""
 
 
-def run_case(network: str, mode: str, latency: bool, limit: float) -> Row:
-    """One row: the figures of `case.measure`, or "exit_code" and "error"."""
-    command = [sys.executable, "-m", f"{__package__}.case", network, mode]
+def run_case(
+    network: str, mode: str, limit: float, threads: int = 1, options: Sequence[str] = ()
+) -> Row:
+    """One row: the figures of `case.measure`, or "exit_code" and "error".
+
+    `options` are those of the command line of `case`.
+    """
+    command = [sys.executable, "-m", f"{__package__}.case", network, mode, *options]
     row: Row = {"network": network, "mode": mode}
     process = subprocess.Popen(
-        [*command, "--latency"] if latency else command,
+        command,
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"TVM_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+        env=os.environ | {"TVM_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)},
         start_new_session=True,
     )
     try:
