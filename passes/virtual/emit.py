@@ -18,6 +18,9 @@ from .tensor import VirtualTensor
 INJECTIVE = 2
 """OpPatternKind: every output element reads one input element, so consumers may fuse it."""
 
+OPERATORS = "tvmext.operators"
+"""Attribute of a loader: the movement operators that it stands for, with commas between them."""
+
 OPAQUE = 8
 """OpPatternKind: never fused."""
 
@@ -31,12 +34,14 @@ def loader(
     homes: Mapping[str, relax.Expr],
     prims: Prims,
     dtype: str,
-    name: str,
+    operators: Sequence[str],
 ) -> relax.Call:
     """A ``call_tir`` that computes the tensor from its homes; the function is added to the module.
 
-    `homes` are expressions by name of home. `dtype` is the element type of the result.
+    `homes` are expressions by name of home. `dtype` is the element type of the result. `operators`
+    are the movement operators that the kernel stands for.
     """
+    name = _name(operators)
     inputs = [homes[home.name] for home in tensor.homes]
     symbols = sorted(_symbols(tensor))
     dims = relax.ShapeExpr(prims.variables(symbols))
@@ -46,7 +51,7 @@ def loader(
         return te.compute(kernel.shape, lambda *point: kernel.element(*point), name=name)
 
     # FuseOps needs not guess: it would take a lookup for opaque.
-    attrs = {"op_pattern": INJECTIVE}
+    attrs = {"op_pattern": INJECTIVE, OPERATORS: ",".join(operators)}
     return builder.call_te(compute, inputs, dims, primfunc_name_hint=name, primfunc_attrs=attrs)
 
 
@@ -64,6 +69,13 @@ def view(
         primfunc_name_hint="view",
         primfunc_attrs={"op_pattern": INJECTIVE if fusible else OPAQUE, VIEW: 1},
     )
+
+
+def _name(operators: Sequence[str]) -> str:
+    """A kernel name that tells what it does, such as "reshape_permute_dims"."""
+    *first, last = operators
+    names = [*first[:2], last] if len(first) > 2 else [*first, last]
+    return "_".join(name.replace(".", "_") for name in names)
 
 
 def _symbols(tensor: VirtualTensor) -> set[str]:

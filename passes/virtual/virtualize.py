@@ -121,8 +121,8 @@ class _Rewriter(PyExprMutator):
             if home not in wanted.homes:
                 source = self._view(source, home.shape)
             sources[home.name] = source
-        dtype, name = str(var.ty.dtype), _name(moved)
-        call = loader(self.builder_, tensor, sources, movement.prims, dtype, name)
+        dtype = str(var.ty.dtype)
+        call = loader(self.builder_, tensor, sources, movement.prims, dtype, moved.operators)
         result = self.builder_.emit(call)
         return result if tensor.shape == wanted.shape else self._view(result, wanted.shape)
 
@@ -139,10 +139,3 @@ def _cheaper(moved: Moved) -> VirtualTensor:
 def _cost(tensor: VirtualTensor) -> tuple[int, int]:
     """The kind of access, then the number of pieces that an element is looked for in."""
     return list(Access).index(classify(tensor).access), len(tensor.pieces)
-
-
-def _name(moved: Moved) -> str:
-    """A kernel name that tells what it does, such as "reshape_permute_dims"."""
-    *first, last = moved.operators
-    names = [*first[:2], last] if len(first) > 2 else [*first, last]
-    return "_".join(name.replace(".", "_") for name in names)
