@@ -97,7 +97,8 @@ class _Function:
     def _described(self, var: relax.Var, call: relax.Call) -> MovementKernel:
         name = call.args[0].name_hint
         func = self.mod[call.args[0]]
-        read = dict.fromkeys(self._name(source) for source in _reads(call))
+        sources = [arg for arg in call.args[1].fields if isinstance(arg, relax.Var)]
+        read = dict.fromkeys(self._name(source) for source in sources)
         leaves = [f"output {k}" for k in self._leaves(var)]
         detail = f"{' and '.join(read)} for {', '.join([*self._users(var), *leaves])}"
         reason = NO_RULE
