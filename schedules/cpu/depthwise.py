@@ -1,29 +1,31 @@
 """Depthwise convolutions: both operands depend on the channel, which vectors run along.
 
     for image, block of output rows in parallel:
-        for block of channels, output row:
-            for tile of pixels along the row:  registers, then epilogue         (tile.py)
+        for group of channels, tile of pixels along the row:
+            for output row of the block, vectors of channels of the group:
+                registers, then epilogue                              (depthwise_tile.py)
 
 There is too little arithmetic per element to copy the input first. Padding is skipped instead: the
-window's rows that lie outside are left out of the loop over them, and pixels whose window is cut
-off at the left or right are computed one by one, the others in tiles without any guard.
+window's rows that lie outside are left out of the loop over them, columns that lie outside by a
+condition in the tiles that reach over an edge. The last vectors of channels and, where the width is
+not known, the last tile of pixels are moved back to end with the row: they do some work twice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from math import gcd
 
 from tvm import tirx
 from tvm.ir import Expr, Var
 
 from tvmext.arch import Arch
 
-from ..analysis import analyzer, constant, flat_index, stride, substitute
+from ..analysis import Axis, analyzer, constant, flat_index, stride, substitute, variables
 from ..rule import Declined, Kernel, Scheduled
 from .after import followed
 from .contraction import Contraction, rows_of, size
+from .depthwise_row import Guard, Row
+from .depthwise_tile import MOST_TAPS, RowTile, known_index
 from .emit import (
     PARALLEL,
     SERIAL,
@@ -38,19 +40,20 @@ from .emit import (
     known,
     least,
     loop,
-    most,
     unravel,
 )
 from .gemm import PARALLEL_FLOPS, TYPES, known_size
 from .panels import weight
 from .read_contraction import contraction
-from .rows import Tiles, cut
 from .tile import Kernel as TileKernel
-from .tile import Panel, Shape, open_panel
+from .tile import Panel, Shape
 from .window import padding
 
 BLOCK_ROWS = 8
 """Output rows of a block: the rows of input that two blocks both read are a small part."""
+
+UNKNOWN_SIDE = 56
+"""The side of an image that is known at run time only."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +64,16 @@ class Workload:
     height: int | None
     width: int | None
     channels: int
+    lines: int | None
+    """Rows of the window, or what else it has beside `taps`."""
     taps: int | None
-    padded: bool
+    """Elements of the window along the row."""
+    stride: int
+    step: int
     weight_arg: int | None
     dtype: str
     contraction: Contraction = field(repr=False, compare=False)
+    tap: Axis = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -73,6 +81,8 @@ class Decision:
     """A register tile of pixels by vectors of channels, and what runs in parallel."""
 
     tile: Shape
+    group: int
+    """Vectors of channels, in tiles, that pass down a block of rows together."""
     block_rows: int
     parallel: bool
 
@@ -89,43 +99,73 @@ class Depthwise:
         reason = _declines(found)
         if reason:
             return Declined(reason)
-        channel = found.batch[-1]
+        images, height, width = rows_of(found)
+        across = _along_row(found, width)
+        if isinstance(across, Declined):
+            return across
+        tap, steps = across
         view = _as_columns(found)
         position = found.constant_rhs(kernel)
-        if position is not None and weight(view, Shape(1, 1, 1)) is None:
+        channels = found.batch[-1].size or 1
+        if position is not None and weight(view, Shape(1, channels, 1)) is None:
             position = None
-        images, height, width = rows_of(found)
         return Workload(
             known_size(images),
             1 if height is None else height.size,
             width.size,
-            channel.size or 1,
-            known_size(found.reduce),
-            found.lhs.source is not None,
+            channels,
+            known_size(axis for axis in found.reduce if axis is not tap),
+            tap.size,
+            *steps,
             position,
             found.dtype,
             view,
+            tap,
         )
 
     def choose(self, workload: Workload, arch: Arch) -> Decision:
-        lanes = gcd(workload.channels, arch.vector_lanes(workload.dtype))
-        count = workload.channels // lanes
-        vectors = next(n for n in (2, 3, 1) if count % n == 0)
-        # Inputs are operands of the FMAs; sums and one vector of the weights stay in registers.
-        rows = min(12, (arch.vector_registers - vectors - 2) // vectors)
-        if workload.width is None:
-            rows = 8
-        height = workload.height or 56
-        pixels = height * (workload.width or 56) * (workload.images or 1)
-        flops = 2 * pixels * workload.channels * (workload.taps or 9)
+        tile = _tile(workload, arch)
+        height, width = workload.height or UNKNOWN_SIDE, workload.width or UNKNOWN_SIDE
+        lines, taps = workload.lines or 3, workload.taps or 3
+        flops = 2 * (workload.images or 1) * height * width * workload.channels * lines * taps
         parallel = arch.cores > 1 and flops >= PARALLEL_FLOPS
         block_rows = min(BLOCK_ROWS, -(-height // (2 * arch.cores))) if parallel else BLOCK_ROWS
-        return Decision(Shape(rows, vectors, lanes), max(1, block_rows), parallel)
+        # The rows under a tile and the weights stay in L1 while the tile moves down.
+        bytes_ = lines * (_columns(tile.rows, taps, workload) + taps) * tile.cols * 4
+        group = max(1, arch.l1_bytes * 3 // 4 // bytes_)
+        return Decision(tile, group, max(1, block_rows), parallel)
 
     def apply(
         self, kernel: Kernel, workload: Workload, decision: Decision, arch: Arch
     ) -> Scheduled:
         return _Builder(workload, decision).build(kernel)
+
+
+def _tile(work: Workload, arch: Arch) -> Shape:
+    """The register tile of the least price: sums, the taps' weights and one input in registers."""
+    lanes = arch.vector_lanes(work.dtype)
+    while lanes > work.channels:
+        lanes //= 2
+    width, limit = (UNKNOWN_SIDE, 8) if work.width is None else (work.width, 14)
+    taps = work.taps if work.taps is not None and work.taps <= MOST_TAPS else 1
+    best, price = Shape(1, 1, lanes), float("inf")
+    for vectors in (1, 2, 3, 4):
+        most = (arch.vector_registers - 1) // vectors - taps
+        if vectors * lanes > work.channels:
+            break
+        for rows in range(1, max(min(most, limit, width), 1) + 1):
+            loads = vectors * (_columns(rows, taps, work) + taps)
+            steps = max(rows * vectors * taps, loads) / arch.fma_units
+            cycles = (work.lines or 3) * steps + 2 * rows * vectors + 12
+            tiles = -(-width // rows) * -(-work.channels // (vectors * lanes))
+            if tiles * cycles < price:
+                best, price = Shape(rows, vectors, lanes), tiles * cycles
+    return best
+
+
+def _columns(pixels: int, taps: int, work: Workload) -> int:
+    """Columns of the input under a tile."""
+    return len({i * work.stride + k * work.step for i in range(pixels) for k in range(taps)})
 
 
 def _declines(found: Contraction) -> str:
@@ -134,7 +174,7 @@ def _declines(found: Contraction) -> str:
     if found.cols or not found.batch or not found.rows or not found.reduce:
         return "not a window over channels of their own"
     load, channel = found.lhs.load, found.batch[-1]
-    if load is None or channel.size is None:
+    if load is None or not channel.size:
         return "the input is computed from several loads, or channels are not known"
     ana = analyzer((*found.batch, *found.rows, *found.reduce), load.source.shape)
     step = stride(flat_index(load), channel.var, ana)
@@ -143,6 +183,21 @@ def _declines(found: Contraction) -> str:
     if not all(out.indices and out.indices[-1].same_as(channel.var) for out in found.outputs):
         return "channels are not innermost in an output"
     return ""
+
+
+def _along_row(found: Contraction, width: Axis) -> tuple[Axis, tuple[int, int]] | Declined:
+    """The reduce axis that slides along `width`, and how far the input moves with each of both."""
+    load = found.lhs.load
+    assert load is not None
+    for at in load.indices:
+        taps = [axis for axis in found.reduce if axis.var in variables(at)]
+        if width.var in variables(at) and len(taps) == 1:
+            ana = analyzer((*found.batch, *found.rows, *found.reduce), load.source.shape)
+            steps = [stride(at, axis.var, ana) for axis in (width, taps[0])]
+            factors = [None if step is None else constant(step) for step in steps]
+            if all(factor is not None and factor > 0 for factor in factors):
+                return taps[0], (factors[0] or 1, factors[1] or 1)
+    return Declined("no window slides along the last spatial axis")
 
 
 def _as_columns(found: Contraction) -> Contraction:
@@ -157,40 +212,45 @@ class _Builder:
         self.total = workload.contraction
         self.workload = workload
         self.decision = decision
+        self.shape = decision.tile
         self.images, self.height, self.width = rows_of(self.total)
         self.padding = padding(self.total)
+        rows = decision.tile.rows
+        self.row = Row(self.width, workload.stride, rows, self.padding)
+        self.spill: Var | None = None
 
     def build(self, kernel: Kernel) -> Scheduled:
         params = list(kernel.func.params)
         layouts = {}
         value = self.total.lhs.value if self.padding is None else self.padding.value
-        taps = lambda panel, k, j: substitute(  # noqa: E731
-            self.total.rhs.value, {**panel.at, **k, **panel.cols(j)}
-        )
+        laid = None
         if self.workload.weight_arg is not None:
-            laid = weight(self.total, self.decision.tile)
+            laid = weight(self.total, Shape(1, self.workload.channels, 1))
             assert laid is not None
             params[self.workload.weight_arg] = laid.buffer
             layouts[self.workload.weight_arg] = laid.layout
-            taps = laid.read
 
         def term(at: Values, k: Values, panel: Panel, j: Expr) -> Expr:
-            return substitute(value, {**at, **k, **panel.cols(j)}) * taps(panel, k, j)
+            point = {**at, **k, **panel.cols(j)}
+            if laid is not None:
+                return substitute(value, point) * laid.read(panel, k, panel.start + j)
+            return substitute(value, point) * substitute(self.total.rhs.value, point)
 
-        self.kernel = TileKernel(self.total, self.decision.tile, term)
-        tile, parallel = self.decision.tile, self.decision.parallel
-        body = followed(self.total, self._blocks(), tile.lanes, parallel)
+        work, shape = self.workload, self.shape
+        self.tile = RowTile(self.total, shape, term, self.width, work.tap, work.stride, work.step)
+        if TileKernel(self.total, shape, term).heavy:
+            self.spill = allocate([shape.rows, shape.cols], self.total.dtype, "sums")
+        body = followed(self.total, self._blocks(), shape.lanes, self.decision.parallel)
         func = tirx.PrimFunc(params, body, kernel.func.ret_type, kernel.func.attrs)
         return Scheduled(func, layouts)
 
     def _blocks(self) -> tirx.Stmt:
-        """The loop over images and blocks of rows, and the panels of channels inside."""
+        """The loop over images and blocks of rows."""
         step = self.decision.block_rows
         rows: Size = 1 if self.height is None else known(self.height.extent)
         outer = (*self.total.batch, *self.images)
-        panels = self.workload.channels // self.decision.tile.cols
         count = known(ceildiv(rows, step) * size(outer))
-        if any(constant(n) == 0 for n in (rows, panels, count, self.width.extent)):
+        if any(constant(n) == 0 for n in (rows, count, self.width.extent)):
             return tirx.Evaluate(index(0))
         kind = PARALLEL if self.decision.parallel else SERIAL
 
@@ -199,7 +259,7 @@ class _Builder:
                 unravel(flat // blocks, outer),
                 lambda at: bind(
                     flat % blocks * step,
-                    lambda first: self._panels(at, first, rows, panels),
+                    lambda first: self._groups(at, first, known(least(step, rows - first))),
                     "first",
                 ),
             )
@@ -210,72 +270,47 @@ class _Builder:
             "blocks",
         )
 
-    def _panels(self, at: Values, first: Expr, rows: Size, panels: int) -> tirx.Stmt:
-        batch = {axis.var: at[axis.var] for axis in self.total.batch}
-        images = {axis.var: at[axis.var] for axis in self.images}
-        count = known(least(self.decision.block_rows, rows - first))
+    def _groups(self, at: Values, first: Expr, count: Size) -> tirx.Stmt:
+        """Groups of channels, one after another, over a block of `count` rows."""
+        panels = ceildiv(self.workload.channels, self.shape.cols)
+        assert isinstance(panels, int)
+        groups = ceildiv(panels, self.decision.group)
+        assert isinstance(groups, int)
+        each = -(-panels // groups)
 
-        def lines(panel: Panel) -> tirx.Stmt:
-            def line(y: Expr) -> tirx.Stmt:
-                fixed = dict(images)
-                if self.height is not None:
-                    fixed[self.height.var] = first + y
-                return self._line(panel, fixed)
+        def group(number: Expr) -> tirx.Stmt:
+            begin = number * each
+            inside = known(least(each, panels - begin)) if panels % each else each
 
-            return loop(count, line, name="y")
+            def down(x: Expr, pixels: int, guard: Guard | None) -> tirx.Stmt:
+                return loop(
+                    count,
+                    lambda y: loop(
+                        inside,
+                        lambda p: self._tile(at, first + y, x, pixels, begin + p, guard),
+                        name="p",
+                    ),
+                    name="y",
+                )
 
-        return loop(
-            panels,
-            lambda p: open_panel(self.total, batch, p, self.decision.tile.cols, lines),
-            name="p",
-        )
+            return self.row.cut(down)
 
-    def _line(self, panel: Panel, fixed: Values) -> tirx.Stmt:
-        """One row of output pixels: those cut off at the left, the inner ones, the others."""
-        width = known(self.width.extent)
-        pad = self.padding
-        above = {} if pad is None else pad.ranges(fixed, self.width)
-        begin, end = (0, width) if pad is None else pad.inside(self.width)
-
-        def single(x: Expr) -> tirx.Stmt:
-            assert pad is not None
-            ranges = {**above, **pad.ranges({**fixed, self.width.var: x}, None)}
-            return self._tile(panel, fixed, x, 1, ranges)
-
-        def inner(tiles: Tiles) -> tirx.Stmt:
-            return loop(
-                tiles.count,
-                lambda t: tiles.each(
-                    t,
-                    lambda x, high: self._tile(panel, fixed, x + index(begin), high, above),
-                    lambda _x, _high: None,
-                ),
-                name="t",
-            )
-
-        middle = cut(known(most(end - begin, 0)), self.decision.tile.rows, inner, overlap=True)
-        if pad is None:
-            return middle
-        return block(
-            loop(begin, single, name="x"),
-            middle,
-            loop(known(width - most(end, begin)), lambda x: single(x + most(end, begin)), name="x"),
-        )
+        space = None if self.spill is None else tirx.AllocBuffer(self.spill)
+        return block(space, loop(groups, group, name="group"))
 
     def _tile(
-        self,
-        panel: Panel,
-        fixed: Values,
-        x: Expr,
-        height: int,
-        ranges: dict[Var, tuple[Expr, Expr]],
+        self, at: Values, y: Expr, x: Expr, pixels: int, number: Expr, guard: Guard | None
     ) -> tirx.Stmt:
-        row: Callable[[Expr], Values] = lambda i: {**fixed, self.width.var: x + i}  # noqa: E731
-        if not self.kernel.heavy:
-            return self.kernel.tile(row, height, panel, None, ranges)
-        spill = allocate([height, panel.width], self.total.dtype, "sums")
-        return block(
-            tirx.AllocBuffer(spill),
-            self.kernel.tile(row, height, panel, spill, ranges),
-            self.kernel.copy_out(row, index(height), panel, spill),
-        )
+        fixed = dict(at)
+        if self.height is not None:
+            fixed[self.height.var] = y
+        ranges = {} if self.padding is None else self.padding.ranges(fixed, self.width)
+        batch = {axis.var: at[axis.var] for axis in self.total.batch}
+        width = self.shape.cols
+        start = tirx.min(number * width, index(self.workload.channels - width))
+
+        def body(start: Expr) -> tirx.Stmt:
+            panel = Panel(self.total, batch, index(0), start, width, width)
+            return self.tile.code(x, pixels, fixed, panel, ranges, guard, self.spill)
+
+        return bind(known_index(start), body, "channel")

@@ -1,0 +1,72 @@
+"""Depthwise convolutions: edges of rows, vectors that overlap, windows of one and three dims."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from tvm import relax
+
+from tests.schedules.cpu.kernels import kernel, normal
+from tests.schedules.cpu.products import compare, convolve
+from tvmext.arch import FAMILIES
+from tvmext.schedules.cpu.depthwise import Depthwise
+from tvmext.schedules.rule import Declined
+
+op = relax.op
+
+
+def nhwc(groups: int, **options: object) -> object:
+    return lambda x, w: op.nn.conv2d(
+        x, w, groups=groups, data_layout="NHWC", kernel_layout="OHWI", **options
+    )
+
+
+@pytest.mark.parametrize(
+    "width, k, stride, dilation, channels",
+    [
+        (1, 7, 1, 1, 16),
+        (7, 7, 1, 1, 20),
+        (30, 5, 2, 1, 58),
+        (41, 3, 1, 13, 8),  # windows that reach over several tiles at each edge
+        (20, 15, 1, 1, 3),  # too many taps to unroll
+    ],
+)
+@pytest.mark.parametrize("family", ["x86-64-v3", None])
+def test_edges_of_rows(
+    width: int, k: int, stride: int, dilation: int, channels: int, family: str | None
+) -> None:
+    pad = dilation * (k // 2)
+    x, w = normal(1, 9, width, channels), normal(channels, k, k, 1, seed=1)
+    build = nhwc(channels, strides=stride, padding=pad, dilation=dilation)
+    expected = convolve(x, w, stride, pad, dilation, channels)
+    arch = {"arch": FAMILIES[family]} if family else {}
+    compare(build, [x, w], expected, weights=[1], rule="depthwise", **arch)
+    dims = [("n", "h", "w", channels), w.shape]
+    compare(build, [x, w], expected, weights=[1], rule="depthwise", dims=dims, **arch)
+
+
+def test_sums_of_a_tile_outlive_a_long_epilogue() -> None:
+    x, w = normal(2, 9, 19, 40), normal(40, 5, 5, 1, seed=1)
+    total = convolve(x, w, 1, 2, 1, 40)
+    conv = nhwc(40, padding=2)
+    dims = [("n", "h", "w", 40), w.shape]
+    for sizes in (None, dims):
+        compare(
+            lambda x, w: op.nn.silu(conv(x, w)),
+            [x, w],
+            total / (1 + np.exp(-total)),
+            weights=[1],
+            dims=sizes,
+            rule="depthwise",
+        )
+
+
+def test_the_tile_fits_the_registers() -> None:
+    build = nhwc(768, padding=3)
+    workload = Depthwise().match(
+        kernel(build, ((1, 7, 7, 768), "float32"), ((768, 7, 7, 1), "float32"))
+    )
+    assert not isinstance(workload, Declined)
+    for arch in FAMILIES.values():
+        tile = Depthwise().choose(workload, arch).tile
+        assert tile.rows == 1 or (tile.rows + 7) * tile.vectors < arch.vector_registers
