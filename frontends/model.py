@@ -28,6 +28,14 @@ class TensorSpec:
 
 
 @dataclass(frozen=True)
+class Node:
+    """A node of the user's model: its name, or what it is called by without one, and operator."""
+
+    name: str
+    op_type: str
+
+
+@dataclass(frozen=True)
 class Model:
     """A network as the passes take it.
 
@@ -44,5 +52,7 @@ class Model:
     outputs: tuple[TensorSpec, ...]
     dims: dict[str, Dim] = field(default_factory=dict)
     guards: tuple[Guard, ...] = ()
+    nodes: dict[str, Node] = field(default_factory=dict)
+    """By variable of main: which node of the user's model computes it, as far as there are nodes."""
     source: str = ""
     """Where the model came from, for messages: a path, or a word such as "IRModule"."""

@@ -17,6 +17,7 @@ from .fold_constants import FoldConstants
 from .fold_padding import FoldPadding
 from .fuse_attention import FuseAttention
 from .legalize import LEGALIZE
+from .names import FuseOperators, NameValues
 from .virtual.views import Views
 from .virtual.virtualize import VirtualTensors
 
@@ -36,6 +37,7 @@ def pipeline(
     which knows the machine).
     """
     normalise = [
+        NameValues(),
         BindModel(model),
         transform.CanonicalizeBindings(),
         FoldConstants(),
@@ -63,7 +65,7 @@ def pipeline(
     # Loaders that fused with nobody are shared; a kernel that only renames elements is a view. Both
     # are told by kernels as they were before scheduling.
     fuse = [
-        transform.FuseOps(),
+        FuseOperators(),
         transform.FuseTIR(),
         transform.EliminateCommonSubexpr(),
         Views(),

@@ -11,6 +11,7 @@ from tvm import relax
 from tvm.sym import Analyzer
 
 from ..dims import Expr
+from ..model import Node
 from . import graph as graphs
 from .prim import Prims
 
@@ -47,6 +48,7 @@ class Builder:
         self.prims = Prims([*shapes.dims, *sorted(scalars)])
         self.values: dict[str, relax.Expr] = {}
         self.weights: dict[str, tuple[relax.Var, np.ndarray]] = {}
+        self.nodes: dict[str, Node] = {}
         self._names: set[str] = set()
         self._shared: dict[tuple, relax.Var] = {}
         self._analyzer = Analyzer()

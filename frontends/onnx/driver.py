@@ -18,7 +18,7 @@ from tvm import relax
 from tvmext.errors import UnsupportedError, UnsupportedOp
 
 from ..dims import Expr, names_of
-from ..model import Model, TensorSpec
+from ..model import Model, Node, TensorSpec
 from . import graph as graphs
 from . import scalars, stock
 from .builder import Builder, Call, Converter, DeclinedError, Dims, Result
@@ -66,6 +66,7 @@ def import_graph(prepared: Prepared, shapes: Shapes, sizes: scalars.Scalars) -> 
         outputs=tuple(_spec(builder, name) for name in outputs),
         dims=dict(shapes.dims),
         guards=guards,
+        nodes=builder.nodes,
         source=prepared.name,
     )
 
@@ -205,6 +206,9 @@ def _same(call: Call, found: Sequence[tvm.tirx.PrimExpr], shape: Dims) -> bool:
 
 
 def _store(call: Call, results: list[relax.Expr]) -> None:
+    node = Node(graphs.label(call.node), call.op)
     for name, result in zip(call.node.output, results):
         if name:
             call.builder.values[name] = result
+        if isinstance(result, relax.Var):  # an input or another node's result if this does nothing
+            call.builder.nodes.setdefault(result.name, node)

@@ -41,7 +41,8 @@ class _Rewriter(PyExprMutator):
         var, value = binding.var, binding.value
         if isinstance(var, relax.DataflowVar) and self._is_view(value):
             source = self.visit_expr(value.args[1].fields[0])
-            self.set_var_remap(var, self.builder_.emit(relax.op.reshape(source, var.ty.shape)))
+            reshaped = relax.op.reshape(source, var.ty.shape)
+            self.set_var_remap(var, self.builder_.emit(reshaped, var.name))
         else:
             super().visit_var_binding_(binding)
 

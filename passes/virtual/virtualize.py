@@ -62,7 +62,7 @@ class _Rewriter(PyExprMutator):
     def visit_var_binding_(self, binding: relax.VarBinding) -> None:
         var, value = binding.var, binding.value
         if var in self.movement.outputs:
-            self.written[var] = self.builder_.emit_output(self._read(var))
+            self.written[var] = self.builder_.emit_output(self._read(var), var.name)
             self.set_var_remap(var, self.written[var])
         elif var not in self.movement.moved:
             if isinstance(value, relax.If):  # what a branch writes is not seen outside of it
@@ -96,7 +96,7 @@ class _Rewriter(PyExprMutator):
             if profile.access is Access.IDENTITY:
                 return source
             if product(home.shape) == product(tensor.shape):
-                return self._view(source, tensor.shape, self._may_fuse(var, home))
+                return self._view(source, tensor.shape, var.name, self._may_fuse(var, home))
         return self._load(var, moved, tensor)
 
     def _may_fuse(self, var: relax.Var, home: Home) -> bool:
@@ -119,16 +119,18 @@ class _Rewriter(PyExprMutator):
         for home in tensor.homes:
             source = self.visit_expr(movement.homes[home.name])
             if home not in wanted.homes:
-                source = self._view(source, home.shape)
+                source = self._view(source, home.shape, home.name.partition("#")[0])
             sources[home.name] = source
         dtype = str(var.ty.dtype)
         call = loader(self.builder_, tensor, sources, movement.prims, dtype, moved.operators)
-        result = self.builder_.emit(call)
-        return result if tensor.shape == wanted.shape else self._view(result, wanted.shape)
+        result = self.builder_.emit(call, var.name)
+        return result if tensor.shape == wanted.shape else self._view(result, wanted.shape, var.name)
 
-    def _view(self, source: relax.Expr, shape: Sequence[Size], fusible: bool = False) -> relax.Var:
+    def _view(
+        self, source: relax.Expr, shape: Sequence[Size], name: str, fusible: bool = False
+    ) -> relax.Var:
         prims = self.movement.prims.prim_shape(shape)
-        return self.builder_.emit(view(self.builder_, source, prims, fusible))
+        return self.builder_.emit(view(self.builder_, source, prims, fusible), name)
 
 
 def _cheaper(moved: Moved) -> VirtualTensor:

@@ -1,0 +1,130 @@
+"""Names by which a kernel is traced back to the values of the network that it computes.
+
+    lv17 = R.permute_dims(lv16)     becomes     v17_ = R.permute_dims(v16_)
+
+where 17 is the place of the binding in the main function of the model. A pass keeps the name of a
+variable whose value it keeps, and gives it to what computes that value from then on.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import tvm
+from tvm import relax
+from tvm.relax.expr_functor import PyExprMutator, mutator
+from tvm.relax.transform import FuseOps
+
+_NAME = re.compile(r"v(\d+)_\d*")  # the builder adds digits to a name that comes again
+
+
+@tvm.transform.module_pass(opt_level=0, name="NameValues")
+class NameValues:
+    """Name the variables of main after their places."""
+
+    def transform_module(self, mod: tvm.IRModule, _ctx: Any) -> tvm.IRModule:
+        names = {b.var: f"v{place}_" for place, b in enumerate(_bindings(mod["main"]))}
+        return _renamed(mod, names)
+
+
+@tvm.transform.module_pass(opt_level=1, name="FuseOperators")
+class FuseOperators:
+    """TVM's FuseOps, which names the results of the functions that it makes anew."""
+
+    def transform_module(self, mod: tvm.IRModule, _ctx: Any) -> tvm.IRModule:
+        fused = FuseOps()(mod)
+        values = _Values(mod)
+        return _renamed(fused, values.names_in(fused))
+
+
+def place_of(name: str) -> int | None:
+    """The place, in the main function of the model, of the value that a variable of this name is.
+
+    None if it is none of them.
+    """
+    match = _NAME.fullmatch(name)
+    return int(match[1]) if match else None
+
+
+class _Values:
+    """The variables of a main function by how they are computed, to find them after fusion.
+
+    Two that are computed alike have the same value, so either name will do.
+    """
+
+    def __init__(self, mod: tvm.IRModule) -> None:
+        self._computed = {_key(b.value, {}): b.var for b in reversed(_bindings(mod["main"]))}
+
+    def names_in(self, mod: tvm.IRModule) -> dict[relax.Var, str]:
+        """What the variables of the fused main are called in the one before."""
+        known: dict[relax.Var, Any] = {}
+        for binding in _bindings(mod["main"]):
+            known[binding.var] = self._find(binding.value, known, mod)
+        return {var: old.name for var, old in known.items() if isinstance(old, relax.Var)}
+
+    def _find(self, value: relax.Expr, known: Mapping[Any, Any], mod: tvm.IRModule) -> Any:
+        """The old variable of a value, or several for a tuple; None where there is none."""
+        if isinstance(value, relax.TupleGetItem):
+            fields = known.get(value.tuple_value)
+            if isinstance(fields, tuple):
+                return fields[int(value.index)]
+        if isinstance(value, relax.Call) and isinstance(value.op, tvm.ir.GlobalVar):
+            return self._inside(mod[value.op], [_old(arg, known) for arg in value.args], mod)
+        return self._computed.get(_key(value, known))
+
+    def _inside(self, func: relax.Function, args: Sequence[Any], mod: tvm.IRModule) -> Any:
+        known = dict(zip(func.params, args))
+        for binding in _bindings(func):
+            known[binding.var] = self._find(binding.value, known, mod)
+        result = func.body.body
+        if isinstance(result, relax.Tuple):
+            return tuple(known.get(field) for field in result.fields)
+        return known.get(result)
+
+
+def _key(value: relax.Expr, known: Mapping[Any, Any]) -> Any:
+    """An operation and its operands: old variables, constants, and the functions that are called.
+
+    Shapes are left out, in which fusion renames the dims.
+    """
+    operands = []
+
+    def visit(expr: Any) -> None:
+        if isinstance(expr, relax.Var | tvm.ir.GenericConst | tvm.ir.GlobalVar):
+            operands.append(_old(expr, known))
+
+    relax.analysis.post_order_visit(value, visit)
+    what = getattr(value, "op", None) or getattr(value, "index", None) or type(value)
+    return what, tuple(operands)
+
+
+def _old(expr: Any, known: Mapping[Any, Any]) -> Any:
+    """What an operand was before fusion: inputs and constants are what they were."""
+    found = known.get(expr)
+    return expr if found is None else found
+
+
+def _bindings(func: relax.Function) -> list[relax.Binding]:
+    return [binding for block in func.body.blocks for binding in block.bindings]
+
+
+def _renamed(mod: tvm.IRModule, names: Mapping[relax.Var, str]) -> tvm.IRModule:
+    rewriter = _Renamer(mod, names)
+    main = mod.get_global_var("main")
+    rewriter.builder_.update_func(main, rewriter.visit_expr(mod[main]))
+    return rewriter.builder_.get()
+
+
+@mutator
+class _Renamer(PyExprMutator):
+    def __init__(self, mod: tvm.IRModule, names: Mapping[relax.Var, str]) -> None:
+        super().__init__(mod)
+        self.names = names
+
+    def visit_var_binding_(self, binding: relax.VarBinding) -> None:
+        name = self.names.get(binding.var, binding.var.name)
+        var = type(binding.var)(name, binding.var.ty)
+        self.set_var_remap(binding.var, var)
+        self.builder_.emit_normalized(relax.VarBinding(var, self.visit_expr(binding.value)))
