@@ -53,6 +53,6 @@ class Model:
     dims: dict[str, Dim] = field(default_factory=dict)
     guards: tuple[Guard, ...] = ()
     nodes: dict[str, Node] = field(default_factory=dict)
-    """By variable of main: which node of the user's model computes it, as far as there are nodes."""
+    """By variable of main: the node of the user's model that computes it."""
     source: str = ""
     """Where the model came from, for messages: a path, or a word such as "IRModule"."""

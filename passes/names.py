@@ -17,6 +17,7 @@ from tvm import relax
 from tvm.relax.expr_functor import PyExprMutator, mutator
 from tvm.relax.transform import FuseOps
 
+_DATA = (relax.TensorType, relax.TupleType)
 _NAME = re.compile(r"v(\d+)_\d*")  # the builder adds digits to a name that comes again
 
 
@@ -92,7 +93,9 @@ def _key(value: relax.Expr, known: Mapping[Any, Any]) -> Any:
     operands = []
 
     def visit(expr: Any) -> None:
-        if isinstance(expr, relax.Var | tvm.ir.GenericConst | tvm.ir.GlobalVar):
+        if isinstance(expr, tvm.ir.GenericConst | tvm.ir.GlobalVar):
+            operands.append(expr)
+        elif isinstance(expr, relax.Var) and isinstance(expr.ty, _DATA):
             operands.append(_old(expr, known))
 
     relax.analysis.post_order_visit(value, visit)

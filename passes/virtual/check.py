@@ -28,12 +28,14 @@ FORCED, PRICED, NO_RULE = "forced", "priced", "no rule"
 class MovementKernel:
     """One call of a kernel that computes nothing.
 
-    `nodes` are the movement operators that it stands for. `bytes` are those it writes; None if a
-    dim is known at run time only. `reason` is "forced" (an output is a copy of an input), "priced",
-    or "no rule"; `detail` tells which input and output, the price, or which kernels read it.
+    `value` is the variable that holds the result. `nodes` are the movement operators that it stands
+    for. `bytes` are those it writes; None if a dim is known at run time only. `reason` is "forced"
+    (an output is a copy of an input), "priced", or "no rule"; `detail` tells which input and
+    output, the price, or which kernels read it.
     """
 
     name: str
+    value: str
     nodes: tuple[str, ...]
     bytes: int | None
     reason: str
@@ -107,7 +109,7 @@ class _Function:
         elif KEPT in func.attrs:
             reason, detail = PRICED, f"{detail}: {func.attrs[KEPT]}"
         nodes = tuple(str(func.attrs.get(OPERATORS, name.removeprefix("fused_"))).split(","))
-        return MovementKernel(name, nodes, self._bytes(var.ty), reason, detail)
+        return MovementKernel(name, var.name, nodes, self._bytes(var.ty), reason, detail)
 
     def _leaves(self, var: relax.Var) -> list[str]:
         """The outputs that the variable, or a view of it, is."""

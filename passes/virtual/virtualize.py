@@ -124,7 +124,9 @@ class _Rewriter(PyExprMutator):
         dtype = str(var.ty.dtype)
         call = loader(self.builder_, tensor, sources, movement.prims, dtype, moved.operators)
         result = self.builder_.emit(call, var.name)
-        return result if tensor.shape == wanted.shape else self._view(result, wanted.shape, var.name)
+        return (
+            result if tensor.shape == wanted.shape else self._view(result, wanted.shape, var.name)
+        )
 
     def _view(
         self, source: relax.Expr, shape: Sequence[Size], name: str, fusible: bool = False

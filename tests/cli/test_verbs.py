@@ -49,7 +49,7 @@ def test_compile_options_reach_the_compiler(tvmext: Call, tiny: Path, tmp_path: 
     flags = [
         "-O1",
         "--print-ir-after",
-        "FuseOps",
+        "FuseOperators",
         "--print-pass-times",
         "--disabled-pass",
         "FuseTIR",
@@ -57,7 +57,7 @@ def test_compile_options_reach_the_compiler(tvmext: Call, tiny: Path, tmp_path: 
     flags += ["--pass-config", "tirx.noalias=true"]
     result = tvmext("compile", tiny, "-o", tmp_path / "a.so", "--json", *flags)
     assert result.code == 0, result.err
-    assert "# after FuseOps" in result.err
+    assert "# after FuseOperators" in result.err
     options = result.json["metadata"]["options"]
     assert options["opt_level"] == 1
     assert options["pass_config"] == [["tirx.noalias", True]]

@@ -65,6 +65,13 @@ def test_names_stay_unique_and_are_identifiers():
     assert [spec.name for spec in model.inputs] == ["x/1", "x.1"]
 
 
+def test_the_nodes_behind_the_variables_of_main():
+    model = load(parse("main (float[2] x) => (y) { a = Identity(x)  b = Mul(a, a)  y = Neg(b) }"))
+    bindings = [b for block in model.mod["main"].body.blocks for b in block.bindings]
+    found = [model.nodes[b.var.name] for b in bindings if b.var.name in model.nodes]
+    assert [(node.name, node.op_type) for node in found] == [("b", "Mul"), ("y", "Neg")]
+
+
 def test_one_weight_under_two_names_is_one_parameter():
     proto = parse(
         "main (float[2, 3] x) => (y) { v = Identity(w)  a = Add(x, w)  y = Mul(a, v) }",
