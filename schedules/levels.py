@@ -20,6 +20,11 @@ LOADS = 2
 PANEL_CYCLES = 0.1
 """Cycles that a vector from L2 costs beside the arithmetic, at 64 bytes a cycle mostly hidden."""
 
+MOST_ROWS = 8
+"""Rows of a tile: where they are a power of two apart they compete for one set of L1, of 8 ways
+on x86 since Nehalem (12 since Ice Lake), and a tile that does not fit there loads every element
+from L2."""
+
 UNKNOWN_ROWS, UNKNOWN_COLS, UNKNOWN_DEPTH = 128, 768, 256
 """Sizes that tiles are priced at when they are known at run time only: many, and round."""
 
@@ -33,7 +38,7 @@ class Product:
     reduce: int | None
 
 
-def register_tiles(registers: int, max_rows: int = 14) -> Iterator[tuple[int, int]]:
+def register_tiles(registers: int, max_rows: int = MOST_ROWS) -> Iterator[tuple[int, int]]:
     """Every (rows, vectors) that leaves a register for the broadcast element."""
     for vectors in range(1, 9):
         for rows in range(1, max_rows + 1):
@@ -73,7 +78,7 @@ def product_cycles(product: Product, rows: int, vectors: int, lanes: int, fma_un
 
 
 def best_tile(
-    product: Product, lanes: int, registers: int, fma_units: int, max_rows: int = 14
+    product: Product, lanes: int, registers: int, fma_units: int, max_rows: int = MOST_ROWS
 ) -> tuple[int, int]:
     """The (rows, vectors) of the least price; the larger tile among equals."""
     best, price = (1, 1), inf

@@ -169,16 +169,15 @@ def unit_stride(found: Contraction) -> bool:
 def decide(workload: Workload, arch: Arch) -> Decision:
     """The tile of the least price, and where the operands stay."""
     lanes = arch.vector_lanes(workload.dtype)
-    max_rows = 8 if workload.rows is None else 14
     product = Product(workload.rows, workload.cols, workload.reduce)
-    rows, vectors = best_tile(product, lanes, arch.vector_registers, arch.fma_units, max_rows)
+    rows, vectors = best_tile(product, lanes, arch.vector_registers, arch.fma_units)
     shape = Shape(rows, vectors, lanes)
     rhs = _rhs(workload, shape)
     depth = UNKNOWN_DEPTH if workload.reduce is None else workload.reduce
     tiles = None if workload.rows is None else -(-workload.rows // rows)
     block_tiles = 0 if rhs == "pack" else _block_tiles(tiles, 4 * depth * rows, arch)
     flops = 2 * depth * (workload.cols or UNKNOWN_COLS) * (workload.batch or 1)
-    flops *= max_rows if workload.rows is None else workload.rows
+    flops *= rows if workload.rows is None else workload.rows
     parallel = arch.cores > 1 and flops >= PARALLEL_FLOPS
     ahead = 0
     busy = workload.rows is None or workload.rows >= AHEAD_ROWS
