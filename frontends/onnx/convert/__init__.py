@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 from ..builder import Converter
-from . import conv, elementwise, indexing, matmul, movement, norm, pool, recurrent, reduce, resize
+from . import (
+    conv,
+    elementwise,
+    indexing,
+    matmul,
+    movement,
+    norm,
+    pool,
+    quantized,
+    recurrent,
+    reduce,
+    resize,
+)
 
 CONVERTERS: dict[str, Converter] = {
     **conv.CONVERTERS,
@@ -13,6 +25,7 @@ CONVERTERS: dict[str, Converter] = {
     **movement.CONVERTERS,
     **norm.CONVERTERS,
     **pool.CONVERTERS,
+    **quantized.CONVERTERS,
     **recurrent.CONVERTERS,
     **reduce.CONVERTERS,
     **resize.CONVERTERS,

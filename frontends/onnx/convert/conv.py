@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tvm import relax
 
-from ..builder import Call, Converter, DeclinedError, Result
+from ..builder import Call, Converter, DeclinedError, Dims, Result
 from .window import window
 
 _CONV = {1: relax.op.nn.conv1d, 2: relax.op.nn.conv2d, 3: relax.op.nn.conv3d}
@@ -15,30 +15,35 @@ _TRANSPOSED = {
 }
 
 
-def _kernel(call: Call) -> tuple[int, ...]:
+def _kernel(call: Call, weight: Dims) -> tuple[int, ...]:
     """Spatial dims of the weight, which must be known sizes."""
-    kernel = call.fixed(call.shape(1)[2:], "the kernel")
+    kernel = call.fixed(weight[2:], "the kernel")
     if not 1 <= len(kernel) <= 3:
         raise DeclinedError(f"a kernel of dims {list(kernel)}")
     return kernel
 
 
 def _conv(call: Call) -> Result:
-    kernel = _kernel(call)
+    result = convolution(call, call.tensor(0), call.tensor(1), call.shape(1))
+    return _with_bias(call, result, call.rank(1) - 2)
+
+
+def convolution(call: Call, data: relax.Expr, weight: relax.Expr, dims: Dims) -> relax.Expr:
+    """`data` convolved with `weight`, of shape `dims`, as the attributes of the node say."""
+    kernel = _kernel(call, dims)
     win = window(call, kernel)
-    result = _CONV[len(kernel)](
-        call.tensor(0),
-        call.tensor(1),
+    return _CONV[len(kernel)](
+        data,
+        weight,
         strides=win.strides,
         padding=win.padding,
         dilation=win.dilations,
         groups=call.attr("group", 1),
     )
-    return _with_bias(call, result, len(kernel))
 
 
 def _conv_transpose(call: Call) -> Result:
-    kernel = _kernel(call)
+    kernel = _kernel(call, call.shape(1))
     rank = len(kernel)
     if any(step != 1 for step in call.attr("dilations", [])):
         raise DeclinedError("dilations in a transposed convolution")
