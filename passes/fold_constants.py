@@ -18,6 +18,7 @@ from tvm.relax.expr_functor import PyExprMutator, mutator
 from tvm.tirx import IntImm
 
 from .constants import constant, constant_values
+from .indexing import MODES, positions
 
 MAX_GROWTH_BYTES = 1 << 20
 """A fold may not make a result larger than its arguments by more than this (`full`, broadcasts)."""
@@ -86,8 +87,11 @@ def _concat(call: relax.Call, *parts: np.ndarray) -> np.ndarray:
     return np.concatenate([p.ravel() for p in parts] if axis is None else parts, int(axis or 0))
 
 
-def _take(call: relax.Call, x: np.ndarray, indices: np.ndarray) -> np.ndarray:
-    return np.take(x, indices, axis=None if call.attrs.axis is None else int(call.attrs.axis))
+def _take(call: relax.Call, x: np.ndarray, indices: np.ndarray) -> np.ndarray | None:
+    axis, mode = int(call.attrs.axis or 0), call.attrs.mode
+    if mode not in MODES or x.shape[axis] == 0:
+        return None
+    return np.take(x, positions(indices, x.shape[axis], mode), axis)
 
 
 def _slice(call: relax.Call, x: np.ndarray) -> np.ndarray | None:

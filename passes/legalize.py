@@ -26,6 +26,8 @@ from tvm import relax, s_tir, te, tirx
 from tvm.ir import Op
 from tvm.tirx import PrimFunc
 
+from . import indexing
+
 Lowering = Callable[[relax.BlockBuilder, relax.Call], relax.Expr]
 
 OPAQUE = 8
@@ -108,6 +110,7 @@ def _lowerings(rewrite: Callable[[PrimFunc], PrimFunc], *names: str) -> dict[str
 
 
 LEGALIZE: dict[str, Lowering] = {
+    **indexing.LOWERINGS,
     "relax.nn.relu": _relu,
     **_lowerings(_opaque, "relax.shape_to_tensor"),
     **_lowerings(_keeping_nan, "relax.maximum", "relax.minimum", "relax.clip"),

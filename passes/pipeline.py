@@ -10,6 +10,7 @@ from tvmext.frontends.model import Model
 from tvmext.options import Options
 
 from .bind_model import BindModel
+from .bound_indices import BoundIndices
 from .decompose_batch_norm import DecomposeBatchNorm
 from .decompose_stack import DecomposeStack
 from .fold_affine import FoldAffine
@@ -18,6 +19,7 @@ from .fold_padding import FoldPadding
 from .fuse_attention import FuseAttention
 from .legalize import LEGALIZE
 from .names import FuseOperators, NameValues
+from .safe_division import SafeDivision
 from .virtual.views import Views
 from .virtual.virtualize import VirtualTensors
 
@@ -60,6 +62,7 @@ def pipeline(
         relax.backend.DispatchSampling(),
         relax.backend.DispatchSortScan(),
         transform.LegalizeOps(LEGALIZE),
+        BoundIndices(),
         transform.AnnotateTIROpPattern(),
     ]
     # Loaders that fused with nobody are shared; a kernel that only renames elements is a view. Both
@@ -82,6 +85,7 @@ def pipeline(
         transform.LowerRuntimeBuiltin(),
         transform.ComputePrimValue(),
         transform.VMShapeLower(),
+        SafeDivision(),
         transform.AttachGlobalSymbol(),
     ]
     return [

@@ -15,7 +15,7 @@ import tvm
 from onnx import NodeProto
 from tvm import relax
 
-from tvmext.errors import UnsupportedError, UnsupportedOp
+from tvmext.errors import ModelError, UnsupportedError, UnsupportedOp
 
 from ..dims import Expr, names_of
 from ..model import Model, Node, TensorSpec
@@ -150,7 +150,7 @@ def _checked(call: Call, convert: Converter) -> list[relax.Expr]:
     """The results, bound to variables; an error inside TVM becomes a refusal."""
     try:
         return _bound(call, convert(call))
-    except DeclinedError:
+    except (DeclinedError, ModelError):
         raise
     except Exception as error:  # whatever TVM's type inference or converter raises for this node
         lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]

@@ -22,6 +22,7 @@ from ..expr_atoms import divisors
 from .symbolic_elementwise import RULES as ELEMENTWISE
 from .symbolic_facts import Facts, has_unknown, is_unknown
 from .symbolic_fallback import OnnxInference
+from .symbolic_indexing import RULES as INDEXING
 from .symbolic_inputs import InputTypes, constant_value, initializer_value
 from .symbolic_movement import RULES as MOVEMENT
 from .symbolic_node import Node, Value
@@ -30,7 +31,7 @@ from .symbolic_spatial import RULES as SPATIAL
 
 __all__ = ["Shapes", "Value", "infer"]
 
-RULES = {**ELEMENTWISE, **MOVEMENT, **SPATIAL}
+RULES = {**ELEMENTWISE, **INDEXING, **MOVEMENT, **SPATIAL}
 CORE = ("", "ai.onnx")
 MAX_PASSES = 32
 """A pass is repeated while it learns something; real networks need two or three."""

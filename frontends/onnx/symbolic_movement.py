@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..dims import Expr, ceildiv, floordiv, minimum, product
+from ..dims import Expr, ceildiv, floordiv, product
 from .symbolic_node import Node, Shape, Size, Value, array, constant_shape
 from .symbolic_numbers import is_size
 
@@ -171,24 +171,6 @@ def split(node: Node) -> list[Value] | None:
     return values
 
 
-def gather(node: Node) -> Value | None:
-    """y[i, j, k] = x[i, indices[j], k]."""
-    x, indices = node.input(0), node.input(1)
-    if x is None or indices is None or x.shape is None or indices.shape is None or not x.shape:
-        return None
-    axis = node.axis(0, len(x.shape))
-    dims = x.shape[:axis] + indices.shape + x.shape[axis + 1 :]
-    picks, constant, data = node.ints(1), constant_shape(dims), None
-    # an index needs something to point at: kernels take it modulo the size
-    needed = max((max(pick + 1, -pick) for pick in picks), default=0) if picks is not None else 1
-    some = minimum(1, product(indices.shape))
-    node.facts.assume_at_least(x.shape[axis], needed * some, node.where)
-    if x.data is not None and x.data.size and picks is not None and constant is not None:
-        length = x.data.shape[axis]
-        data = x.data.take([pick % length for pick in picks], axis).reshape(constant)
-    return node.value(x.dtype, dims, data)
-
-
 def expand(node: Node) -> Value | None:
     """y = x broadcast with a tensor of the dims in `shape`."""
     x, target = node.input(0), node.elements(1)
@@ -314,31 +296,6 @@ def top_k(node: Node) -> list[Value] | None:
     return [node.value(node.dtype(), dims), node.value("int64", dims)]
 
 
-def one_hot(node: Node) -> Value | None:
-    """y[i, d] = on if indices[i] == d else off, with values = [off, on]."""
-    shape, depth = node.shape(), node.sizes(1)
-    if shape is None:
-        return None
-    axis = node.attr("axis", -1)
-    axis += len(shape) + 1 if axis < 0 else 0
-    size: Size = depth[0] if depth else node.unknown(axis)
-    dims = [*shape[:axis], size, *shape[axis:]]
-    indices, values = node.ints(0), node.elements(2)
-    if indices is None or values is None or not isinstance(size, int) or axis != len(shape):
-        return node.value(node.dtype(2), dims)
-    data = [values[d in (i, i + size)] for i in indices for d in range(size)]
-    return node.value(node.dtype(2), dims, data)
-
-
-def gather_nd(node: Node) -> Value | None:
-    """y[batch, i, rest] = x[batch, indices[batch, i, :], rest]."""
-    shape, indices = node.shape(), node.shape(1)
-    if shape is None or not indices or not isinstance(indices[-1], int):
-        return None
-    batch = node.attr("batch_dims", 0)
-    return node.value(node.dtype(), indices[:-1] + shape[batch + indices[-1] :])
-
-
 def unknown_count(node: Node) -> Value | None:
     """NonZero: y[d, n], n known only to the run."""
     shape = node.shape()
@@ -349,10 +306,7 @@ RULES: dict[str, Callable[[Node], Value | list[Value] | None]] = {
     "Concat": concat,
     "Expand": expand,
     "Flatten": flatten,
-    "Gather": gather,
-    "GatherND": gather_nd,
     "NonZero": unknown_count,
-    "OneHot": one_hot,
     "Pad": pad,
     "Reshape": reshape,
     "Shape": shape_of,

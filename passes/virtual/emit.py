@@ -10,6 +10,7 @@ from tvm import relax, te, tirx, topi
 
 from tvmext.frontends.dims import names_of
 
+from ..indexing import position
 from .piece import Fill, Guard, Lookup, Piece, local
 from .prims import Prims, to_prim
 from .scope import Size
@@ -161,15 +162,8 @@ class _Kernel:
 
     def _looked_up(self, lookup: Lookup, values: Mapping[str, Any]) -> tvm.ir.Expr:
         index = tuple(to_prim(i, values) for i in lookup.index)
-        found = self.buffers[lookup.home.name][index].astype("int64")
-        extent, zero = to_prim(lookup.extent, values), tirx.IntImm("int64", 0)
-        match lookup.mode:
-            case "clip":
-                return tirx.max(tirx.min(found, extent - 1), zero)
-            case "wrap":
-                return tirx.floormod(found, extent)
-            case _:
-                return found
+        found = self.buffers[lookup.home.name][index]
+        return position(found, to_prim(lookup.extent, values), lookup.mode)
 
 
 def _boxes(pieces: Sequence[Piece], shape: Sequence[Size]) -> list[list[Guard]]:

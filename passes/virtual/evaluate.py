@@ -10,6 +10,7 @@ import numpy as np
 from tvmext.frontends.dims import evaluate
 from tvmext.frontends.expr import Atom
 
+from ..indexing import positions
 from .piece import Fill, Lookup, Piece
 from .scope import Size
 from .tensor import VirtualTensor
@@ -84,15 +85,7 @@ def _looked_up(lookup: Lookup, arrays: Mapping[str, np.ndarray], values: Values)
     index = [_evaluate(i, values) for i in lookup.index]
     extent = _evaluate(lookup.extent, values)
     found = np.asarray(_read(arrays[lookup.home.name], index)).astype(np.int64)
-    match lookup.mode:
-        case "clip":
-            return np.clip(found, 0, extent - 1)
-        case "wrap":
-            return found % extent
-        case "negative":
-            return np.where(found < 0, found + extent, found)
-        case _:
-            return found
+    return positions(found, int(extent), lookup.mode)
 
 
 def _evaluate(value: Size, values: Values) -> int | np.ndarray:

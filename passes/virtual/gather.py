@@ -9,6 +9,7 @@ import numpy as np
 
 from tvmext.frontends.dims import substitute
 
+from ..indexing import MODES, positions
 from . import operations as ops
 from .piece import Home, Lookup, local, locals_of
 from .prims import UnmappedError
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
 
 MAX_SLICES = 4
 """Constant indices that are at most this many slices become slices, not a table."""
-
-MODES = ("fast", "clip", "wrap")
-"""What `take` does with an index that is out of range, where that is a matter of indices."""
 
 
 def take(x: VirtualTensor, operands: Operands, indices: Any, axis: int, mode: str) -> VirtualTensor:
@@ -107,10 +105,10 @@ def lookup_of(indices: VirtualTensor, where: Mapping[str, Size], extent: Size, m
 def _as_slices(x: VirtualTensor, indices: np.ndarray, axis: int, mode: str) -> VirtualTensor | None:
     """x.take(indices.ravel(), axis) as a concat of a few slices; None if it takes too many."""
     size = x.shape[axis]
-    if mode != "fast":
-        if not isinstance(size, int):
-            return None
-        indices = np.clip(indices, 0, size - 1) if mode == "clip" else indices % size
+    if isinstance(size, int) and size:
+        indices = positions(indices, size, mode)
+    elif mode != "fast":
+        return None
     runs = _runs([int(index) for index in indices.ravel()])
     if not runs or len(runs) > MAX_SLICES or indices.min() < 0:
         return None

@@ -32,8 +32,7 @@ class Fill:
 class Lookup:
     """An index that is read from a tensor: ``home[index]``, an integer in [0, extent).
 
-    `mode` says what the reader does with other values: "fast" nothing, "clip" the nearest end,
-    "wrap" modulo the extent, "negative" adds the extent to those below 0. In index expressions it
+    `mode` says what the reader makes of other values (passes/indexing.py). In index expressions it
     stands as a variable, `symbol`, whose name follows from its contents.
     """
 

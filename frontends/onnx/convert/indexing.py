@@ -1,53 +1,67 @@
-"""Reads and writes at positions that are data: gather, scatter, one-hot, triangles."""
+"""Reads and writes at positions that are data: gather, scatter, one-hot, triangles.
+
+Indices count from the end if they are negative, as the lowerings of passes/indexing.py have it, and
+nothing is read or written outside of a tensor; a known index that is out of range is an error of
+shape inference (symbolic_indexing.py).
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 from tvm import relax
 
+from tvmext.errors import ModelError
+
+from .. import graph as graphs
 from ..builder import Call, Converter, DeclinedError, Result
 from .movement import slice_axes
 
 
+def _check_known(call: Call, axes: Sequence[int]) -> None:
+    """Raises ModelError if a constant index is out of range; the last dim is one index per axis."""
+    known = call.known(1)
+    if known is None or known.dtype == object or not known.size or not axes:
+        return
+    columns = known.reshape(-1, len(axes)).astype(np.int64)
+    for axis, indices in zip(axes, columns.T):
+        size = call.shape(0)[axis]
+        low, high = int(indices.min()), int(indices.max())
+        if isinstance(size, int) and not -size <= low <= high < size:
+            wrong = high if high >= size else low
+            raise ModelError(
+                f"{call.op} '{graphs.label(call.node)}' reads index {wrong} of an axis of size "
+                f"{size}",
+                hint=f"indices from {-size} to {size - 1}",
+            )
+
+
 def _gather(call: Call) -> Result:
-    """Rows by index. A single known index is a slice; others count from the end if negative."""
+    """Rows by index. A single known index is a slice."""
     axis = call.axis(0, call.rank(0))
+    _check_known(call, [axis])
     size, index = call.shape(0)[axis], call.scalar(1)
     if index is not None and isinstance(size, int):
         start = int(index) % size if size else 0
         part = slice_axes(call, call.tensor(0), [(axis, start, start + 1, 1)])
         return call.reshape(call.emit(part), call.out_shape())
-    known = call.ints(1)
-    if known is not None and isinstance(size, int) and size:
-        rows = np.array(known, np.int64).reshape(call.shape(1)) % size  # type: ignore[arg-type]
-        return relax.op.take(call.tensor(0), call.constant(rows, "rows"), axis, mode="clip")
     return relax.op.take(call.tensor(0), call.tensor(1), axis, mode="wrap")
-
-
-def _from_end(call: Call, index: int, size: int | object) -> relax.Expr:
-    """Indices of input `index` with negative ones counted from the end of a dim of `size`."""
-    known = call.ints(index)
-    if known is not None and min(known, default=0) >= 0:
-        return call.tensor(index)
-    if not isinstance(size, int):
-        return call.tensor(index)
-    indices, dtype = call.tensor(index), call.dtype(index)
-    negative = call.emit(relax.op.less(indices, relax.const(np.array(0, dtype), dtype)))
-    wrapped = call.emit(relax.op.add(indices, relax.const(np.array(size, dtype), dtype)))
-    return call.emit(relax.op.where(negative, wrapped, indices))
 
 
 def _gather_elements(call: Call) -> Result:
     axis = call.axis(0, call.rank(0))
-    indices = _from_end(call, 1, call.shape(0)[axis])
-    return relax.op.gather_elements(call.tensor(0), indices, axis)
+    _check_known(call, [axis])
+    return relax.op.gather_elements(call.tensor(0), call.tensor(1), axis)
 
 
 def _gather_nd(call: Call) -> Result:
+    batch, depth = call.attr("batch_dims", 0), call.shape(1)[-1]
+    _check_known(call, range(batch, batch + depth) if isinstance(depth, int) else [])
     indices = call.tensor(1)
     if call.dtype(1) != "int64":
         indices = call.emit(relax.op.astype(indices, "int64"))
-    return relax.op.gather_nd(call.tensor(0), indices, call.attr("batch_dims", 0))
+    return relax.op.gather_nd(call.tensor(0), indices, batch)
 
 
 def _reduction(call: Call) -> str:
@@ -56,14 +70,14 @@ def _reduction(call: Call) -> str:
 
 def _scatter_elements(call: Call) -> Result:
     axis = call.axis(0, call.rank(0))
-    indices = _from_end(call, 1, call.shape(0)[axis])
-    return relax.op.scatter_elements(
-        call.tensor(0), indices, call.tensor(2), axis, _reduction(call)
-    )
+    _check_known(call, [axis])
+    return relax.op.scatter_elements(*call.tensors(), axis, _reduction(call))
 
 
 def _scatter_nd(call: Call) -> Result:
-    return relax.op.scatter_nd(call.tensor(0), call.tensor(1), call.tensor(2), _reduction(call))
+    depth = call.shape(1)[-1]
+    _check_known(call, range(depth) if isinstance(depth, int) else [])
+    return relax.op.scatter_nd(*call.tensors(), _reduction(call))
 
 
 def _one_hot(call: Call) -> Result:

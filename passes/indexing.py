@@ -1,0 +1,202 @@
+"""Operators that read or write at positions that are data: no index reaches outside of a tensor.
+
+    position(i, n, "fast")   i + n if i < 0 else i, moved to the nearest of 0 .. n-1
+    position(i, n, "clip")   i, moved to the nearest of 0 .. n-1
+    position(i, n, "wrap")   i modulo n
+
+A gather reads at such a position; a scatter leaves out what is to go outside. ONNX and Relax say
+nothing about indices out of range, and ONNX Runtime refuses them; here they cost two instructions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+from tvm import relax, te, tirx
+from tvm.ir import Expr, Op
+from tvm.script.ir_builder import IRBuilder
+from tvm.script.ir_builder import tirx as T
+
+MODES = ("fast", "clip", "wrap")
+"""What is done with an index that is out of range, where that is a matter of indices."""
+
+PARALLEL_COPY = 1 << 16
+"""Elements from which on a scatter copies its data with all threads."""
+
+
+def position(index: Expr, extent: Any, mode: str = "fast") -> Expr:
+    """Where along an axis of `extent` an index from data points to, as int64; extent > 0."""
+    index, extent = index.astype("int64"), tirx.convert(extent).astype("int64")
+    if mode == "wrap":
+        return tirx.floormod(index, extent)
+    if mode == "fast":
+        index = from_end(index, extent)
+    return tirx.max(tirx.min(index, extent - 1), tirx.const(0, "int64"))
+
+
+def from_end(index: Expr, extent: Expr) -> Expr:
+    """The index, counted from the end if it is negative."""
+    return tirx.Select(index < 0, index + extent, index)
+
+
+def positions(indices: np.ndarray, extent: int, mode: str = "fast") -> np.ndarray:
+    """`position` of every index, in NumPy."""
+    indices = indices.astype(np.int64)
+    if mode == "wrap":
+        return indices % extent
+    if mode == "fast":
+        indices = np.where(indices < 0, indices + extent, indices)
+    return np.clip(indices, 0, extent - 1)
+
+
+def take(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    """out[a.., i.., b..] = x[a.., indices[i..], b..]"""
+    if not isinstance(call.args[1].ty, relax.TensorType) or call.attrs.mode not in MODES:
+        return Op.get("relax.take").get_attr("FLegalize")(builder, call)
+    indices_rank = len(call.args[1].ty.shape)
+    axis = int(call.attrs.axis or 0) % len(call.args[0].ty.shape)
+
+    def compute(x: te.Tensor, indices: te.Tensor) -> te.Tensor:
+        def element(*at: Expr) -> Expr:
+            found = indices(*at[axis : axis + indices_rank])
+            row = position(found, x.shape[axis], call.attrs.mode)
+            return x(*at[:axis], row, *at[axis + indices_rank :])
+
+        return te.compute(list(call.ty.shape), element, name="take")
+
+    return builder.call_te(compute, *call.args, primfunc_name_hint="take")
+
+
+def gather_elements(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    """out[i, j, ..] = x[indices[i, j, ..], j, ..], the index taking the place of `axis`."""
+    axis = int(call.attrs.axis) % len(call.args[0].ty.shape)
+
+    def compute(x: te.Tensor, indices: te.Tensor) -> te.Tensor:
+        def element(*at: Expr) -> Expr:
+            row = position(indices(*at), x.shape[axis])
+            return x(*at[:axis], row, *at[axis + 1 :])
+
+        return te.compute(indices.shape, element, name="gather_elements")
+
+    return builder.call_te(compute, *call.args, primfunc_name_hint="gather_elements")
+
+
+def gather_nd(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    """out[b.., i.., s..] = x[b.., indices[b.., i.., 0], indices[b.., i.., 1], .., s..]"""
+    batch = int(call.attrs.batch_dims)
+
+    def compute(x: te.Tensor, indices: te.Tensor) -> te.Tensor:
+        outer, depth = len(indices.shape) - 1, int(indices.shape[-1])
+
+        def element(*at: Expr) -> Expr:
+            rows = [position(indices(*at[:outer], k), x.shape[batch + k]) for k in range(depth)]
+            return x(*at[:batch], *rows, *at[outer:])
+
+        return te.compute(list(call.ty.shape), element, name="gather_nd")
+
+    return builder.call_te(compute, *call.args, primfunc_name_hint="gather_nd")
+
+
+def scatter_elements(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    """out = x;  out[indices[i, j, ..], j, ..] = updates[i, j, ..], in order."""
+    axis = int(call.attrs.axis) % len(call.args[0].ty.shape)
+
+    def place(x: Any, indices: Any, at: Sequence[Expr]) -> tuple[list[Expr], list[int]]:
+        return [*at[:axis], indices[tuple(at)], *at[axis + 1 :]], [axis]
+
+    return _scatter(builder, call, lambda indices: len(indices.shape), place)
+
+
+def scatter_nd(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    """out = x;  out[indices[i.., 0], indices[i.., 1], .., s..] = updates[i.., s..], in order."""
+
+    def place(x: Any, indices: Any, at: Sequence[Expr]) -> tuple[list[Expr], list[int]]:
+        depth = int(indices.shape[-1])
+        return [indices[(*at, k)] for k in range(depth)], list(range(depth))
+
+    return _scatter(builder, call, lambda indices: len(indices.shape) - 1, place)
+
+
+def _scatter(
+    builder: relax.BlockBuilder, call: relax.Call, outer: Callable[[Any], int], place: Any
+) -> relax.Expr:
+    """`place` gives the target's first indices for the first ones of an update, and which are data.
+
+    What an index out of range is clamped to tells that it was.
+    """
+    combine = COMBINE[call.attrs.reduction]
+
+    def generate(x: Any, indices: Any, updates: Any, out: Any) -> tirx.Stmt:
+        count = outer(indices)
+
+        def store(at: Sequence[Expr]) -> None:
+            rows, data = place(x, indices, at)
+            inside = []
+            for k in data:
+                wanted = T.bind(from_end(rows[k].astype("int64"), x.shape[k]))
+                rows[k] = T.bind(position(wanted, x.shape[k], "clip"))
+                inside.append(rows[k].equal(wanted))
+
+            def element(rest: Sequence[Expr]) -> None:
+                target = (*rows, *rest)
+                T.buffer_store(out, combine(out[target], updates[(*at, *rest)]), target)
+
+            with T.If(tirx.all(*inside)), T.Then():
+                _loops(updates.shape[count:], element)
+
+        with IRBuilder() as ib:
+            with T.seq_scope():
+                size = prod(x.shape)
+                large = not isinstance(size, int | tirx.IntImm) or int(size) >= PARALLEL_COPY
+                flat = [T.buffer_proxy(buffer) for buffer in (x, out)]
+                with (T.parallel if large else T.serial)(0, size) as i:
+                    flat[1][i] = flat[0][i]
+                _loops(updates.shape[:count], store)
+            return ib.get()
+
+    def compute(x: te.Tensor, indices: te.Tensor, updates: te.Tensor) -> te.Tensor:
+        out = tirx.decl_buffer(x.shape, x.dtype, "out", layout=None)
+        return te.extern(
+            [x.shape],
+            [x, indices, updates],
+            lambda ins, outs: generate(*ins, *outs),
+            dtype=x.dtype,
+            out_buffers=[out],
+            name="scatter",
+        )
+
+    return builder.call_te(compute, *call.args[:3], primfunc_name_hint="scatter")
+
+
+def _loops(extents: Sequence[Any], body: Callable[[Sequence[Expr]], None]) -> None:
+    """`body` within a serial loop per extent."""
+
+    def at(done: Sequence[Expr]) -> None:
+        if len(done) == len(extents):
+            body(done)
+        else:
+            with T.serial(0, extents[len(done)]) as i:
+                at((*done, i))
+
+    at(())
+
+
+COMBINE: dict[str, Callable[[Expr, Expr], Expr]] = {
+    "update": lambda _, new: new,
+    "add": lambda old, new: old + new,
+    "mul": lambda old, new: old * new,
+    "max": tirx.max,
+    "min": tirx.min,
+    "mean": lambda old, new: (old + new) / 2,
+}
+
+LOWERINGS: dict[str, Callable[[relax.BlockBuilder, relax.Call], relax.Expr]] = {
+    "relax.take": take,
+    "relax.gather_elements": gather_elements,
+    "relax.gather_nd": gather_nd,
+    "relax.scatter_elements": scatter_elements,
+    "relax.scatter_nd": scatter_nd,
+}
