@@ -24,7 +24,9 @@ from .virtual.views import Views
 from .virtual.virtualize import VirtualTensors
 
 CONV_LAYOUT = {
+    "relax.nn.conv1d": ["NWC", "OWI"],
     "relax.nn.conv2d": ["NHWC", "OHWI"],
+    "relax.nn.conv3d": ["NDHWC", "ODHWI"],
     # Legalization knows this one in NCHW only.
     "relax.nn.conv2d_transpose": ["NCHW", "IOHW"],
 }
