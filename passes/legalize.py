@@ -26,7 +26,7 @@ from tvm import relax, s_tir, te, tirx
 from tvm.ir import Op
 from tvm.tirx import PrimFunc
 
-from . import indexing
+from . import indexing, transposed_convolution
 
 Lowering = Callable[[relax.BlockBuilder, relax.Call], relax.Expr]
 
@@ -112,6 +112,7 @@ def _lowerings(rewrite: Callable[[PrimFunc], PrimFunc], *names: str) -> dict[str
 LEGALIZE: dict[str, Lowering] = {
     **indexing.LOWERINGS,
     "relax.nn.relu": _relu,
+    **transposed_convolution.LOWERINGS,
     **_lowerings(_opaque, "relax.shape_to_tensor"),
     **_lowerings(_keeping_nan, "relax.maximum", "relax.minimum", "relax.clip"),
     **_lowerings(_starting_from_infinity, "relax.max", "relax.min", "relax.argmax", "relax.argmin"),

@@ -27,8 +27,9 @@ CONV_LAYOUT = {
     "relax.nn.conv1d": ["NWC", "OWI"],
     "relax.nn.conv2d": ["NHWC", "OHWI"],
     "relax.nn.conv3d": ["NDHWC", "ODHWI"],
-    # Legalization knows this one in NCHW only.
-    "relax.nn.conv2d_transpose": ["NCHW", "IOHW"],
+    "relax.nn.conv1d_transpose": ["NWC", "IWO"],
+    "relax.nn.conv2d_transpose": ["NHWC", "IHWO"],
+    "relax.nn.conv3d_transpose": ["NDHWC", "IDHWO"],
 }
 
 

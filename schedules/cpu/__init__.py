@@ -10,11 +10,13 @@ from .elementwise import Elementwise
 from .fallback import Fallback
 from .gemm import Gemm
 from .normalization import Normalization
+from .phases import Phases
 from .pooling import Pooling
 from .reduction import Reduction
 
 RULES: tuple[Rule, ...] = (
     FusedAttention(),
+    Phases(),
     Gemm(),
     Conv(),
     Depthwise(),
