@@ -20,7 +20,7 @@ few = settings(max_examples=25, deadline=None)
 CALLS = {1: op.nn.conv1d_transpose, 2: op.nn.conv2d_transpose, 3: op.nn.conv3d_transpose}
 
 
-def scattered(x, w, stride, padding, extra, dilation, groups):  # noqa: ANN001, ANN201
+def scattered(x, w, stride, padding, extra, dilation, groups):
     """``out[i s + k d - p] += x[i] w[k]`` for x[n, c, i..] and w[c, o, k..]."""
     rank = x.ndim - 2
     full = [
@@ -40,7 +40,7 @@ def scattered(x, w, stride, padding, extra, dilation, groups):  # noqa: ANN001, 
     return out[(slice(None), slice(None), *crop)]
 
 
-def lowered(x, w, weight_is_constant, symbolic, **attrs):  # noqa: ANN001, ANN003, ANN201
+def lowered(x, w, weight_is_constant, symbolic, **attrs):
     call = CALLS[x.ndim - 2]
     shape = [
         tirx.Var(f"d{i}", "int64") if symbolic and i != 1 else n for i, n in enumerate(x.shape)

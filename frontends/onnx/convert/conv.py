@@ -45,25 +45,29 @@ def convolution(call: Call, data: relax.Expr, weight: relax.Expr, dims: Dims) ->
 def _conv_transpose(call: Call) -> Result:
     kernel = _kernel(call, call.shape(1))
     rank = len(kernel)
-    if any(step != 1 for step in call.attr("dilations", [])):
-        raise DeclinedError("dilations in a transposed convolution")
-    extra, padding = _transposed_padding(call, kernel)
+    dilation = tuple(call.attr("dilations", [1] * rank))
+    reach = tuple(step * (k - 1) + 1 for k, step in zip(kernel, dilation, strict=True))
+    extra, padding = _transposed_padding(call, reach)
     result = _TRANSPOSED[rank](
         call.tensor(0),
         call.tensor(1),
         strides=tuple(call.attr("strides", [1] * rank)),
         padding=padding,
         output_padding=extra,
+        dilation=dilation,
         groups=call.attr("group", 1),
     )
     return _with_bias(call, result, rank)
 
 
 def _transposed_padding(
-    call: Call, kernel: tuple[int, ...]
+    call: Call, reach: tuple[int, ...]
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """(output_padding, padding); from `output_shape` or auto_pad the padding that reaches it."""
-    rank = len(kernel)
+    """(output_padding, padding); from `output_shape` or auto_pad the padding that reaches it.
+
+    `reach` is how many outputs along each axis one input is spread over.
+    """
+    rank = len(reach)
     extra = tuple(call.attr("output_padding", [0] * rank))
     mode = call.attr("auto_pad", "NOTSET")
     target = call.attr("output_shape")
@@ -71,7 +75,7 @@ def _transposed_padding(
         pads = call.attr("pads", [0] * 2 * rank) if mode == "NOTSET" else [0] * 2 * rank
         return extra, tuple(pads)
     begins, ends = [], []
-    for axis, k in enumerate(kernel):
+    for axis, k in enumerate(reach):
         size, stride = call.shape(0)[2 + axis], call.attr("strides", [1] * rank)[axis]
         wanted = target[-rank:][axis] if target is not None else size * stride
         total = stride * (size - 1) + extra[axis] + k - wanted

@@ -156,6 +156,11 @@ CASES = {
         [IMAGE, floats(3, 2, 3, 3)],
         {"strides": [2, 2], "pads": [1, 1, 0, 1], "output_padding": [1, 0]},
     ),
+    "ConvTranspose dilated": (
+        "ConvTranspose",
+        [IMAGE, floats(3, 2, 3, 2)],
+        {"strides": [2, 1], "dilations": [2, 3], "pads": [1, 0, 2, 1]},
+    ),
     "ConvTranspose 1d": ("ConvTranspose", [floats(1, 3, 5), floats(3, 2, 3)], {"strides": [2]}),
     "MaxPool": (
         "MaxPool",
