@@ -17,13 +17,15 @@ from dataclasses import dataclass, field
 from tvm import tirx
 from tvm.ir import Expr, Var
 
-from tvmext.arch import Arch
+from tvmext.arch import Arch, dtype_bits
 
 from ..analysis import Axis, constant, substitute
 from ..levels import UNKNOWN_COLS, UNKNOWN_DEPTH, Product, best_tile, product_cycles
 from ..rule import Declined, Kernel, Layout, Scheduled
 from .after import followed
 from .contraction import Contraction, rows_of, size
+from .dot_tile import dot_kernel
+from .dots import Dot, find_dot
 from .emit import (
     PARALLEL,
     SERIAL,
@@ -40,13 +42,14 @@ from .emit import (
     loop,
     unravel,
 )
-from .gemm import PARALLEL_FLOPS, fetches_ahead, known_size, unfit
+from .gemm import PARALLEL_FLOPS, fetches_ahead, known_size, register_units, unfit
 from .panels import Pack, weight
 from .read_contraction import contraction
 from .rows import Tiles, cut
 from .tile import Kernel as TileKernel
-from .tile import Panel, Shape, open_panel
+from .tile import Panel, RegisterTile, Shape, open_panel
 from .window import Stage, window
+from .words import WordPack, factor_types, steps_of
 
 FLAT_PIXELS = 128
 """Images up to this many output pixels may be taken as one row of pixels; the code is unrolled."""
@@ -74,6 +77,8 @@ class Workload:
     weight_arg: int | None
     dtype: str
     contraction: Contraction = field(repr=False, compare=False)
+    types: tuple[str, str] | None = None
+    """What is multiplied, if neighbours along the sum may be taken together: bytes, perhaps."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,8 @@ class Decision:
     """"none", "blocks" or "panels"."""
     ahead: int = 0
     """Tiles that pass over a panel, if they fetch the next one into L2 meanwhile; else 0."""
+    dot: Dot | None = None
+    """The instruction for products of bytes."""
 
 
 class Conv:
@@ -134,6 +141,7 @@ def _describe(found: Contraction, kernel: Kernel) -> Workload:
     elements = 1
     for extent in one_row:
         elements *= extent if isinstance(extent, int) else 64
+    assert found.lhs.load is not None
     return Workload(
         known_size(found.batch),
         known_size(images),
@@ -142,16 +150,19 @@ def _describe(found: Contraction, kernel: Kernel) -> Workload:
         known_size(found.cols),
         known_size(found.reduce),
         found.lhs.source is not None,
-        elements * 4,
+        elements * dtype_bits(str(found.lhs.load.source.dtype)) // 8,
         position,
         found.dtype,
         found,
+        factor_types(found),
     )
 
 
 def _decide(work: Workload, arch: Arch) -> Decision:
     """The tile of the least price, then blocks that fit the caches and feed the cores."""
-    shape, flat = _tile(work, arch)
+    dot = find_dot(work.types, arch)
+    shape, flat = _tile(work, dot, arch)
+    width_of = 1 if dot else 4
     height, width = work.height or UNKNOWN_SIDE, work.width or UNKNOWN_SIDE
     images = (work.images or 1) * (work.groups or 1)
     depth, channels = work.reduce or UNKNOWN_DEPTH, work.channels or UNKNOWN_COLS
@@ -159,7 +170,7 @@ def _decide(work: Workload, arch: Arch) -> Decision:
     block_rows = min(height, fits)
     parallel = "none"
     if arch.cores > 1 and 2 * depth * channels * height * width * images >= PARALLEL_FLOPS:
-        light = depth * channels * 4 <= arch.l2_bytes
+        light = depth * channels * width_of <= arch.l2_bytes
         enough = images >= arch.cores or not flat
         spread = light and enough and height * images >= 4 * arch.cores
         parallel = "blocks" if spread else "panels"
@@ -169,21 +180,24 @@ def _decide(work: Workload, arch: Arch) -> Decision:
     whole = flat or (blocks == 1 and work.height is not None)
     block_rows = 0 if whole else -(-height // blocks)
     tiles = 0
-    if work.weight_arg is not None and fetches_ahead(depth, work.channels, shape.cols, arch):
+    if work.weight_arg is not None and fetches_ahead(
+        width_of * depth, work.channels, shape.cols, arch
+    ):
         lines = 1 if flat else block_rows or height
         tiles = lines * -(-(height * width if flat else width) // shape.rows)
-    return Decision(shape, flat, block_rows, parallel, tiles)
+    return Decision(shape, flat, block_rows, parallel, tiles, dot)
 
 
-def _tile(work: Workload, arch: Arch) -> tuple[Shape, bool]:
+def _tile(work: Workload, dot: Dot | None, arch: Arch) -> tuple[Shape, bool]:
     """The register tile, and whether pixels are better taken row after row."""
-    lanes, units = arch.vector_lanes(work.dtype), arch.fma_units
+    lanes, steps, registers = register_units(work.dtype, work.reduce, dot, arch)
+    units = arch.fma_units
     limit = 14 if work.width is not None else 8
-    row = Product(work.width, work.channels, work.reduce)
-    apart = best_tile(row, lanes, arch.vector_registers, units, limit)
+    row = Product(work.width, work.channels, steps)
+    apart = best_tile(row, lanes, registers, units, limit)
     if work.width is not None and work.height is not None and work.height > 1:
-        image = Product(work.width * work.height, work.channels, work.reduce)
-        joined = best_tile(image, lanes, arch.vector_registers, units)
+        image = Product(work.width * work.height, work.channels, steps)
+        joined = best_tile(image, lanes, registers, units)
         price = work.height * product_cycles(row, *apart, lanes, units)
         better = product_cycles(image, *joined, lanes, units) < FLAT_GAIN * price
         if work.width * work.height <= FLAT_PIXELS and better:
@@ -202,8 +216,17 @@ class _Builder:
         self.images, self.height, self.width = rows_of(self.total)
         self.first: Expr = index(0)
         self.stage = self._stage()
+        self.step = decision.dot.step if decision.dot else 1
         known_weight = workload.weight_arg is not None
-        self.laid = weight(self.total, self.shape) if known_weight else None
+        self.laid = weight(self.total, self.shape, self.step) if known_weight else None
+        self.pack: Pack | WordPack | None = None
+        self.kernel: RegisterTile
+        if decision.dot is not None:
+            assert workload.types is not None
+            self.kernel, self.pack = dot_kernel(
+                self.total, self.shape, decision.dot, workload.types, self._lhs, self.laid
+            )
+            return
         self.pack = None if known_weight else Pack.of(self.total, self.shape)
         source = self.laid or self.pack
         assert source is not None
@@ -293,7 +316,10 @@ class _Builder:
                 shape = [tiles.rows, self.shape.cols]
                 spill = allocate(shape, self.total.dtype, "sums")
             space = None if spill is None else tirx.AllocBuffer(spill)
-            return block(fill, space, self._pixels(panel, images, first, count, tiles, spill))
+            begin = self.kernel.begin(panel)
+            return block(
+                fill, begin, space, self._pixels(panel, images, first, count, tiles, spill)
+            )
 
         return open_panel(self.total, batch, number, self.shape.cols, body)
 
@@ -309,7 +335,7 @@ class _Builder:
         def tile(row: Callable[[Expr], Values], height: int, number: Expr) -> tirx.Stmt:
             ahead = None
             if self.laid is not None and self.decision.ahead:
-                steps = size(self.total.reduce)
+                steps = steps_of(self.total, self.step)
                 ahead = self.laid.prefetch(panel, number, self.decision.ahead, steps)
             return self.kernel.tile(row, height, panel, spill, ahead=ahead)
 

@@ -22,6 +22,8 @@ from ..levels import UNKNOWN_COLS, UNKNOWN_DEPTH, Product, best_tile
 from ..rule import Declined, Kernel, Layout, Scheduled
 from .after import followed
 from .contraction import Contraction, size, strided, windowed
+from .dot_tile import dot_kernel
+from .dots import Dot, find_dot
 from .emit import (
     PARALLEL,
     SERIAL,
@@ -40,7 +42,8 @@ from .panels import InPlace, Pack, weight
 from .read_contraction import contraction
 from .rows import Tiles, cut
 from .tile import Kernel as TileKernel
-from .tile import Panel, Shape, open_panel
+from .tile import Panel, RegisterTile, Shape, open_panel
+from .words import WordPack, factor_types, steps_of
 
 PARALLEL_FLOPS = 1 << 20
 """Work below which a parallel launch (about 3 us) costs more than it saves."""
@@ -68,6 +71,8 @@ class Workload:
     """"weight" (laid out at compile time), "vectors" (unit stride along columns) or "memory"."""
     contraction: Contraction = field(repr=False, compare=False)
     weight_arg: int | None = None
+    types: tuple[str, str] | None = None
+    """What is multiplied, if neighbours along the sum may be taken together: bytes, perhaps."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,8 @@ class Decision:
     parallel: bool
     ahead: int = 0
     """Tiles that pass over a panel, if they fetch the next one into L2 meanwhile; else 0."""
+    dot: Dot | None = None
+    """The instruction for products of bytes."""
 
 
 class Gemm:
@@ -152,6 +159,7 @@ def describe(found: Contraction, kernel: Kernel) -> Workload | Declined:
         rhs,
         found,
         position if rhs == "weight" else None,
+        factor_types(found),
     )
 
 
@@ -168,22 +176,36 @@ def unit_stride(found: Contraction) -> bool:
 
 def decide(workload: Workload, arch: Arch) -> Decision:
     """The tile of the least price, and where the operands stay."""
-    lanes = arch.vector_lanes(workload.dtype)
-    product = Product(workload.rows, workload.cols, workload.reduce)
-    rows, vectors = best_tile(product, lanes, arch.vector_registers, arch.fma_units)
+    dot = find_dot(workload.types, arch)
+    lanes, steps, registers = register_units(workload.dtype, workload.reduce, dot, arch)
+    product = Product(workload.rows, workload.cols, steps)
+    rows, vectors = best_tile(product, lanes, registers, arch.fma_units)
     shape = Shape(rows, vectors, lanes)
     rhs = _rhs(workload, shape)
+    if dot is not None and rhs == "in place":
+        rhs = "pack"
     depth = UNKNOWN_DEPTH if workload.reduce is None else workload.reduce
+    width = 1 if dot else 4
     tiles = None if workload.rows is None else -(-workload.rows // rows)
-    block_tiles = 0 if rhs == "pack" else _block_tiles(tiles, 4 * depth * rows, arch)
+    block_tiles = 0 if rhs == "pack" else _block_tiles(tiles, width * depth * rows, arch)
     flops = 2 * depth * (workload.cols or UNKNOWN_COLS) * (workload.batch or 1)
     flops *= rows if workload.rows is None else workload.rows
     parallel = arch.cores > 1 and flops >= PARALLEL_FLOPS
     ahead = 0
     busy = workload.rows is None or workload.rows >= AHEAD_ROWS
-    if rhs == "weight" and busy and fetches_ahead(depth, workload.cols, shape.cols, arch):
+    if rhs == "weight" and busy and fetches_ahead(width * depth, workload.cols, shape.cols, arch):
         ahead = min(tiles or UNKNOWN_TILES, block_tiles or UNKNOWN_TILES)
-    return Decision(shape, rhs, block_tiles, parallel, ahead)
+    return Decision(shape, rhs, block_tiles, parallel, ahead, dot)
+
+
+def register_units(
+    dtype: str, reduce: int | None, dot: Dot | None, arch: Arch
+) -> tuple[int, int | None, int]:
+    """Sums in a vector, steps of the sum, and registers for a tile."""
+    if dot is None:
+        return arch.vector_lanes(dtype), reduce, arch.vector_registers
+    steps = None if reduce is None else -(-reduce // dot.step)
+    return dot.lanes, steps, arch.vector_registers - (2 if dot.wide else 0)
 
 
 def _rhs(workload: Workload, shape: Shape) -> str:
@@ -203,9 +225,9 @@ def _block_tiles(tiles: int | None, tile_bytes: int, arch: Arch) -> int:
     return 0 if tiles * tile_bytes <= arch.l2_bytes else -(-tiles // -(-tiles // limit))
 
 
-def fetches_ahead(depth: int, cols: int | None, width: int, arch: Arch) -> bool:
+def fetches_ahead(column_bytes: int, cols: int | None, width: int, arch: Arch) -> bool:
     """Whether a weight comes from beyond L2, and two of its panels fit there."""
-    total, panel = 4 * depth * (cols or width), 4 * depth * width
+    total, panel = column_bytes * (cols or width), column_bytes * width
     return total > arch.l2_bytes // 2 and 2 * panel <= arch.l2_bytes
 
 
@@ -217,14 +239,27 @@ class _Builder:
         self.workload = workload
         self.decision = decision
         self.shape = decision.tile
-        self.laid = weight(self.total, self.shape) if decision.rhs == "weight" else None
-        self.pack = Pack.of(self.total, self.shape) if decision.rhs == "pack" else None
-        rhs = (self.laid or self.pack or InPlace(self.total)).read
+        self.step = decision.dot.step if decision.dot else 1
+        laid = weight(self.total, self.shape, self.step) if decision.rhs == "weight" else None
+        self.laid = laid
 
-        def term(at: Values, k: Values, panel: Panel, j: Expr) -> Expr:
-            return substitute(self.total.lhs.value, {**at, **k}) * rhs(panel, k, j)
+        def lhs(at: Values, k: Values) -> Expr:
+            return substitute(self.total.lhs.value, {**at, **k})
 
-        self.tile = TileKernel(self.total, self.shape, term)
+        self.pack: Pack | WordPack | None = None
+        self.tile: RegisterTile
+        if decision.dot is not None:
+            assert workload.types is not None
+            self.tile, self.pack = dot_kernel(
+                self.total, self.shape, decision.dot, workload.types, lhs, laid
+            )
+            return
+        if decision.rhs == "pack":
+            self.pack = Pack.of(self.total, self.shape)
+        rhs = (laid or self.pack or InPlace(self.total)).read
+        self.tile = TileKernel(
+            self.total, self.shape, lambda at, k, panel, j: lhs(at, k) * rhs(panel, k, j)
+        )
 
     def build(self, kernel: Kernel) -> Scheduled:
         params = list(kernel.func.params)
@@ -285,7 +320,8 @@ class _Builder:
         def one(t: Expr) -> tirx.Stmt:
             ahead = None
             if self.laid is not None and self.decision.ahead:
-                ahead = self.laid.prefetch(panel, t, self.decision.ahead, size(total.reduce))
+                steps = steps_of(total, self.step)
+                ahead = self.laid.prefetch(panel, t, self.decision.ahead, steps)
 
             def body(row: Expr, height: int) -> tirx.Stmt:
                 return self.tile.tile(at(row), height, panel, spill, ahead=ahead)
@@ -293,4 +329,4 @@ class _Builder:
             return tiles.each(first + t, body, after)
 
         space = None if spill is None else tirx.AllocBuffer(spill)
-        return block(fill, space, loop(count, one, name="t"))
+        return block(fill, self.tile.begin(panel), space, loop(count, one, name="t"))

@@ -58,6 +58,8 @@ class Weight:
     read: Reader
     first: Callable[[Panel], list[Expr]]
     """The indices of the first element of a panel."""
+    step: int = 1
+    """Neighbours along the last reduce axis that lie side by side, as the last dim."""
 
     def prefetch(self, panel: Panel, tile: Expr, tiles: int, steps: Size) -> Ahead:
         """Bring the next panel into L2 while `tiles` tiles of `steps` steps use this one.
@@ -65,12 +67,13 @@ class Weight:
         A panel is read from beyond L2 by its first tile otherwise, which then waits for memory
         while the other tiles leave it idle. Prefetching past the end of a weight does no harm.
         """
-        elements = -(-panel.width // tiles)
+        row = panel.width * self.step
+        elements = -(-row // tiles)
         line = LINE_BYTES * 8 // dtype_bits(str(self.buffer.dtype))
         at = self.first(panel)
 
         def ahead(step: Expr) -> tirx.Stmt:
-            following = index(self.layout.shape[-1]) * steps
+            following = index(row) * steps
             first = at[-1] + following + (tile * steps + step) * elements
             places = [[*at[:-1], first + more] for more in range(0, elements, line)]
             return block(*(_fetch(tirx.BufferLoad(self.buffer, place)) for place in places))
@@ -86,8 +89,11 @@ def _fetch(element: Expr) -> tirx.Stmt:
     return tirx.Evaluate(call)
 
 
-def weight(total: Contraction, shape: Shape) -> Weight | None:
-    """Lay the weight that `rhs` reads out in panels, or None if its indices cannot be inverted."""
+def weight(total: Contraction, shape: Shape, step: int = 1) -> Weight | None:
+    """Lay the weight that `rhs` reads out in panels, or None if its indices cannot be inverted.
+
+    With `step` > 1 that many neighbours along the last reduce axis are one dim more, the last.
+    """
     load = total.rhs.load
     assert load is not None
     old = load.source
@@ -112,6 +118,9 @@ def weight(total: Contraction, shape: Shape) -> Weight | None:
     ks = [place[axis.var] for axis in total.reduce]
     final = [*(place[axis.var] for axis in batch), column // width, *ks, column % width]
     new_shape = (*counts, panels, *depths, width)
+    if step > 1:
+        final[-2:] = [ks[-1] // step, column % width, ks[-1] % step]
+        new_shape = (*new_shape[:-2], -(-depths[-1] // step), width, step)
     index_map = tirx.IndexMap(dims, [ana.simplify(e) for e in final], None)
     buffer = tirx.decl_buffer([index(n) for n in new_shape], str(old.dtype), old.name)
 
@@ -122,9 +131,9 @@ def weight(total: Contraction, shape: Shape) -> Weight | None:
 
     def first(panel: Panel) -> list[Expr]:
         at = [panel.at[axis.var] for axis in batch]
-        return [*at, panel.number, *(index(0) for _ in total.reduce), index(0)]
+        return [*at, panel.number, *[index(0)] * (len(new_shape) - len(at) - 1)]
 
-    return Weight(buffer, Layout(index_map, new_shape), read, first)
+    return Weight(buffer, Layout(index_map, new_shape), read, first, step)
 
 
 def _used(indices: list[Expr]) -> set[Var]:

@@ -9,6 +9,7 @@ Columns past the end are computed (panels are padded) and never stored.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -131,15 +132,11 @@ class Sums:
 
 
 @dataclass(frozen=True, eq=False)
-class Kernel:
-    """What a tile sums up: ``term(at, ks, panel, j)`` for column `j` of `panel`.
-
-    `at` and `ks` map the row and batch axes and the reduce axes to where they are.
-    """
+class RegisterTile(ABC):
+    """A tile of sums from zero to memory; `_reduce` adds the products."""
 
     sum: Contraction
     shape: Shape
-    term: Callable[[Values, Values, Panel, Expr], Expr]
 
     @property
     def heavy(self) -> bool:
@@ -164,20 +161,34 @@ class Kernel:
         first, *others = parts
         return block(
             *(part.allocate() for part in parts),
-            *(part.each(lambda buffer, i, j, _at: zeros(buffer, [i, j])) for part in parts),
+            self._clear(first),
+            *(RegisterTile._clear(self, part) for part in others),
             self._reduce(parts, panel, ranges, ahead),
             *(first.add(part) for part in others),
             self._leave(first, panel, spill),
         )
 
+    def begin(self, _panel: Panel) -> tirx.Stmt | None:
+        """What to compute once before the tiles of a panel."""
+        return None
+
+    def _clear(self, sums: Sums) -> tirx.Stmt:
+        return sums.each(lambda buffer, i, j, _at: zeros(buffer, [i, j]))
+
     def _parts(self, height: int) -> int:
         """How many partial sums of each element hide the latency when the tile is small."""
-        extent = self.sum.reduce[-1].size if self.sum.reduce else None
+        steps = self._steps
         wanted = -(-CHAINS // (height * self.shape.vectors))
-        while wanted > 1 and (extent is None or extent % wanted):
+        while wanted > 1 and (steps is None or steps % wanted):
             wanted -= 1
         return wanted
 
+    @property
+    def _steps(self) -> int | None:
+        """Steps of the last reduce axis, if that is known."""
+        return self.sum.reduce[-1].size if self.sum.reduce else None
+
+    @abstractmethod
     def _reduce(
         self,
         parts: list[Sums],
@@ -185,36 +196,7 @@ class Kernel:
         ranges: Mapping[Var, tuple[Expr, Expr]],
         ahead: Callable[[Expr], tirx.Stmt] | None,
     ) -> tirx.Stmt:
-        axes = self.sum.reduce
-        whole = {axis.var: (index(0), axis.extent) for axis in axes}
-        extents: list[Size] = [known({**whole, **ranges}[axis.var][1]) for axis in axes]
-
-        def step(at: list[Expr]) -> tirx.Stmt:
-            starts = [ranges[axis.var][0] if axis.var in ranges else index(0) for axis in axes]
-            ks = {axis.var: k + start for axis, k, start in zip(axes, at, starts)}
-            if len(parts) == 1:
-                next_ = None if ahead is None else ahead(ravel(at, extents))
-                return block(next_, update(parts[0], ks))
-            last, k = axes[-1].var, at[-1]
-            return block(
-                *(update(part, {**ks, last: k * len(parts) + p}) for p, part in enumerate(parts))
-            )
-
-        def update(part: Sums, ks: Values) -> tirx.Stmt:
-            def add(buffer: Var, i: Expr, j: Expr, at: Values) -> tirx.Stmt:
-                term = self.term({**at, **panel.at}, ks, panel, j)
-                return tirx.BufferStore(buffer, buffer[i, j] + term, [i, j])
-
-            return part.each(add)
-
-        if len(parts) > 1:
-            extents[-1] = known(extents[-1] // len(parts))
-        last = extents[-1]
-        if isinstance(last, int) and 1 < last <= UNROLL:
-            return nest(
-                extents[:-1], lambda at: loop(last, lambda k: step([*at, k]), UNROLLED, "k")
-            )
-        return nest(extents, step)
+        """Add all products to `parts`."""
 
     def _leave(self, sums: Sums, panel: Panel, spill: Var | None) -> tirx.Stmt:
         def keep(buffer: Var, i: Expr, j: Expr, first: int) -> tirx.Stmt:
@@ -276,6 +258,54 @@ class Kernel:
         if not self.heavy:
             return tirx.IfThenElse(tirx.Not(panel.full), ragged(), None)
         return tirx.IfThenElse(panel.full, whole(), ragged())
+
+
+@dataclass(frozen=True, eq=False)
+class Kernel(RegisterTile):
+    """What a tile sums up: ``term(at, ks, panel, j)`` for column `j` of `panel`.
+
+    `at` and `ks` map the row and batch axes and the reduce axes to where they are.
+    """
+
+    term: Callable[[Values, Values, Panel, Expr], Expr]
+
+    def _reduce(
+        self,
+        parts: list[Sums],
+        panel: Panel,
+        ranges: Mapping[Var, tuple[Expr, Expr]],
+        ahead: Callable[[Expr], tirx.Stmt] | None,
+    ) -> tirx.Stmt:
+        axes = self.sum.reduce
+        whole = {axis.var: (index(0), axis.extent) for axis in axes}
+        extents: list[Size] = [known({**whole, **ranges}[axis.var][1]) for axis in axes]
+
+        def step(at: list[Expr]) -> tirx.Stmt:
+            starts = [ranges[axis.var][0] if axis.var in ranges else index(0) for axis in axes]
+            ks = {axis.var: k + start for axis, k, start in zip(axes, at, starts)}
+            if len(parts) == 1:
+                next_ = None if ahead is None else ahead(ravel(at, extents))
+                return block(next_, update(parts[0], ks))
+            last, k = axes[-1].var, at[-1]
+            return block(
+                *(update(part, {**ks, last: k * len(parts) + p}) for p, part in enumerate(parts))
+            )
+
+        def update(part: Sums, ks: Values) -> tirx.Stmt:
+            def add(buffer: Var, i: Expr, j: Expr, at: Values) -> tirx.Stmt:
+                term = self.term({**at, **panel.at}, ks, panel, j)
+                return tirx.BufferStore(buffer, buffer[i, j] + term, [i, j])
+
+            return part.each(add)
+
+        if len(parts) > 1:
+            extents[-1] = known(extents[-1] // len(parts))
+        last = extents[-1]
+        if isinstance(last, int) and 1 < last <= UNROLL:
+            return nest(
+                extents[:-1], lambda at: loop(last, lambda k: step([*at, k]), UNROLLED, "k")
+            )
+        return nest(extents, step)
 
 
 @dataclass(frozen=True, eq=False)
