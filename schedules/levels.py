@@ -60,7 +60,8 @@ def product_cycles(product: Product, rows: int, vectors: int, lanes: int, fma_un
     """Cycles of the whole product in tiles of nearly equal height and full panels.
 
     A tile also pays for clearing its sums and for its epilogue, which is about one pass more over
-    them, so that short sums prefer large tiles.
+    them, so that short sums prefer large tiles. In a last panel that is not full the sums take
+    another pass, through memory.
     """
     width = vectors * lanes
     panels = -(-(UNKNOWN_COLS if product.cols is None else product.cols) // width)
@@ -74,7 +75,8 @@ def product_cycles(product: Product, rows: int, vectors: int, lanes: int, fma_un
     for height, number in ((base + 1, extra), (base, count - extra)):
         steps = depth * tile_cycles(height, vectors, fma_units)
         cost += number * (steps + 2 * height * vectors + 12)
-    return panels * cost
+    ragged = 0 if product.cols is None or product.cols % width == 0 else 2 * total * vectors
+    return panels * cost + ragged
 
 
 def best_tile(
@@ -84,6 +86,8 @@ def best_tile(
     best, price = (1, 1), inf
     for rows, vectors in register_tiles(registers, max_rows):
         if product.cols is not None and (vectors - 1) * lanes >= max(product.cols, 1):
+            continue
+        if product.rows is not None and rows > max(product.rows, 1):
             continue
         cycles = product_cycles(product, rows, vectors, lanes, fma_units)
         if cycles < price or (cycles == price and rows * vectors > best[0] * best[1]):

@@ -98,6 +98,8 @@ Arch: TypeAlias = CpuArch
 #                       Its units multiply and add apart; one of each counts as one FMA
 #   x86-64-v3 (AVX2)    Haswell: same manual, section 2.4, tables 2-10 to 2-12 (two FMA units)
 #   x86-64-v4 (AVX-512) Skylake server: same manual, section 2.2 (two FMA units, 1 MiB L2)
+#   znver4              Software Optimization Guide for the AMD Zen 4 Microarchitecture (57647),
+#                       section 2.11: a 512-bit operation takes a unit for two cycles
 #   aarch64 NEON        Arm Neoverse N1 Software Optimization Guide, section 2.1 (two FP pipes),
 #                       and Technical Reference Manual, section 1.2 (64 KiB L1, 1 MiB L2)
 #   aarch64 SVE         Arm Neoverse V1 Software Optimization Guide, section 2.1 (two 256-bit SVE
@@ -119,6 +121,7 @@ FAMILIES: Mapping[str, CpuArch] = {
         CpuArch(
             "AVX-512", "x86_64", "x86-64-v4", 512, 32, 2, 32 * KIB, MIB, 32 * MIB, 64, 1, 2.7, 12
         ),
+        CpuArch("Zen 4", "x86_64", "znver4", 512, 32, 1, 32 * KIB, MIB, 32 * MIB, 64, 1, 2.6, 12),
         CpuArch("NEON", "aarch64", "generic", 128, 32, 2, 64 * KIB, MIB, 32 * MIB, 64, 1, 2.6, 15),
         CpuArch("SVE", "aarch64", "generic", 256, 32, 2, 64 * KIB, MIB, 32 * MIB, 64, 1, 2.6, 20),
     )
@@ -182,7 +185,7 @@ def from_target(target: Any) -> CpuArch:
             f"target feature '{foreign[0]}' cannot be added to a CPU",
             hint=f"-mcpu with a CPU that has it, or one of {', '.join(sorted(_KNOWN))}",
         )
-    if isa == "aarch64" or mcpu not in FAMILIES:
+    if not mcpu.startswith("x86-64"):
         features |= _llvm_features(mcpu, triple)
     features -= {name[1:] for name in mattr if name.startswith("-")}
     base = _family(isa, mcpu, features)
@@ -205,7 +208,9 @@ def from_device() -> CpuArch:
         mcpu = _level(flags)
         if mcpu != "x86-64-v4":
             features = {name for name in features if not name.startswith(("avx512", "amx"))}
-    base = _family(isa, mcpu, features)
+    zen4 = info.get("vendor_id") == "AuthenticAMD" and info.get("cpu family") == "25"
+    halves = zen4 and mcpu == "x86-64-v4"
+    base = FAMILIES["znver4"] if halves else _family(isa, mcpu, features)
     caches = _caches()
     clock = float(info.get("cpu mhz", 0)) / 1000
     return replace(

@@ -38,6 +38,7 @@ from .emit import (
     loop,
     unravel,
 )
+from .one_row import OneRow, columns_at_once, contiguous_sum
 from .panels import InPlace, Pack, weight
 from .read_contraction import contraction
 from .rows import Tiles, cut
@@ -68,7 +69,8 @@ class Workload:
     reduce: int | None
     dtype: str
     rhs: str
-    """"weight" (laid out at compile time), "vectors" (unit stride along columns) or "memory"."""
+    """"weight" (laid out at compile time), "vectors" (unit stride along columns), "sum" (along the
+    sum, for a single row) or "memory"."""
     contraction: Contraction = field(repr=False, compare=False)
     weight_arg: int | None = None
     types: tuple[str, str] | None = None
@@ -81,7 +83,7 @@ class Decision:
 
     tile: Shape
     rhs: str
-    """"weight", "pack" or "in place"."""
+    """"weight", "pack", "in place" or "dots"."""
     block_tiles: int
     """Tiles of rows that pass over one panel before the next, their `lhs` kept in L2; 0 is all."""
     parallel: bool
@@ -149,7 +151,9 @@ def describe(found: Contraction, kernel: Kernel) -> Workload | Declined:
         rhs = "vectors"
     rows = known_size(found.rows)
     if rows == 1 and rhs == "memory":
-        return Declined("one row over an operand that is contiguous along the sum: a reduction")
+        if not contiguous_sum(found):
+            return Declined("one row over an operand without unit stride: a reduction")
+        rhs = "sum"
     return Workload(
         known_size(found.batch),
         rows,
@@ -176,11 +180,11 @@ def unit_stride(found: Contraction) -> bool:
 
 def decide(workload: Workload, arch: Arch) -> Decision:
     """The tile of the least price, and where the operands stay."""
-    dot = find_dot(workload.types, arch)
+    dot = None if workload.rhs == "sum" else find_dot(workload.types, arch)
     lanes, steps, registers = register_units(workload.dtype, workload.reduce, dot, arch)
     product = Product(workload.rows, workload.cols, steps)
     rows, vectors = best_tile(product, lanes, registers, arch.fma_units)
-    shape = Shape(rows, vectors, lanes)
+    shape = columns_at_once(lanes) if workload.rhs == "sum" else Shape(rows, vectors, lanes)
     rhs = _rhs(workload, shape)
     if dot is not None and rhs == "in place":
         rhs = "pack"
@@ -210,8 +214,8 @@ def register_units(
 
 def _rhs(workload: Workload, shape: Shape) -> str:
     """How vectors of `rhs` are had: few rows do not pay for packing."""
-    if workload.rhs == "weight":
-        return "weight"
+    if workload.rhs in ("weight", "sum"):
+        return {"weight": "weight", "sum": "dots"}[workload.rhs]
     few = workload.rows is not None and workload.rows <= 2 * shape.rows
     fits = workload.cols is not None and workload.cols % shape.cols == 0
     return "in place" if workload.rhs == "vectors" and few and fits else "pack"
@@ -253,6 +257,9 @@ class _Builder:
             self.tile, self.pack = dot_kernel(
                 self.total, self.shape, decision.dot, workload.types, lhs, laid
             )
+            return
+        if decision.rhs == "dots":
+            self.tile = OneRow(self.total, self.shape)
             return
         if decision.rhs == "pack":
             self.pack = Pack.of(self.total, self.shape)

@@ -41,6 +41,7 @@ from .emit import (
     vectors,
     zeros,
 )
+from .maps import turned
 from .tile import Panel, Shape
 
 LINE_BYTES = 64
@@ -262,25 +263,61 @@ class Pack:
         return nest(self._extents(), row)
 
     def _along_reduce(self, panel: Panel, count: Expr) -> tirx.Stmt:
-        """Columns one by one, along the last reduce axis, which is the contiguous one."""
+        """Squares read along the last reduce axis, which is the contiguous one, and turned.
+
+        What is left at the right and at the end goes element by element.
+        """
         *outer, last = self._extents()
-        lanes = self.shape.lanes
+        side = min(self.shape.lanes, 16)
+        columns, steps = known(count // side * side), known(last // side * side)
 
-        def put(j: Expr, ks: list[Expr], k: Expr) -> tirx.Stmt:
-            at = [*ks, k]
-            return tirx.BufferStore(self.buffer, self._value(panel, at, j), [*at, j])
+        def put(j: Expr, ks: list[Expr]) -> tirx.Stmt:
+            return tirx.BufferStore(self.buffer, self._value(panel, ks, j), [*ks, j])
 
-        def run(j: Expr, ks: list[Expr], first: Expr) -> tirx.Stmt:
-            return loop(lanes, lambda k: put(j, ks, first + k), VECTORIZED, "lane")
+        def rows(ks: list[Expr]) -> tirx.Stmt:
+            def stripe(k: Expr) -> tirx.Stmt:
+                return loop(
+                    known(count // side), lambda j: self._turn(panel, [*ks, k * side], j * side)
+                )
 
-        if not isinstance(last, int) or last % lanes:
-            return loop(
-                count,
-                lambda j: nest(outer, lambda ks: loop(last, lambda k: put(j, ks, k), name="k")),
+            def single(first: Expr) -> Callable[[Expr], tirx.Stmt]:
+                return lambda k: loop(
+                    known(count - first), lambda j: put(first + j, [*ks, k]), name="j"
+                )
+
+            return block(
+                loop(known(last // side), stripe),
+                loop(steps, single(columns)),
+                loop(known(last - steps), lambda k: single(index(0))(steps + k)),
             )
-        return nest(
-            [*outer, last // lanes],
-            lambda at: loop(count, lambda j: run(j, at[:-1], at[-1] * lanes)),
+
+        return nest(outer, rows)
+
+    def _turn(self, panel: Panel, ks: list[Expr], first: Expr) -> tirx.Stmt:
+        """Pack a square of columns from `first` on and steps from `ks` on."""
+        side = min(self.shape.lanes, 16)
+        *outer, k = ks
+        columns = [allocate([side], str(self.buffer.dtype), "line") for _ in range(side)]
+
+        def read(number: int) -> tirx.Stmt:
+            def element(lane: Expr) -> tirx.Stmt:
+                value = self._value(panel, [*outer, k + lane], first + number)
+                return tirx.BufferStore(columns[number], value, [lane])
+
+            return loop(side, element, VECTORIZED, "lane")
+
+        def ramp(start: Expr) -> Expr:
+            return tirx.Ramp(start, index(1), side)
+
+        binds, lines = turned([column[ramp(index(0))] for column in columns])
+        return block(
+            *(tirx.AllocBuffer(column) for column in columns),
+            *map(read, range(side)),
+            *binds,
+            *(
+                tirx.BufferStore(self.buffer, line, [*outer, k + step, ramp(first)])
+                for step, line in enumerate(lines)
+            ),
         )
 
 

@@ -85,7 +85,12 @@ def test_attention_scores_and_values(seq: int) -> None:
     compare(op.matmul, [scores, k], scores @ k, dims=[("b", 3, "s", "s"), dims[1]], rule="gemm")
 
 
-def test_an_operand_read_through_a_transpose() -> None:
+@pytest.mark.parametrize("rows", [1, 9])
+@pytest.mark.parametrize("cols, depth", [(40, 24), (70, 50), (5, 7)])
+@pytest.mark.parametrize("symbolic", [False, True])
+def test_an_operand_read_through_a_transpose(
+    rows: int, cols: int, depth: int, symbolic: bool
+) -> None:
     from tvm import te
 
     from tests.schedules.cpu.kernels import composed, run
@@ -93,16 +98,18 @@ def test_an_operand_read_through_a_transpose() -> None:
     from tvmext.schedules.select import select
 
     def build(x: te.Tensor, w: te.Tensor) -> te.Tensor:
-        moved = te.compute((24, 40), lambda k, n: w[n, k], "moved")
-        axis = te.reduce_axis((0, 24), "k")
-        return te.compute((9, 40), lambda i, j: te.sum(x[i, axis] * moved[axis, j], axis))
+        moved = te.compute((w.shape[1], w.shape[0]), lambda k, n: w[n, k], "moved")
+        axis = te.reduce_axis((0, w.shape[1]), "k")
+        shape = (x.shape[0], w.shape[0])
+        return te.compute(shape, lambda i, j: te.sum(x[i, axis] * moved[axis, j], axis))
 
-    before = composed(build, ((9, 24), "float32"), ((40, 24), "float32"))
+    n, k = ("n", "k") if symbolic else (cols, depth)
+    before = composed(build, ((rows, k), "float32"), ((n, k), "float32"))
     result, selection = select(before, ARCH, RULES)
     assert selection.rule == "gemm"
-    x, w = normal(9, 24), normal(40, 24, seed=1)
+    x, w = normal(rows, depth), normal(cols, depth, seed=1)
     (got,) = run(result.func, {"x0": x, "x1": w})
-    np.testing.assert_allclose(got, x @ w.T, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(got, x @ w.T, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("m", [1, 6, 17])
