@@ -52,8 +52,16 @@ def _groups(found: Sequence[Stage], arch: CpuArch) -> list[tuple[tuple[int, ...]
 
 
 def _worth(found: Sequence[Stage], numbers: tuple[int, ...], rows: Rows, arch: CpuArch) -> bool:
-    """Sharing rows pays if there are enough of them for the cores, or little to do anyway."""
+    """Sharing rows pays if there are enough of them for the cores, or little to do anyway.
+
+    A transpose walks squares across the rows: it has a nest of its own if it needs no other stage.
+    """
     if not rows or not rows[0]:
+        return False
+    stages = [found[s] for s in numbers]
+    made = {write.buffer for stage in stages for write in stores(stage)}
+    apart = not any(load.source in made for stage in stages for load in loads(stage))
+    if apart and any(_stage_plan(stage, (), arch).mode == "transpose" for stage in stages):
         return False
     count = _size(found[numbers[0]].spatial[p] for p in rows[0])
     work = sum(cost_ns(found[s]) for s in numbers)

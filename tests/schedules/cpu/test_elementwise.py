@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tvm import relax, tirx
+from tvm import relax, te, tirx
 
-from tests.schedules.cpu.kernels import ARCH, check, kernel, normal, scheduled
+from tests.schedules.cpu.kernels import ARCH, check, composed, kernel, normal, run, scheduled
 from tvmext.schedules.cpu.elementwise import Elementwise
 from tvmext.schedules.rule import Declined
 
@@ -189,6 +189,23 @@ def test_turned_tiles_with_a_prologue(shape: tuple[int, int]) -> None:
     check(build, [x], np.maximum(x, 0).transpose(0, 2, 1))
     check(build, [x], np.maximum(x, 0).transpose(0, 2, 1), dims=[("b", "m", "n")])
     check(build, [x], np.maximum(x, 0).transpose(0, 2, 1), arch=replace(ARCH, cores=4))
+
+
+def test_each_part_of_a_transposed_concat_is_turned() -> None:
+    x, y = normal(48, 35), normal(32, 35, seed=1)
+
+    def build(x: te.Tensor, y: te.Tensor) -> te.Tensor:
+        return te.compute(
+            (35, 80),
+            lambda i, j: tirx.if_then_else(
+                j < 48, x[tirx.min(j, 47), i], y[tirx.max(j, 48) - 48, i]
+            ),
+        )
+
+    function, selection = scheduled(composed(build, *((a.shape, "float32") for a in (x, y))))
+    assert [nest.plans[0].mode for nest in selection.decision] == ["transpose", "transpose"]
+    (result,) = run(function, {"x0": x, "x1": y})
+    np.testing.assert_array_equal(result, np.concatenate([x, y]).T)
 
 
 def test_unknown_sizes_decide_when_they_run() -> None:
