@@ -9,7 +9,7 @@ from tvm import tirx
 from tvm.ir import Expr, Var
 
 from .analysis import constant
-from .rule import Layout
+from .rule import Layout, Matrix
 
 
 def relayout(array: np.ndarray, layout: Layout) -> np.ndarray:
@@ -18,7 +18,16 @@ def relayout(array: np.ndarray, layout: Layout) -> np.ndarray:
     Splits, permutations and reversals of dims, which is what rules ask for, are one padded copy;
     any other map is one indexed assignment with the indices computed by array arithmetic.
     """
+    array = _multiplied(array, layout.products)
     return _transposed(array, layout) if _terms(layout) else _scattered(array, layout)
+
+
+def _multiplied(array: np.ndarray, products: tuple[tuple[int, Matrix], ...]) -> np.ndarray:
+    """Every line along each of the dims times its matrix, in float64."""
+    result = array.astype("float64") if products else array
+    for dim, matrix in products:
+        result = np.moveaxis(np.tensordot(np.asarray(matrix), result, (1, dim)), 0, dim)
+    return result.astype(array.dtype, copy=False)
 
 
 def _terms(layout: Layout) -> list[tuple[int, str, int]] | None:

@@ -28,6 +28,9 @@ from L2."""
 UNKNOWN_ROWS, UNKNOWN_COLS, UNKNOWN_DEPTH = 128, 768, 256
 """Sizes that tiles are priced at when they are known at run time only: many, and round."""
 
+UNKNOWN_SIDE = 56
+"""The side of an image that is known at run time only."""
+
 
 @dataclass(frozen=True)
 class Product:

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from tvm.tirx import IndexMap, PrimFunc
 
     from tvmext.arch import Arch
+
+Matrix: TypeAlias = tuple[tuple[float, ...], ...]
+"""Rows of a matrix."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +41,13 @@ class Declined:
 class Layout:
     """A new layout of a weight: element ``index`` of the old one goes to ``index_map(index)``.
 
-    `shape` is the shape after the map; elements that no index reaches are zero.
+    `shape` is the shape after the map; elements that no index reaches are zero. `products` are
+    (dim, matrix): before the map every line of the weight along a dim is multiplied by its matrix.
     """
 
     index_map: IndexMap
     shape: tuple[int, ...]
+    products: tuple[tuple[int, Matrix], ...] = ()
 
 
 @dataclass(frozen=True)

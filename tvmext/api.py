@@ -17,7 +17,7 @@ from .arch import target_fields
 from .build import CompileRequest, Progress, compile_in_child
 from .frontends.dims import DimSpec
 from .model_file import model_file
-from .options import Options
+from .options import WINOGRAD, Options
 from .runtime import CompiledModel, load
 from .verification import Report
 
@@ -104,7 +104,7 @@ def compile_here(request: CompileRequest, report: Callable[..., None]) -> None:
     from .build.results import results_in_weights
     from .frontends import load as load_model
     from .passes import lower
-    from .schedules.cpu import RULES
+    from .schedules.cpu import rules
     from .schedules.schedule import ScheduleKernels
 
     report("load", request.name)
@@ -119,7 +119,7 @@ def compile_here(request: CompileRequest, report: Callable[..., None]) -> None:
     chosen = to_target(arch)
     target = tvm.target.Target(chosen)
 
-    schedule = ScheduleKernels(arch, RULES)
+    schedule = ScheduleKernels(arch, rules(WINOGRAD[request.options.winograd]))
     mod = lower(model, schedule, target, request.options, report)
 
     metadata = ArtifactMetadata(

@@ -10,6 +10,9 @@ from .errors import OptionError
 
 DUMP_FORMATS = ("relax", "tir", "ll", "asm")
 
+WINOGRAD: Mapping[str, tuple[int, ...]] = {"off": (), "f2": (2,), "f4": (2, 4)}
+"""For each choice, the tiles F(m, 3) of Winograd's method that convolutions may use, by m."""
+
 
 def _option(default: Any, help_text: str, **choices: Any) -> Any:
     return field(default=default, metadata={"help": help_text, **choices})
@@ -29,6 +32,12 @@ class Options:
     print_ir_before: tuple[str, ...] = _option((), "print the module before these passes")
     print_ir_after: tuple[str, ...] = _option((), "print the module after these passes")
     print_pass_times: bool = _option(False, "print how long each pass took")
+    winograd: str = _option(
+        "f2",
+        "how 3x3 convolutions may round: f2 errs by up to 3e-6 of the output's root mean square, "
+        "f4 is faster and errs by up to 5e-5, off adds products up as they are",
+        choices=tuple(WINOGRAD),
+    )
     dump_code: tuple[str, ...] = _option(
         (), f"write intermediate code beside the output: {', '.join(DUMP_FORMATS)}"
     )
@@ -36,6 +45,8 @@ class Options:
     def __post_init__(self) -> None:
         if self.opt_level not in range(4):
             raise OptionError(f"opt_level is {self.opt_level}", hint="0, 1, 2 or 3")
+        if self.winograd not in WINOGRAD:
+            raise OptionError(f"winograd is '{self.winograd}'", hint=", ".join(WINOGRAD))
         for name in self.dump_code:
             if name not in DUMP_FORMATS:
                 raise OptionError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from ..rule import Rule
 from .attention import FusedAttention
 from .conv import Conv
@@ -14,15 +16,21 @@ from .phases import Phases
 from .pooling import Pooling
 from .reduction import Reduction
 
-RULES: tuple[Rule, ...] = (
-    FusedAttention(),
-    Phases(),
-    Gemm(),
-    Conv(),
-    Depthwise(),
-    Elementwise(),
-    Pooling(),
-    Reduction(),
-    Normalization(),
-    Fallback(),
-)
+
+def rules(filters: Iterable[int] = (2,)) -> tuple[Rule, ...]:
+    """The rules; `filters` are the tiles F(m, 3) that convolutions may use, by m."""
+    return (
+        FusedAttention(),
+        Phases(),
+        Gemm(),
+        Conv(filters),
+        Depthwise(),
+        Elementwise(),
+        Pooling(),
+        Reduction(),
+        Normalization(),
+        Fallback(),
+    )
+
+
+RULES = rules()

@@ -11,13 +11,14 @@ of an operand adds up a row and a reduce axis, as the window of a convolution do
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
 
 from tvm.ir import Expr, TensorLoad, Var
 
 from ..analysis import Axis, Block, collect, variables
+from ..levels import UNKNOWN_SIDE
 from ..rule import Kernel
 
 
@@ -117,3 +118,9 @@ def rows_of(found: Contraction) -> tuple[tuple[Axis, ...], Axis | None, Axis]:
     """The rows of a convolution: images, the dim that blocks are cut from, the one of tiles."""
     *outer, last = found.rows
     return (tuple(outer[:-1]), outer[-1], last) if outer else ((), None, last)
+
+
+def usual_sizes(rows: Sequence[Axis]) -> list[int]:
+    """The sizes of the rows of a convolution, with the usual ones for those that are not known."""
+    unknown = [1] * max(0, len(rows) - 2) + [UNKNOWN_SIDE] * 2
+    return [other if axis.size is None else axis.size for axis, other in zip(rows, unknown)]

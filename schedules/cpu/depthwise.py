@@ -43,11 +43,11 @@ from .emit import (
     unravel,
 )
 from .gemm import PARALLEL_FLOPS, TYPES, known_size
+from .padding import padding
 from .panels import weight
 from .read_contraction import contraction
 from .tile import Kernel as TileKernel
 from .tile import Panel, Shape
-from .window import padding
 
 BLOCK_ROWS = 8
 """Output rows of a block: the rows of input that two blocks both read are a small part."""

@@ -15,7 +15,7 @@ from tvm.ir import Expr
 
 from ..analysis import Axis
 from .emit import Size, bind, block, ceildiv, index, known, loop
-from .window import Padding
+from .padding import Padding
 
 MOST_EDGES = 3
 """Tiles at each edge of a row that have code of their own."""

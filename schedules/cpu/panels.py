@@ -90,18 +90,22 @@ def _fetch(element: Expr) -> tirx.Stmt:
     return tirx.Evaluate(call)
 
 
-def weight(total: Contraction, shape: Shape, step: int = 1) -> Weight | None:
+def weight(
+    total: Contraction, shape: Shape, step: int = 1, inside: tuple[Axis, ...] = ()
+) -> Weight | None:
     """Lay the weight that `rhs` reads out in panels, or None if its indices cannot be inverted.
 
     With `step` > 1 that many neighbours along the last reduce axis are one dim more, the last.
+    A panel holds all points of the batch axes `inside`; the other batch axes hold panels.
     """
     load = total.rhs.load
     assert load is not None
     old = load.source
     extents = [constant(n) for n in old.shape]
     dims = [Var(f"d{i}", "int64") for i in range(len(extents))]
-    batch = [axis for axis in total.batch if axis.var in _used(load.indices)]
-    axes = (*batch, *total.cols, *total.reduce)
+    used = _used(load.indices)
+    batch = [axis for axis in total.batch if axis.var in used and axis not in inside]
+    axes = (*batch, *inside, *total.cols, *total.reduce)
     place = _invert(load.indices, extents, dims, axes)
     if place is None:
         return None
@@ -112,11 +116,11 @@ def weight(total: Contraction, shape: Shape, step: int = 1) -> Weight | None:
     columns = size(total.cols)
     panels = ceildiv(columns, width)
     counts = [axis.size or 0 for axis in batch]
-    depths = [axis.size or 0 for axis in total.reduce]
+    depths = [axis.size or 0 for axis in (*inside, *total.reduce)]
     if not isinstance(panels, int) or 0 in counts + depths:
         return None
     ana = analyzer([Axis(d, index(n), "spatial") for d, n in zip(dims, extents) if n])
-    ks = [place[axis.var] for axis in total.reduce]
+    ks = [place[axis.var] for axis in (*inside, *total.reduce)]
     final = [*(place[axis.var] for axis in batch), column // width, *ks, column % width]
     new_shape = (*counts, panels, *depths, width)
     if step > 1:
@@ -125,14 +129,17 @@ def weight(total: Contraction, shape: Shape, step: int = 1) -> Weight | None:
     index_map = tirx.IndexMap(dims, [ana.simplify(e) for e in final], None)
     buffer = tirx.decl_buffer([index(n) for n in new_shape], str(old.dtype), old.name)
 
+    def panel_at(panel: Panel) -> list[Expr]:
+        outer, inner = ([panel.at[axis.var] for axis in axes] for axes in (batch, inside))
+        return [*outer, panel.number, *inner]
+
     def read(panel: Panel, k: Values, j: Expr) -> Expr:
-        at = [panel.at[axis.var] for axis in batch]
-        where = [*at, panel.number, *(k[axis.var] for axis in total.reduce), j]
+        where = [*panel_at(panel), *(k[axis.var] for axis in total.reduce), j]
         return replace_loads(total.rhs.value, old, lambda _at: tirx.BufferLoad(buffer, where))
 
     def first(panel: Panel) -> list[Expr]:
-        at = [panel.at[axis.var] for axis in batch]
-        return [*at, panel.number, *[index(0)] * (len(new_shape) - len(at) - 1)]
+        at = panel_at(panel)
+        return [*at, *[index(0)] * (len(new_shape) - len(at))]
 
     return Weight(buffer, Layout(index_map, new_shape), read, first, step)
 

@@ -229,35 +229,15 @@ class RegisterTile(ABC):
         self, row: Callable[[Expr], Values], height: Expr, panel: Panel, spill: Var
     ) -> tirx.Stmt:
         """The epilogue over a spilled tile, no element past the last column touched."""
-        lanes = self.shape.lanes
 
         def finish(i: Expr, j: Expr) -> tirx.Stmt:
             return self.store(panel, row(i), j, spill[i, j])
 
-        def whole() -> tirx.Stmt:
-            return loop(
-                height,
-                lambda i: vectors(self.shape.vectors, lanes, lambda j: finish(i, j), False),
-            )
-
-        def ragged() -> tirx.Stmt:
-            valid = panel.valid
-            done = valid // lanes * lanes
-            return loop(
-                height,
-                lambda i: block(
-                    vectors(known(valid // lanes), lanes, lambda j: finish(i, j), False),
-                    loop(known(valid % lanes), lambda j: finish(i, j + done)),
-                ),
-            )
-
-        if not panel.ragged:
-            return whole()
-        if panel.never_full:
-            return ragged()
-        if not self.heavy:
-            return tirx.IfThenElse(tirx.Not(panel.full), ragged(), None)
-        return tirx.IfThenElse(panel.full, whole(), ragged())
+        lanes = self.shape.lanes
+        every = loop(height, lambda i: panel.each(lanes, lambda j: finish(i, j)))
+        if panel.ragged and not panel.never_full and not self.heavy:
+            return tirx.IfThenElse(tirx.Not(panel.full), every, None)
+        return every
 
 
 @dataclass(frozen=True, eq=False)
@@ -339,6 +319,19 @@ class Panel:
 
     def cols(self, j: Expr) -> Values:
         return unravel(self.start + j, self.sum.cols)
+
+    def each(self, lanes: int, body: Callable[[Expr], tirx.Stmt]) -> tirx.Stmt:
+        """``body(j)`` for every column that exists, in vectors, the rest one by one."""
+        whole = vectors(self.width // lanes, lanes, body, False)
+        if not self.ragged:
+            return whole
+        valid = self.valid
+        done = valid // lanes * lanes
+        part = block(
+            vectors(known(valid // lanes), lanes, body, False),
+            loop(known(valid % lanes), lambda j: body(j + done)),
+        )
+        return part if self.never_full else tirx.IfThenElse(self.full, whole, part)
 
 
 def open_panel(

@@ -75,30 +75,30 @@ def _calls(model: str, library: Path, inputs: Arrays, threads: int) -> dict[str,
 
 
 def _plain(profile: Profile, decisions: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    kernels = [
-        {
-            **asdict(kernel),
-            "rule": decisions.get(kernel.name, {}).get("rule", ""),
-            "flops": flops(kernel),
-        }
-        for kernel in profile.kernels
-    ]
+    kernels = []
+    for kernel in profile.kernels:
+        made = decisions.get(kernel.name, {})
+        step = (made.get("decision") or {}).get("step", 0) if made.get("rule") == "conv" else 0
+        kernels.append(
+            {**asdict(kernel), "rule": made.get("rule", ""), "flops": flops(kernel, step)}
+        )
     return {"total_us": profile.total * 1e6, "kernels": kernels}
 
 
-def flops(kernel: Kernel) -> float | None:
+def flops(kernel: Kernel, step: int = 0) -> float | None:
     """Operations of a 2-d convolution (NHWC) or a product, as the shapes of its arguments tell.
 
     Every weight is used once for each position of the output (what has the shape of the output is a
-    residual); in a product of two tensors the depth is the last dim of the first. None for other
-    kernels.
+    residual); in a product of two tensors the depth is the last dim of the first. With a `step` the
+    weight is one of Winograd's method, (step + 2)^2 numbers for a window of 3^2, whose operations
+    are told. None for other kernels.
     """
     words = kernel.operators
     first, *rest, out = kernel.shapes if len(kernel.shapes) > 2 else ((), ())
     positions = np.prod(out[:-1], dtype=float) if out else 0.0
     weights = [np.prod(shape, dtype=float) for shape in rest if shape != out]
     if "conv2d" in words and len(out) == 4 and weights:
-        return 2.0 * positions * max(weights)
+        return 2.0 * positions * max(weights) * ((3 / (step + 2)) ** 2 if step else 1)
     if "matmul" in words and first and out:
         return 2.0 * positions * out[-1] * first[-1]
     return None

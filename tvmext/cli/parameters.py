@@ -199,8 +199,10 @@ def _click_option(field: Field[Any], kind: Any) -> Callable[[Callable[..., Any]]
     settings: dict[str, Any] = {"help": help_text[:1].upper() + help_text[1:] + "."}
     if kind is bool:
         settings["is_flag"] = True
-    elif kind is int:
-        settings |= {"type": int, "default": field.default, "show_default": True}
+    elif kind in (int, str):
+        choices = field.metadata.get("choices")
+        read = click.Choice(choices) if choices else kind
+        settings |= {"type": read, "default": field.default, "show_default": True}
     else:
         settings |= {"multiple": True, "metavar": field.metadata.get("metavar", "NAME,...")}
     return click.option(*names, **settings)

@@ -12,7 +12,7 @@ from tests.schedules.cpu.kernels import ARCH, Build, kernel, run
 from tvmext.arch import CpuArch
 from tvmext.schedules.cpu import RULES
 from tvmext.schedules.layout import relayout
-from tvmext.schedules.rule import Kernel, Scheduled
+from tvmext.schedules.rule import Kernel, Rule, Scheduled
 from tvmext.schedules.select import Selection, select
 
 
@@ -21,10 +21,11 @@ def schedule(
     *inputs: tuple[Sequence[Any], str],
     weights: Sequence[int] = (),
     arch: CpuArch = ARCH,
+    rules: Sequence[Rule] = RULES,
 ) -> tuple[Kernel, Scheduled, Selection]:
     """The one kernel of an expression, its parameters `weights` known at compile time."""
     before = replace(kernel(build, *inputs), constant_args=frozenset(weights))
-    return (before, *select(before, arch, RULES))
+    return (before, *select(before, arch, rules))
 
 
 def compare(
@@ -36,12 +37,13 @@ def compare(
     dims: Sequence[Sequence[Any]] | None = None,
     rule: str | None = None,
     arch: CpuArch = ARCH,
+    rules: Sequence[Rule] = RULES,
     tolerance: float = 1e-5,
 ) -> Selection:
     """Schedule, lay the weights out, run, compare; errors are relative to the largest value."""
     shapes = dims or [array.shape for array in arrays]
     inputs = [(shape, str(array.dtype)) for shape, array in zip(shapes, arrays)]
-    _, result, selection = schedule(build, *inputs, weights=weights, arch=arch)
+    _, result, selection = schedule(build, *inputs, weights=weights, arch=arch, rules=rules)
     if rule is not None:
         assert selection.rule == rule, selection
     values = {

@@ -26,14 +26,19 @@ def nhwc(**options: object) -> object:
 
 
 def test_padding_is_staged_and_leaves_the_inner_loop() -> None:
-    _, result, selection = schedule(
-        nhwc(padding=1), ((1, 14, 14, 16), "float32"), ((32, 3, 3, 16), "float32"), weights=[1]
-    )
+    shapes = ((1, 14, 14, 16), "float32"), ((32, 5, 5, 16), "float32")
+    _, result, selection = schedule(nhwc(padding=1), *shapes, weights=[1])
     assert selection.rule == "conv"
     text = result.func.script()
     assert "window" in text
     assert "if_then_else" not in text
-    assert result.layouts[1].shape[1:4] == (3, 3, 16)
+    assert result.layouts[1].shape[1:4] == (5, 5, 16)
+
+
+def test_symbolic_padding_leaves_the_inner_loop() -> None:
+    shapes = (("n", "h", "w", 16), "float32"), ((32, 5, 5, 16), "float32")
+    _, result, _ = schedule(nhwc(padding=1), *shapes, weights=[1])
+    assert "if_then_else" not in result.func.script()
 
 
 def test_depthwise_copies_nothing() -> None:
@@ -188,8 +193,8 @@ def test_other_kinds_against_the_unscheduled_kernel(layout: str) -> None:
 
 def test_blocks_and_panels_on_two_cores() -> None:
     arch = replace(ARCH, cores=2)
-    for size, channels, level in ((28, 32, "blocks"), (7, 512, "panels")):
-        x, w = normal(1, size, size, channels), normal(channels, 3, 3, channels, seed=1)
+    for size, channels, level in ((28, 32, "blocks"), (7, 256, "panels")):
+        x, w = normal(1, size, size, channels), normal(channels, 5, 5, channels, seed=1)
         expected = convolve(x, w, 1, 1)
         selection = compare(nhwc(padding=1), [x, w], expected, weights=[1], arch=arch)
         assert selection.decision.parallel == level
