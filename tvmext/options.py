@@ -34,8 +34,8 @@ class Options:
     print_pass_times: bool = _option(False, "print how long each pass took")
     winograd: str = _option(
         "f2",
-        "how 3x3 convolutions may round: f2 errs by up to 3e-6 of the output's root mean square, "
-        "f4 is faster and errs by up to 5e-5, off adds products up as they are",
+        "how 3x3 convolutions may round: f2 errs by some 3e-6 of the output's root mean square at "
+        "most, as plain sums do, f4 is faster and errs by 5e-5, off adds products up as they are",
         choices=tuple(WINOGRAD),
     )
     dump_code: tuple[str, ...] = _option(

@@ -7,9 +7,9 @@ with the transformed weight `g`, where direct summation takes 3 m. It holds for 
 2-d F(2, 3) has 16 products for 4 outputs and 36 taps. A channel is a column of all other equations,
 so each of the (m + 2)^dims positions is a matrix product of tiles by channels.
 
-Sums in another order round differently: about 3e-6 of the root mean square of the output for
-F(2, 3), 5e-5 for F(4, 3), which is not chosen unless it is asked for. An infinity or a NaN in the
-input reaches all outputs of its tile.
+Largest errors, as shares of the root mean square of the output, at 64 to 512 channels: 2e-6 to 3e-6
+for F(2, 3), less than one sum after another has (4e-6 to 7e-6); 4e-5 for F(4, 3), which is not used
+unless it is asked for. An infinity or a NaN in the input reaches all outputs of its tile.
 """
 
 from __future__ import annotations
