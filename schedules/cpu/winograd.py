@@ -35,7 +35,7 @@ from .tile import Shape
 TAPS = 3
 
 MOST_TILES = 14
-"""Tiles in registers at once; they lie one after another, so that many do not thrash a set of L1."""
+"""Tiles in registers at once; they lie one after another, and so do not thrash a set of L1."""
 
 
 Point = tuple[int, ...]
