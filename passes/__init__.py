@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tvmext.errors import OptionError
@@ -26,16 +26,26 @@ def lower(
     `schedule` is the pass that schedules PrimFuncs for `target`; `report` is told of every pass as
     it begins.
     """
+    from .pipeline import pipeline
+
+    return run(pipeline(model, schedule, options), model.mod, target, options, report)
+
+
+def run(
+    passes: Sequence[tvm.transform.Pass],
+    mod: tvm.IRModule,
+    target: tvm.target.Target,
+    options: Options,
+    report: Callable[[str, str], None],
+) -> tvm.IRModule:
+    """What a list of passes makes of a module; `report` is told of every pass as it begins."""
     from tvm.ir.instrument import PassTimingInstrument
 
     from .instruments import Watch
-    from .pipeline import pipeline
 
-    passes = pipeline(model, schedule, options)
     timing = PassTimingInstrument()
     watch = Watch(passes, options, lambda name: report("optimise", name))
     with target, _context(options, [watch, timing] if options.print_pass_times else [watch]):
-        mod = model.mod
         for each in passes:
             mod = each(mod)
         if options.print_pass_times:

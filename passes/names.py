@@ -15,7 +15,7 @@ from typing import Any
 import tvm
 from tvm import relax
 from tvm.relax.expr_functor import PyExprMutator, mutator
-from tvm.relax.transform import FuseOps
+from tvm.relax.transform import ConvertLayout, FuseOps
 
 _DATA = (relax.TensorType, relax.TupleType)
 _NAME = re.compile(r"v(\d+)_\d*")  # the builder adds digits to a name that comes again
@@ -36,8 +36,22 @@ class FuseOperators:
 
     def transform_module(self, mod: tvm.IRModule, _ctx: Any) -> tvm.IRModule:
         fused = FuseOps()(mod)
-        values = _Values(mod)
-        return _renamed(fused, values.names_in(fused))
+        return _renamed(fused, _Values(mod).names_in(fused))
+
+
+@tvm.transform.module_pass(opt_level=2, name="ConvertLayouts")
+class ConvertLayouts:
+    """TVM's ConvertLayout, which names anew what it converts.
+
+    A value and its copies in other layouts have one name.
+    """
+
+    def __init__(self, layouts: Mapping[str, Sequence[str]]) -> None:
+        self.layouts = {name: list(wanted) for name, wanted in layouts.items()}
+
+    def transform_module(self, mod: tvm.IRModule, _ctx: Any) -> tvm.IRModule:
+        converted = ConvertLayout(self.layouts)(mod)
+        return _renamed(converted, _names_in_order(mod, converted))
 
 
 def place_of(name: str) -> int | None:
@@ -49,17 +63,39 @@ def place_of(name: str) -> int | None:
     return int(match[1]) if match else None
 
 
-class _Values:
-    """The variables of a main function by how they are computed, to find them after fusion.
+def _names_in_order(old: tvm.IRModule, new: tvm.IRModule) -> dict[relax.Var, str]:
+    """The names of `new`, whose bindings are those of `old` and transposes between them."""
+    waiting = _bindings(old["main"])[::-1]
+    known: dict[Any, relax.Var] = {}
+    for binding in _bindings(new["main"]):
+        value = binding.value
+        if waiting and _operator(value) == _operator(waiting[-1].value):
+            known[binding.var] = waiting.pop().var
+        elif _operator(value) == "relax.permute_dims" and value.args[0] in known:
+            known[binding.var] = known[value.args[0]]
+    return {var: name.name for var, name in known.items()}
 
-    Two that are computed alike have the same value, so either name will do.
+
+def _operator(value: Any) -> Any:
+    op = getattr(value, "op", None)
+    return getattr(op, "name", op) if op is not None else type(value)
+
+
+class _Values:
+    """The variables of a main function by how they are computed, to find them in another.
+
+    Of those that are computed alike, and so have the same value, the first stands for all.
     """
 
     def __init__(self, mod: tvm.IRModule) -> None:
-        self._computed = {_key(b.value, {}): b.var for b in reversed(_bindings(mod["main"]))}
+        self._computed: dict[Any, relax.Var] = {}
+        known: dict[relax.Var, relax.Var] = {}
+        for binding in _bindings(mod["main"]):
+            key = _key(binding.value, known)
+            known[binding.var] = self._computed.setdefault(key, binding.var)
 
     def names_in(self, mod: tvm.IRModule) -> dict[relax.Var, str]:
-        """What the variables of the fused main are called in the one before."""
+        """What the variables of another main are called in this one."""
         known: dict[relax.Var, Any] = {}
         for binding in _bindings(mod["main"]):
             known[binding.var] = self._find(binding.value, known, mod)

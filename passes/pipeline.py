@@ -18,7 +18,7 @@ from .fold_constants import FoldConstants
 from .fold_padding import FoldPadding
 from .fuse_attention import FuseAttention
 from .legalize import LEGALIZE
-from .names import FuseOperators, NameValues
+from .names import ConvertLayouts, FuseOperators, NameValues
 from .safe_division import SafeDivision
 from .virtual.views import Views
 from .virtual.virtualize import VirtualTensors
@@ -42,10 +42,7 @@ def pipeline(
     which knows the machine).
     """
     normalise = [
-        NameValues(),
-        BindModel(model),
-        transform.CanonicalizeBindings(),
-        FoldConstants(),
+        *network(model),
         DecomposeStack(),
         FoldPadding(),
         DecomposeBatchNorm(),
@@ -54,7 +51,7 @@ def pipeline(
         transform.DecomposeOpsForInference(),
     ]
     # Channels last, so that they fill the vectors of every convolution.
-    layout = [transform.ConvertLayout(CONV_LAYOUT)]
+    layout = [ConvertLayouts(CONV_LAYOUT)]
     clean = [
         FoldConstants(),
         transform.CanonicalizeBindings(),
@@ -78,7 +75,32 @@ def pipeline(
         transform.DeadCodeElimination(),
     ]
     views = [transform.RewriteDataflowReshape(), transform.DeadCodeElimination()]
-    lower = [
+    return [
+        *normalise,
+        *(layout if options.opt_level >= 2 else []),
+        *clean,
+        *([FuseAttention()] if options.opt_level >= 1 else []),
+        *([VirtualTensors()] if options.opt_level >= 2 else []),
+        *kernels,
+        *(fuse if options.opt_level >= 1 else views),
+        schedule,
+        *lowering(),
+    ]
+
+
+def network(model: Model) -> list[tvm.transform.Pass]:
+    """What begins every pipeline: the network as its user wrote it, less what is known already."""
+    return [
+        NameValues(),
+        BindModel(model),
+        transform.CanonicalizeBindings(),
+        FoldConstants(),
+    ]
+
+
+def lowering() -> list[tvm.transform.Pass]:
+    """What ends every pipeline: kernels become calls of the machine, buffers are planned."""
+    return [
         transform.ToNonDataflow(),
         transform.RemovePurityChecking(),
         transform.CallTIRRewrite(),
@@ -90,15 +112,4 @@ def pipeline(
         transform.VMShapeLower(),
         SafeDivision(),
         transform.AttachGlobalSymbol(),
-    ]
-    return [
-        *normalise,
-        *(layout if options.opt_level >= 2 else []),
-        *clean,
-        *([FuseAttention()] if options.opt_level >= 1 else []),
-        *([VirtualTensors()] if options.opt_level >= 2 else []),
-        *kernels,
-        *(fuse if options.opt_level >= 1 else views),
-        schedule,
-        *lower,
     ]

@@ -26,6 +26,7 @@ WALK_OF_THE_DATA = (
     "runtime",
     "verification",
     "model_file",
+    "report",
     "api",
     "cli",
 )

@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .api import compile, load, verify
+    from .api import compile, explain, load, verify
     from .options import Options
     from .runtime import CompiledModel
 
@@ -22,12 +22,22 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "compile": ".api",
+    "explain": ".api",
     "load": ".api",
     "verify": ".api",
     "CompiledModel": ".runtime",
     "Options": ".options",
 }
-__all__ = ["CompiledModel", "Options", "__version__", "compile", "errors", "load", "verify"]
+__all__ = [
+    "CompiledModel",
+    "Options",
+    "__version__",
+    "compile",
+    "errors",
+    "explain",
+    "load",
+    "verify",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -7,8 +7,11 @@ child process, room by room: frontends, passes, schedules, build.
 from __future__ import annotations
 
 import hashlib
+import pickle
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +21,11 @@ from .build import CompileRequest, Progress, compile_in_child
 from .frontends.dims import DimSpec
 from .model_file import model_file
 from .options import WINOGRAD, Options
+from .report import Explanation
 from .runtime import CompiledModel, load
 from .verification import Report
 
-__all__ = ["compile", "compile_here", "load", "verify"]
+__all__ = ["compile", "compile_here", "explain", "load", "verify"]
 
 
 def compile(
@@ -50,21 +54,55 @@ def compile(
     Raises `tvmext.errors` types: ModelError, DimError and OptionError for what cannot be used,
     UnsupportedError for operators, ToolchainError without a linker, InternalError for a defect.
     """
+    with _request(model, target, dims, options, trust, model_format) as request:
+        prefix = Path(dump_prefix or Path(request.name).stem).absolute()
+        compile_in_child(replace(request, dump_prefix=str(prefix)), progress, output)
+        return CompiledModel(request.output)
+
+
+def explain(
+    model: Any,
+    target: Any = "llvm",
+    dims: Mapping[str, DimSpec] | None = None,
+    options: Options | None = None,
+    *,
+    trust: bool = False,
+    model_format: str | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    output: Callable[[str], None] | None = None,
+) -> Explanation:
+    """What becomes of the operators of a model that only move data, and what TVM makes of them.
+
+    The arguments are those of `compile`; no code is generated. A free dim counts with its usual
+    size if it has one, else with 64 or what its range says is nearest.
+    """
+    with _request(model, target, dims, options, trust, model_format) as request:
+        compile_in_child(request, progress, output, entry="tvmext.report:explain_here")
+        explanation: Explanation = pickle.loads(Path(request.output).read_bytes())
+        return explanation
+
+
+@contextmanager
+def _request(
+    model: Any,
+    target: Any,
+    dims: Mapping[str, DimSpec] | None,
+    options: Options | None,
+    trust: bool,
+    model_format: str | None,
+) -> Iterator[CompileRequest]:
+    """A request whose files live as long as the context."""
     with tempfile.TemporaryDirectory(prefix="tvmext-") as folder, model_file(model) as (path, name):
-        library = Path(folder) / "model.so"
-        request = CompileRequest(
+        yield CompileRequest(
             model=str(path),
-            output=str(library),
+            output=str(Path(folder) / "model.so"),
             target=target if isinstance(target, str) else target_fields(target),
             dims=dict(dims or {}),
             options=options or Options(),
             trust=trust,
             model_format=model_format,
-            dump_prefix=str(Path(dump_prefix or Path(name).stem).absolute()),
             name=name,
         )
-        compile_in_child(request, progress, output)
-        return CompiledModel(library)
 
 
 def verify(

@@ -11,7 +11,7 @@ import json
 import os
 import platform
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -374,3 +374,10 @@ def _caches() -> dict[int, int]:
 
 def _size(count: int) -> str:
     return f"{count // MIB} MiB" if count >= MIB else f"{count // KIB} KiB"
+
+
+def flags(target: Mapping[str, Any]) -> Iterator[str]:
+    """A target the way the command line takes it: kind, then -key=value."""
+    for name, value in target.items():
+        text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+        yield text if name == "kind" else f"-{name}={text}"

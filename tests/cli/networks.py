@@ -42,6 +42,17 @@ def linear(batch: int | str = "batch", weight: np.ndarray = WEIGHT) -> ModelProt
     return model(nodes, {"x": [batch, 4]}, {"y": [batch, 3]}, {"w": weight})
 
 
+def moving() -> ModelProto:
+    """y = softmax(exp(softmax(x).T)), x: [batch, 4]; "swap" is the node that only moves data."""
+    nodes = [
+        helper.make_node("Softmax", ["x"], ["a"], name="first"),
+        helper.make_node("Transpose", ["a"], ["b"], name="swap", perm=[1, 0]),
+        helper.make_node("Exp", ["b"], ["c"], name="grow"),
+        helper.make_node("Softmax", ["c"], ["y"], name="last"),
+    ]
+    return model(nodes, {"x": ["batch", 4]}, {"y": [4, "batch"]})
+
+
 def truncated(path: Path) -> None:
     path.write_bytes(linear().SerializeToString()[:-40])
 

@@ -77,6 +77,26 @@ def test_compile_dumps_code(tvmext: Call, tiny: Path, tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"a.so", *expected_text}
 
 
+def test_explain_tells_what_became_of_movement(tvmext: Call, tmp_path: Path) -> None:
+    path, page = tmp_path / "net.onnx", tmp_path / "net.html"
+    path.write_bytes(networks.moving().SerializeToString())
+    result = tvmext("explain", path, "--html", page)
+    assert result.code == 0, result.err
+    assert re.search(r"swap +permute_dims +4.batch +read", result.out)
+    assert re.search(r"movement kernels left +\d+ +0", result.out)
+    assert "swap" in page.read_text(encoding="utf-8")
+    told = tvmext("explain", path, "--dim", "batch=2", "--json").json
+    assert told["movement_operators"] == 1
+    assert told["ours"]["movement_kernels_left"] == []
+    assert told["stock"]["planned_bytes"] >= told["ours"]["planned_bytes"] > 0
+
+
+def test_explain_says_where_it_cannot_write(tvmext: Call, tiny: Path, tmp_path: Path) -> None:
+    result = tvmext("explain", tiny, "--html", tmp_path / "none" / "page.html")
+    assert result.code == 2
+    assert "its folder does not exist" in result.err
+
+
 def test_run_computes(tvmext: Call, tiny_library: Path, tmp_path: Path) -> None:
     x = np.random.default_rng(1).standard_normal((5, 4), dtype=np.float32)
     np.savez(tmp_path / "x.npz", x=x)

@@ -8,7 +8,7 @@ from tvm import relax
 from tvm.relax import transform
 
 from tests.passes.modules import build
-from tvmext.passes.names import FuseOperators, NameValues, place_of
+from tvmext.passes.names import ConvertLayouts, FuseOperators, NameValues, place_of
 
 
 def names(mod: tvm.IRModule) -> list[str]:
@@ -69,3 +69,26 @@ def test_a_name_that_comes_again_has_its_place() -> None:
 def callees(mod: tvm.IRModule) -> list[str]:
     bindings = [binding for block in mod["main"].body.blocks for binding in block.bindings]
     return [getattr(getattr(b.value, "args", [""])[0], "name_hint", "") for b in bindings]
+
+
+def test_values_in_another_layout_keep_their_names() -> None:
+    def body(builder: relax.BlockBuilder, x: relax.Var, w: relax.Var) -> relax.Expr:
+        y = builder.emit(relax.op.nn.relu(relax.op.nn.conv2d(x, w)))
+        return relax.op.permute_dims(relax.op.reshape(y, (4, 36)))
+
+    mod = NameValues()(
+        build([("x", (1, 4, 8, 8), "float32"), ("w", (4, 4, 3, 3), "float32")], body)
+    )
+    converted = ConvertLayouts({"relax.nn.conv2d": ["NHWC", "OHWI"]})(mod)
+    places = {b.value.op.name: place_of(b.var.name) for b in bindings(converted)}
+    assert places["relax.nn.conv2d"] == 0
+    assert places["relax.nn.relu"] == 1
+    assert places["relax.reshape"] == 2
+    transposed = [place_of(b.var.name) for b in bindings(converted) if "permute" in b.value.op.name]
+    assert transposed == [None, None, 1, 3]  # x and w have no place, relu in the layout of reshape
+
+
+def bindings(mod: tvm.IRModule) -> list[relax.Binding]:
+    return [
+        b for block in mod["main"].body.blocks for b in block.bindings if hasattr(b.value, "op")
+    ]

@@ -22,7 +22,7 @@ PIPE_WIDTH = 100_000
 
 def print_json(result: Any) -> None:
     """Print `result` as JSON. Numbers that JSON has no word for (NaN, infinities) become null."""
-    click.echo(json.dumps(_plain(result), indent=2, allow_nan=False))
+    click.echo(json.dumps(plain(result), indent=2, allow_nan=False))
 
 
 def print_table(
@@ -101,17 +101,18 @@ def shape_text(shape: Iterable[object]) -> str:
     return f"[{', '.join(map(str, shape))}]"
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """What JSON can say of a value: data classes become objects, arrays lists."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, str | int | None):
         return value
     if is_dataclass(value) and not isinstance(value, type):
-        return _plain(asdict(value))
+        return plain(asdict(value))
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, Iterable):
-        return [_plain(item) for item in value]
-    return _plain(value.item()) if hasattr(value, "item") else str(value)
+        return [plain(item) for item in value]
+    return plain(value.item()) if hasattr(value, "item") else str(value)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -56,6 +55,7 @@ def _show_arch(session: Session) -> None:
 
 
 def _show_library(session: Session, path: Path) -> None:
+    from tvmext.arch import flags
     from tvmext.artifact import read_metadata
 
     metadata = read_metadata(path)
@@ -68,7 +68,7 @@ def _show_library(session: Session, path: Path) -> None:
         {
             "library": f"{path}, {console.size_text(found['bytes'])}",
             "model": f"{metadata.source} (SHA-256 {metadata.model_sha256[:16]})",
-            "target": " ".join(_flags(metadata.target)),
+            "target": " ".join(flags(metadata.target)),
             "made by": versions,
         }
     )
@@ -113,13 +113,6 @@ def _print_signature(model: Description | ArtifactMetadata) -> None:
         click.echo()
         conditions = [(str(guard), guard.reason) for guard in model.guards]
         console.print_table("", ("must hold", "because of"), conditions)
-
-
-def _flags(target: Mapping[str, Any]) -> Iterator[str]:
-    """A target the way the command line takes it: kind, then -key=value."""
-    for name, value in target.items():
-        text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-        yield text if name == "kind" else f"-{name}={text}"
 
 
 def _limit(size: int | None) -> str:

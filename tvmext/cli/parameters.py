@@ -175,20 +175,23 @@ def compile_model(
     """
     import tvmext
 
-    form = {"trust": given["trust"], "model_format": given.get("model_format")}
-    dims = collect(given.get("dims", ()), dim_spec)
-    if shapes := given.get("input_shapes"):
-        dims = bind_shapes(path, input_shapes(shapes), dims, **form)
     return tvmext.compile(
         path,
-        target=given["target"],
-        dims=dims,
-        options=as_options(given) if "opt_level" in given else None,
-        **form,
+        **model_arguments(path, given),
         dump_prefix=dump_prefix,
         progress=progress,
         output=progress.output,
     )
+
+
+def model_arguments(path: Path, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of `tvmext.compile` and `tvmext.explain` that the command line says."""
+    form = {"trust": given["trust"], "model_format": given.get("model_format")}
+    dims = collect(given.get("dims", ()), dim_spec)
+    if shapes := given.get("input_shapes"):
+        dims = bind_shapes(path, input_shapes(shapes), dims, **form)
+    options = as_options(given) if "opt_level" in given else None
+    return {"target": given["target"], "dims": dims, "options": options, **form}
 
 
 def _click_option(field: Field[Any], kind: Any) -> Callable[[Callable[..., Any]], Any]:

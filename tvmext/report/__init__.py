@@ -1,0 +1,45 @@
+"""What becomes of the movement in a network: how it is found out, and how it is shown."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+from tvmext.build import CompileRequest
+
+from .explanation import Explanation
+
+__all__ = ["Explanation", "explain_here"]
+
+
+def explain_here(request: CompileRequest, report: Callable[..., None]) -> None:
+    """Write the `Explanation` of a model, pickled, to ``request.output``.
+
+    The child's side of `tvmext.explain`: it compiles up to the kernels, which are not scheduled and
+    for which no code is generated.
+    """
+    import tvm
+
+    from tvmext.arch import flags, resolve, to_target
+    from tvmext.frontends import load
+
+    from . import trace
+    from .explanation import explain
+    from .sizes import Sizes, sizes_of
+
+    report("load", request.name)
+    model = load(
+        request.model,
+        dims=request.dims,
+        trust=request.trust,
+        model_format=request.model_format,
+        name=request.name,
+    )
+    chosen = to_target(resolve(request.target))
+    target, sizes = tvm.target.Target(chosen), Sizes(sizes_of(model.dims))
+    net = trace.network_of(model, target, sizes, report)
+    ours = trace.ours(model, target, sizes, request.options, report)
+    stock = trace.stock(model, target, sizes, report)
+    explanation = explain(request.name, " ".join(flags(chosen)), sizes.dims, net, stock, ours)
+    Path(request.output).write_bytes(pickle.dumps(explanation))
