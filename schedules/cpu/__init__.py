@@ -13,6 +13,7 @@ from .fallback import Fallback
 from .gemm import Gemm
 from .normalization import Normalization
 from .phases import Phases
+from .pool_rows import PoolRows
 from .pooling import Pooling
 from .reduction import Reduction
 
@@ -26,6 +27,7 @@ def rules(filters: Iterable[int] = (2,)) -> tuple[Rule, ...]:
         Conv(filters),
         Depthwise(),
         Elementwise(),
+        PoolRows(),
         Pooling(),
         Reduction(),
         Normalization(),
