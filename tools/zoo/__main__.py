@@ -11,18 +11,15 @@ code and the first line of its error. The table (Markdown) goes to stdout, the f
 from __future__ import annotations
 
 import argparse
-import fnmatch
-import json
 import statistics
 import sys
-import time
 from collections.abc import Iterable
 from pathlib import Path
 
 from ..bench.host import cpu_name
 from ..bench.report import ratio_text
-from .case import modes, networks
-from .runner import Row, run_case
+from .case import MODES, wanted
+from .runner import Row, all_rows, run_case
 
 
 def table(rows: Iterable[Row]) -> str:
@@ -35,7 +32,7 @@ def table(rows: Iterable[Row]) -> str:
         *map(table_line, rows),
         "",
     ]
-    by_mode = {m: [row for row in rows if row["mode"] == m] for m in ("static", "dynamic")}
+    by_mode = {m: [row for row in rows if row["mode"] == m] for m in MODES}
     lines += [f"- {mode}: {summary(chosen)}" for mode, chosen in by_mode.items() if chosen]
     return "\n".join(lines)
 
@@ -107,34 +104,15 @@ def parse() -> argparse.Namespace:
 def main() -> int:
     """Run what the command line asks for; 0 if every row passed, else 1."""
     args = parse()
-    wanted = {m for m in ("static", "dynamic") if getattr(args, m)} or {"static", "dynamic"}
-    cases = [
-        (network, mode)
-        for network in networks()
-        if fnmatch.fnmatch(network, args.only)
-        for mode in modes(network)
-        if mode in wanted
-    ]
+    cases = wanted(args.only, [mode for mode in MODES if getattr(args, mode)])
     options = [f"--latency={args.threads}"] if args.latency else []
     given = {name: getattr(args, name) for name in ("rtol", "atol")}
     options += [f"--{name}={value}" for name, value in given.items() if value is not None]
-    rows: dict[tuple[str, str], Row] = {}
-    if args.resume and args.json.exists():
-        old = json.loads(args.json.read_text())["rows"]
-        rows = {(row["network"], row["mode"]): row for row in old}
-    args.json.parent.mkdir(parents=True, exist_ok=True)
-    for number, (network, mode) in enumerate(cases, 1):
-        if (network, mode) not in rows:
-            print(f"[{number}/{len(cases)}] {network} {mode}", end=" ", file=sys.stderr, flush=True)
-            started = time.monotonic()
-            row = run_case(network, mode, args.timeout, args.threads, options)
-            rows[network, mode] = row
-            said = row.get("error") or row.get("detail") or "passed"
-            print(f"{time.monotonic() - started:.0f} s: {said[:200]}", file=sys.stderr)
-            args.json.write_text(
-                json.dumps({"machine": cpu_name(), "rows": list(rows.values())}, indent=1)
-            )
-    chosen = [rows[case] for case in cases]
+
+    def run(network: str, mode: str) -> Row:
+        return run_case(network, mode, args.timeout, args.threads, options)
+
+    chosen = all_rows(cases, args.json, args.resume, run)
     print(f"{cpu_name()}; threads: {args.threads}; latencies: minimum / median.\n")
     print(table(chosen))
     return 0 if all(row["exit_code"] == 0 for row in chosen) else 1

@@ -7,12 +7,14 @@ message on stderr and the exit code of `tvmext.errors`. The tool runs this for e
 from __future__ import annotations
 
 import argparse
+import fnmatch
 import json
 import resource
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from tests.zoo import light
 ZOO = Path(__file__).resolve().parents[2] / "tests" / "zoo"
 
 TIMING_SECONDS = 10.0
+MODES = ("static", "dynamic")
 
 
 def networks() -> list[str]:
@@ -34,7 +37,18 @@ def modes(network: str) -> tuple[str, ...]:
 
     The VTC blocks are static: in the paper their sizes are fixed.
     """
-    return ("static", "dynamic") if network.endswith(".dyn") else ("static",)
+    return MODES if network.endswith(".dyn") else ("static",)
+
+
+def wanted(pattern: str, only: Sequence[str] = ()) -> list[tuple[str, str]]:
+    """The networks that a pattern such as 'bert*' names, in the modes named or, if none is, all."""
+    return [
+        (network, mode)
+        for network in networks()
+        if fnmatch.fnmatch(network, pattern)
+        for mode in modes(network)
+        if mode in (only or MODES)
+    ]
 
 
 def sizes(stored: dict[str, int], mode: str) -> Iterator[dict[str, int]]:
@@ -54,15 +68,14 @@ def sizes(stored: dict[str, int], mode: str) -> Iterator[dict[str, int]]:
         yield {name: other[name][turn] for name in stored}
 
 
-def measure(network: str, mode: str, latency_threads: int, **tolerance: float) -> dict[str, Any]:
-    """Compile, verify and, unless `latency_threads` is 0, time one network.
+@contextmanager
+def drawn(
+    network: str, mode: str
+) -> Iterator[tuple[Path, list[dict[str, Any]], dict[str, int] | None]]:
+    """A network with its weights drawn: a file, inputs at each of the sizes, and the dims to bind.
 
-    Keys: "seconds" (compile), "bytes" (of the library), "compiler_rss" (peak, bytes), "passed",
-    "max_abs" and "detail" over all sizes, and with timing the "sides" and "ratios" of one call
-    (tools/bench/figures.py). `tolerance` is "rtol" and "atol", by default those of `verify`.
+    The folder of the file goes with the context.
     """
-    import tvmext
-
     model = light.load(ZOO / f"{network}.onnx")
     described = {entry.key: entry.value for entry in model.metadata_props}["light.inputs"]
     stored = json.loads(described)["dims"]
@@ -72,11 +85,24 @@ def measure(network: str, mode: str, latency_threads: int, **tolerance: float) -
         path = Path(folder) / "model.onnx"
         light.save(model, path)
         del model
+        yield path, inputs, dims
+
+
+def measure(network: str, mode: str, latency_threads: int, **tolerance: float) -> dict[str, Any]:
+    """Compile, verify and, unless `latency_threads` is 0, time one network.
+
+    Keys: "seconds" (compile), "bytes" (of the library), "compiler_rss" (peak, bytes), "passed",
+    "max_abs" and "detail" over all sizes, and with timing the "sides" and "ratios" of one call
+    (tools/bench/figures.py). `tolerance` is "rtol" and "atol", by default those of `verify`.
+    """
+    import tvmext
+
+    with drawn(network, mode) as (path, inputs, dims):
         started = time.monotonic()
         compiled = tvmext.compile(path, dims=dims)
         seconds = time.monotonic() - started
         rss = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
-        library = Path(folder) / "model.so"
+        library = path.with_suffix(".so")
         compiled.save(library)
         result = {"seconds": seconds, "bytes": library.stat().st_size, "compiler_rss": rss}
         result |= verified(path, compiled, inputs, **tolerance)

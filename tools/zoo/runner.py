@@ -7,9 +7,12 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+from ..bench.host import cpu_name
 
 ROOT = Path(__file__).resolve().parents[2]
 Row = dict[str, Any]
@@ -23,10 +26,19 @@ def run_case(
 
     `options` are those of the command line of `case`.
     """
-    command = [sys.executable, "-m", f"{__package__}.case", network, mode, *options]
-    row: Row = {"network": network, "mode": mode}
+    command = [f"{__package__}.case", network, mode, *options]
+    return {"network": network, "mode": mode} | run_module(command, limit, threads)
+
+
+def run_module(
+    command: Sequence[str], limit: float, threads: int = 1, under: Sequence[str] = ()
+) -> Row:
+    """What ``python -m command`` prints as JSON, with its "exit_code", or that and "error".
+
+    `under` is a command that runs it.
+    """
     process = subprocess.Popen(
-        command,
+        [*under, sys.executable, "-m", *command],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -37,15 +49,40 @@ def run_case(
     try:
         out, err = process.communicate(timeout=limit)
     except subprocess.TimeoutExpired:
-        return row | {"exit_code": 124, "error": f"stopped after {limit:.0f} s"}
+        return {"exit_code": 124, "error": f"stopped after {limit:.0f} s"}
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
-    row |= {"exit_code": process.returncode}
+    row: Row = {"exit_code": process.returncode}
     if out.strip().startswith("{"):
         return row | json.loads(out.strip().splitlines()[-1])
     return row | {"error": first_line(err) or f"ended with {process.returncode}"}
+
+
+def all_rows(
+    cases: Sequence[tuple[str, str]], file: Path, resume: bool, run: Callable[[str, str], Row]
+) -> list[Row]:
+    """A row for each (network, mode), written to `file` one by one; stderr tells how it goes.
+
+    With `resume`, rows that the file has already are kept.
+    """
+    rows: dict[tuple[str, str], Row] = {}
+    if resume and file.exists():
+        old = json.loads(file.read_text())["rows"]
+        rows = {(row["network"], row["mode"]): row for row in old}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    for number, (network, mode) in enumerate(cases, 1):
+        if (network, mode) not in rows:
+            print(f"[{number}/{len(cases)}] {network} {mode}", end=" ", file=sys.stderr, flush=True)
+            started = time.monotonic()
+            row = rows[network, mode] = run(network, mode)
+            said = row.get("error") or row.get("detail") or "passed"
+            print(f"{time.monotonic() - started:.0f} s: {said[:200]}", file=sys.stderr)
+            file.write_text(
+                json.dumps({"machine": cpu_name(), "rows": list(rows.values())}, indent=1)
+            )
+    return [rows[case] for case in cases]
 
 
 def first_line(text: str) -> str:

@@ -1,0 +1,50 @@
+"""The table of movement: what fails is a row, and the totals are right."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tools.movement import __main__ as movement
+from tools.movement.case import explain
+
+
+def side(left: list[str], planned: int) -> dict[str, Any]:
+    kernels = [{"kernel": "k", "reason": reason} for reason in left]
+    return {
+        "movement_kernels_left": kernels,
+        "bytes_moved": 2_000_000 * len(left),
+        "kernel_bytes": 30_000_000,
+        "planned_bytes": planned,
+    }
+
+
+def row(network: str, planned: int) -> dict[str, Any]:
+    return {
+        "network": network,
+        "mode": "static",
+        "exit_code": 0,
+        "movement_operators": 5,
+        "stock": side(["no rule"] * 3, 4_000_000),
+        "ours": side(["forced"], planned),
+    }
+
+
+def test_a_row_and_the_totals() -> None:
+    text = movement.table([row("a", 3_000_000), row("b", 5_000_000)])
+    assert "| a | static | 5 | 3 | 1 | 1 | 0 | 0 | 6 | 2 | 30 | 30 | 4 | 3 | -25 % |  |" in text
+    assert "2 networks: 10 movement operators; kernels left: TVM 6, ours 2" in text
+    assert "mean +0 %, above it in 1" in text
+
+
+def test_a_failure_is_a_row() -> None:
+    failed = {"network": "c", "mode": "static", "exit_code": -11, "error": "ended | with -11"}
+    text = movement.table([row("a", 3_000_000), failed])
+    assert "| c | static | exit -11: ended / with -11 |" in text
+    widths = {line.count("|") for line in text.splitlines() if line.startswith("|")}
+    assert widths == {len(movement.COLUMNS) + 1}
+
+
+def test_what_is_found_of_a_network() -> None:
+    found = explain("vtc_shufflenet_unit", "static")
+    assert found["movement_operators"] == 3
+    assert found["stock"]["bytes_moved"] == 2 * 60 * 28 * 28 * 4

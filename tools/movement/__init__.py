@@ -1,0 +1,1 @@
+"""What becomes of movement in every network of the zoo: ``python -m tools.movement``."""

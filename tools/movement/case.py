@@ -1,0 +1,100 @@
+"""One network of the zoo: ``python -m tools.movement.case explain|compile|time NETWORK MODE``.
+
+`explain` prints what `tvmext.explain` finds, without the list of operators. `compile` makes two
+libraries in --folder, with virtual tensors and without; `time` lets them take turns. A dim that is
+free counts with the size that the network is stored with. Errors end it like `tools.zoo.case`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from ..zoo.case import MODES, bound_dims, drawn, networks
+
+WITHOUT = {"on": (), "off": ("VirtualTensors",)}
+"""The passes that either library is compiled without."""
+
+TIMING_SECONDS = 20.0
+
+
+def explain(network: str, mode: str) -> dict[str, Any]:
+    """`Explanation.to_json`, less its operators."""
+    import onnx
+
+    import tvmext
+
+    with drawn(network, mode) as (path, inputs, bound):
+        usual = bound_dims(onnx.load(path, load_external_data=False), inputs[0])
+        free = {name: (0, size, None) for name, size in usual.items()}
+        found = tvmext.explain(path, dims=free if bound is None else bound).to_json()
+    return {name: value for name, value in found.items() if name != "operators"}
+
+
+def compile_both(network: str, mode: str, folder: Path) -> dict[str, Any]:
+    """The libraries "on.so" and "off.so" and their inputs; the seconds that each took."""
+    import time
+
+    import numpy as np
+
+    import tvmext
+
+    folder.mkdir(parents=True, exist_ok=True)
+    seconds = {}
+    with drawn(network, mode) as (path, inputs, dims):
+        np.savez(folder / "inputs.npz", **inputs[0])
+        for name, left_out in WITHOUT.items():
+            started = time.monotonic()
+            options = tvmext.Options(disabled_pass=left_out)
+            tvmext.compile(path, dims=dims, options=options).save(folder / f"{name}.so")
+            seconds[name] = time.monotonic() - started
+    return {"compile_seconds": seconds}
+
+
+def timed(folder: Path) -> dict[str, Any]:
+    """One thread, both libraries in turns: `tools.bench.figures`."""
+    import numpy as np
+
+    import tvmext
+
+    from ..bench.figures import figures
+    from ..bench.host import interruptions
+    from ..bench.machine import Machine
+    from ..bench.timing import measure
+
+    inputs = dict(np.load(folder / "inputs.npz"))
+    libraries = {name: tvmext.load(folder / f"{name}.so", num_threads=1) for name in WITHOUT}
+    calls = {name: lambda it=library: it.run(inputs) for name, library in libraries.items()}
+    return figures(measure(calls, Machine(1), interruptions, seconds=TIMING_SECONDS), "on")
+
+
+def main() -> int:
+    """Print one JSON object; the exit code of what went wrong, else 0."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=("explain", "compile", "time"))
+    parser.add_argument("network", choices=networks(), metavar="NETWORK")
+    parser.add_argument("mode", choices=MODES)
+    parser.add_argument("--folder", type=Path, metavar="FOLDER")
+    args = parser.parse_args()
+
+    from tvmext.errors import TvmextError
+
+    try:
+        if args.what == "explain":
+            result = explain(args.network, args.mode)
+        elif args.what == "compile":
+            result = compile_both(args.network, args.mode, args.folder)
+        else:
+            result = timed(args.folder)
+    except TvmextError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    print(json.dumps(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
