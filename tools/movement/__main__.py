@@ -53,9 +53,8 @@ def table(rows: Sequence[Row]) -> str:
 def table_line(row: Row) -> str:
     """One row; of a network that failed, why."""
     if row["exit_code"]:
-        return (
-            f"| {row['network']} | {row['mode']} | exit {row['exit_code']}: {row['error'][:110]} |"
-        )
+        why = f"exit {row['exit_code']}: {row['error'][:110].replace('|', '/')}"
+        return f"| {row['network']} | {row['mode']} | {why} |{' |' * (len(COLUMNS) - 3)}"
     sides = [row[side] for side in SIDES]
     reasons = Counter(kernel["reason"] for kernel in row["ours"]["movement_kernels_left"])
     cells = [
