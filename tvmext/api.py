@@ -118,7 +118,7 @@ def verify(
     this machine. With `every_value`, a failure is traced to the first value that differs.
     """
     if compiled is None:
-        compiled = compile(model)
+        compiled = compile(model, model_format=arguments.get("model_format"))
     elif not isinstance(compiled, CompiledModel):
         compiled = load(compiled)
     target, options = compiled.metadata.target, compiled.metadata.options

@@ -97,6 +97,26 @@ def test_explain_says_where_it_cannot_write(tvmext: Call, tiny: Path, tmp_path: 
     assert "its folder does not exist" in result.err
 
 
+@pytest.mark.parametrize("compiled", [True, False])
+def test_shapes_of_inputs_say_the_sizes(
+    tvmext: Call, tiny: Path, tiny_library: Path, tmp_path: Path, compiled: bool
+) -> None:
+    """Of a library, and of a model whose suffix does not say what it is."""
+    model = tmp_path / "model.bin"
+    model.write_bytes(tiny.read_bytes())
+    shapes = ["--input-shapes", "x:[5,4]", "--json"]
+    form = [] if compiled else ["--model-format", "onnx"]
+    run = tvmext("run", tiny_library if compiled else model, *shapes, *form)
+    assert run.json["outputs"][0]["shape"] == [5, 3]
+    files = [tiny, tiny_library] if compiled else [model]
+    verified = tvmext("verify", *files, *shapes, *form)
+    assert verified.code == 0, verified.err
+    assert verified.json["cases"][0]["sizes"] == ({"batch": 5} if compiled else {})
+    wrong = tvmext("run", tiny_library, "--input-shapes", "x:[5,9]")
+    assert wrong.code == 2
+    assert "'x' cannot have the shape [5, 9]" in wrong.err
+
+
 def test_run_computes(tvmext: Call, tiny_library: Path, tmp_path: Path) -> None:
     x = np.random.default_rng(1).standard_normal((5, 4), dtype=np.float32)
     np.savez(tmp_path / "x.npz", x=x)

@@ -9,7 +9,7 @@ import tvm
 from tvm import relax
 from tvm.tirx import PrimFunc
 
-from .files import naming
+from .files import write_atomically
 
 SUFFIXES = {"relax": ".relax.py", "tir": ".tir.py", "ll": ".ll", "asm": ".s"}
 """Of the file that each format of `Options.dump_code` is written to."""
@@ -23,8 +23,8 @@ def dump(formats: Sequence[str], mod: tvm.IRModule, code: relax.VMExecutable, pr
     """
     for name in formats:
         path = prefix.with_name(prefix.name + SUFFIXES[name])
-        with naming(path):
-            path.write_text(_text(name, mod, code), encoding="utf-8")
+        with write_atomically(path) as file:
+            file.write_text(_text(name, mod, code), encoding="utf-8")
 
 
 def _text(name: str, mod: tvm.IRModule, code: relax.VMExecutable) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,6 +63,15 @@ def bind_shapes(
         inputs, _, _ = _declared(path)
     else:
         inputs = frontends.load(path, trust=trust, model_format=model_format).inputs
+    return bind_inputs(inputs, shapes, dims)
+
+
+def bind_inputs(
+    inputs: Sequence[TensorSpec],
+    shapes: Mapping[str, tuple[int, ...]],
+    dims: Mapping[str, DimSpec],
+) -> dict[str, DimSpec]:
+    """Like `bind_shapes`, of a model or library with these inputs."""
     specs = {spec.name: spec for spec in inputs}
     bound = dict(dims)
     for name, shape in shapes.items():

@@ -99,12 +99,7 @@ def model_options(function: Callable[..., Any]) -> Callable[..., Any]:
         metavar="NAME=SIZE",
         help="Bind a dim (batch=4) or give its range (batch=1:64, or min:usual:max batch=1:8:64).",
     )(function)
-    function = click.option(
-        "--input-shapes",
-        metavar="SHAPES",
-        help='Bind all dims of these inputs, as "x:[1,3,224,224] mask:[1,77]".',
-    )(function)
-    return target_option(format_options(function))
+    return target_option(format_options(shapes_option(function)))
 
 
 def format_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -119,6 +114,11 @@ def format_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 trust_option = click.option(
     "--trust", is_flag=True, help="Run a .py file that holds a model; it may do anything."
+)
+shapes_option = click.option(
+    "--input-shapes",
+    metavar="SHAPES",
+    help='Bind all dims of these inputs, as "x:[1,3,224,224] mask:[1,77]".',
 )
 target_option = click.option(
     "--target",

@@ -12,13 +12,11 @@ import click
 
 from . import arrays, console, parameters
 from .compile import check_output
-from .progress import Progress
+from .library import library_options, opened, sizes
 from .session import Session, common_options
 
 if TYPE_CHECKING:
     import numpy as np
-
-    from tvmext.runtime import CompiledModel
 
 
 @click.command(
@@ -31,13 +29,6 @@ Examples:
 """,
 )
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option(
-    "-i",
-    "--inputs",
-    "inputs_path",
-    type=click.Path(path_type=Path),
-    help="An .npz file with arrays by input name.",
-)
 @click.option(
     "-o",
     "--outputs",
@@ -80,9 +71,7 @@ Examples:
     show_default=True,
     help="How many runs make one measurement.",
 )
-@parameters.runtime_options
-@parameters.target_option
-@parameters.format_options
+@library_options
 @common_options
 @click.pass_obj
 def command(
@@ -105,10 +94,10 @@ def command(
     """
     if outputs_path is not None:
         check_output(outputs_path)
-    sizes = parameters.collect(dims, parameters.dim_size)
+    wanted = parameters.collect(dims, parameters.dim_size)
     read = read_inputs(inputs_path)
-    compiled = load_or_compile(model, given)
-    inputs = arrays.fill(read, compiled, sizes, fill_mode)
+    compiled = opened(model, model if model.suffix == ".so" else None, given)
+    inputs = arrays.fill(read, compiled, sizes(compiled, given) | wanted, fill_mode)
     outputs = compiled.run(inputs)
     if outputs_path is not None:
         arrays.write_npz(outputs_path, outputs)
@@ -130,18 +119,6 @@ def read_inputs(path: Path | None) -> dict[str, np.ndarray]:
     from tvmext.verification.reference import read_arrays
 
     return read_arrays(path, "inputs") if path is not None else {}
-
-
-def load_or_compile(path: Path, given: Mapping[str, Any]) -> CompiledModel:
-    """The library at `path`, or, if it is a model, what it compiles to."""
-    import tvmext
-
-    if path.suffix == ".so":
-        return tvmext.load(path, device=given["device"], num_threads=given["num_threads"])
-    with Progress() as progress:
-        compiled = parameters.compile_model(path, given, progress)
-    compiled.num_threads = given["num_threads"]
-    return compiled
 
 
 def _times(call: Callable[[], object], repeat: int, number: int) -> dict[str, float]:

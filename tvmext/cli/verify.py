@@ -10,7 +10,7 @@ import click
 from tvmext.errors import CheckFailed
 
 from . import console, parameters
-from .progress import Progress
+from .library import library_options, opened, sizes
 from .session import Session, common_options
 
 if TYPE_CHECKING:
@@ -28,13 +28,6 @@ Examples:
 )
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("artifact", type=click.Path(path_type=Path), required=False)
-@click.option(
-    "-i",
-    "--inputs",
-    "inputs_path",
-    type=click.Path(path_type=Path),
-    help="An .npz file with arrays by input name.  [default: random]",
-)
 @click.option(
     "--reference",
     default="auto",
@@ -61,9 +54,7 @@ Examples:
     "--every-value", is_flag=True, help="Find the first value inside the model that diverges."
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random inputs.")
-@parameters.runtime_options
-@parameters.target_option
-@parameters.trust_option
+@library_options
 @common_options
 @click.pass_obj
 def command(
@@ -86,18 +77,15 @@ def command(
     """
     import tvmext
 
-    if not artifact:
-        with Progress() as progress:
-            compiled = parameters.compile_model(model, given, progress)
-        compiled.num_threads = given["num_threads"]
-    else:
-        compiled = tvmext.load(artifact, given["device"], given["num_threads"])
+    compiled = opened(model, artifact, given)
+    at = {name: (size,) for name, size in sizes(compiled, given).items()}
     report = tvmext.verify(
         model,
         compiled,
         every_value=every_value,
+        model_format=given["model_format"],
         inputs=inputs_path,
-        dims=parameters.collect(dims, parameters.dim_sizes),
+        dims=at | parameters.collect(dims, parameters.dim_sizes),
         seed=seed,
         reference=reference,
         rtol=rtol,

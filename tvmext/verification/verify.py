@@ -34,6 +34,7 @@ def verify(
     rtol: Override = None,
     atol: Override = None,
     compiler: Compiler | None = None,
+    model_format: str | None = None,
 ) -> Report:
     """Run `compiled` and the reference on the same inputs and compare every output.
 
@@ -43,7 +44,7 @@ def verify(
     `reference` is "auto", "onnxruntime", "onnx", or an .npz file with the expected outputs by name.
     `rtol` and `atol` replace the tolerance of the output's dtype (`compare.TOLERANCES`), for all
     outputs or by name. With a `compiler`, a failure is traced to the first value in the graph that
-    differs.
+    differs. `model_format`, "onnx" or "relax", is for files whose suffix does not say it.
 
     Raises InputError, DimError or OptionError for arguments that do not fit, ModelError if the
     reference cannot load the model.
@@ -54,7 +55,7 @@ def verify(
     _check_names(given, compiled)
     if isinstance(model, bytearray | memoryview):
         model = bytes(model)
-    source = OnnxSource(model) if _is_onnx(model) else None
+    source = OnnxSource(model) if _is_onnx(model, model_format) else None
     expected = _reference(source, reference)
     limits = index_limits(source.graph, source.shapes) if source else {}
     cases, failure = [], None
@@ -73,7 +74,9 @@ def verify(
     return Report(expected.title, tuple(cases), divergence)
 
 
-def _is_onnx(model: Any) -> bool:
+def _is_onnx(model: Any, model_format: str | None) -> bool:
+    if model_format:
+        return model_format == "onnx"
     if isinstance(model, str | Path):
         return Path(model).suffix not in (".json", ".py")
     return isinstance(model, bytes) or type(model).__name__ == "ModelProto"
