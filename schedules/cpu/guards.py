@@ -17,7 +17,7 @@ from tvm.ir import Call, Expr, Var
 from ..analysis import Axis, analyzer, collect, constant, substitute, variables
 from .stages import Point, Stage
 
-MOST_SEGMENTS = 12
+MOST_SEGMENTS = 64
 """Stages that one stage may be cut into; each is code of its own."""
 
 
