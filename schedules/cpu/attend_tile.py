@@ -25,10 +25,12 @@ from .emit import (
     Size,
     Values,
     allocate,
+    bind,
     block,
     ceildiv,
     index,
     known,
+    least,
     loop,
     unravel,
     zeros,
@@ -70,6 +72,24 @@ class Tile:
     panels: Var
     buffer: Var
     """Scores of the tile, one row of `buffer` for a query row, with room for a vector more."""
+
+    def attend_all(
+        self, first: Expr, count: Size, per_block: Size, running: Running | None
+    ) -> tirx.Stmt:
+        """`count` keys from `first`, which starts a panel; in blocks if sums are kept `running`."""
+        if running is None:
+            return self.attend(first, count, None)
+
+        def step(start: Expr) -> tirx.Stmt:
+            left = first + count - start
+            return bind(least(per_block, left), lambda n: self.attend(start, n, running), "keys")
+
+        blocks = loop(
+            ceildiv(count, per_block),
+            lambda b: bind(first + b * per_block, step, "start"),
+            name="block",
+        )
+        return block(self.begin(running), blocks, self.finish(running))
 
     def attend(self, first: Expr, count: Size, running: Running | None) -> tirx.Stmt:
         """`count` keys from `first`, which starts a panel; stored unless there is more to come."""
@@ -139,6 +159,10 @@ class Tile:
     def _row(self, i: Expr) -> Values:
         return unravel(self.row + i, self.found.rows)
 
+    def place(self, i: Expr) -> Values:
+        """Where row `i` of the tile is, on the batch axes and those of the rows."""
+        return {**self.at, **self._row(i)}
+
     # ---------------------------------------------------------------- softmax
 
     def _bias(self, first: Expr, count: Size, peaks: Var) -> tirx.Stmt:
@@ -163,17 +187,23 @@ class Tile:
             )
 
         whole, rest = count // lanes, count % lanes
-        if isinstance(rest, int):
-            tail = vector(index(whole * lanes), rest) if rest else None
-        else:
+        keys = known(self.found.keys.extent)
+        if not isinstance(keys, int):
             tail = loop(
                 rest, lambda j: self._each_row(lambda i: element(i, whole * lanes + j, index(0)))
             )
+        elif isinstance(rest, int):
+            tail = vector(index(whole * lanes), rest) if rest else None
+        elif keys % lanes:  # keys end in whole vectors or with the last key
+            tail = tirx.IfThenElse(rest > 0, vector(whole * lanes, keys % lanes), None)
+        else:
+            tail = None
         return block(loop(known(whole), lambda v: vector(v * lanes, lanes), name="v"), tail)
 
     def _pad(self, count: Size) -> tirx.Stmt | None:
         """One vector after the last score whose exponentials are zero."""
-        if isinstance(count, int) and count % self.scores.lanes == 0:
+        keys = known(self.found.keys.extent)
+        if isinstance(keys, int) and keys % self.scores.lanes == 0:
             return None
         least = tirx.const(float("-inf"), "float32")
         return self._lanes(lambda i, j: tirx.BufferStore(self.buffer, least, [i, j + count]))

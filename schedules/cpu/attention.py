@@ -5,6 +5,7 @@ The kernel that is built:
     for batch, part of the rows in parallel:
         turn the keys into panels
         for tile of rows:
+            find the keys that a mask leaves to it                             (attend_mask.py)
             for block of keys:  scores, exponentials, weighted values          (attend_tile.py)
 """
 
@@ -23,22 +24,20 @@ from ..analysis import constant, substitute
 from ..levels import UNKNOWN_COLS, UNKNOWN_ROWS, register_tiles, tile_cycles
 from ..rule import Declined, Kernel, Scheduled
 from .attend import Attention, attention
+from .attend_mask import Window, mask
 from .attend_tile import Running, Tile
 from .contraction import size
 from .emit import (
     PARALLEL,
     SERIAL,
     VECTORIZED,
-    Size,
     Values,
     allocate,
-    bind,
     bind_each,
     block,
     ceildiv,
     index,
     known,
-    least,
     loop,
     most,
     nest,
@@ -59,18 +58,24 @@ class Workload:
     keys: int | None
     depth: int
     width: int
+    masked: bool
+    """Whether some keys may be hidden from some rows."""
     attention: Attention = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True)
 class Decision:
-    """Register tiles of both products, keys per block (0 is all), parts of the rows, threads."""
+    """Register tiles of both products, keys per block (0 is all), parts of the rows, threads.
+
+    With `skips` keys that a mask hides from all rows of a tile are left out.
+    """
 
     scores: Shape
     values: Shape
     block_keys: int
     parts: int
     parallel: bool
+    skips: bool
 
 
 class FusedAttention:
@@ -97,6 +102,7 @@ class FusedAttention:
             found.keys.size,
             found.depth.size,
             found.width.size,
+            mask(found) is not None,
             found,
         )
 
@@ -112,7 +118,9 @@ class FusedAttention:
         parts = 1
         if parallel and workload.batch is not None and workload.batch % arch.cores:
             parts = -(-arch.cores // max(workload.batch, 1))
-        return Decision(scores, values, block_keys, parts, parallel)
+        long = workload.keys is None or workload.keys >= SKIP_PANELS * scores.cols
+        skips = workload.masked and long
+        return Decision(scores, values, block_keys, parts, parallel, skips)
 
     def apply(
         self, kernel: Kernel, workload: Workload, decision: Decision, arch: Arch
@@ -141,6 +149,9 @@ def _tiles(workload: Workload, arch: Arch) -> Iterator[tuple[Shape, Shape]]:
             if same == rows and workload.width % (across * narrow) == 0:
                 yield Shape(rows, vectors, lanes), Shape(rows, across, narrow)
 
+
+SKIP_PANELS = 2
+"""Panels of keys from which on looking for hidden ones may pay: it takes two looks at the least."""
 
 NEARLY = 1.05
 """Tiles whose prices differ by less are told apart by what they load."""
@@ -186,13 +197,12 @@ def _tasks(found: Attention, tiles: Tiles, decision: Decision) -> tirx.Stmt:
     batch = [axis for axis in found.batch if axis.size != 1]
     units = {axis.var: index(0) for axis in (*found.batch, *found.rows) if axis.size == 1}
     parts = decision.parts
-    share = ceildiv(tiles.count, parts)
 
     def task(flat: Expr) -> tirx.Stmt:
         part = flat % parts if parts > 1 else index(0)
         return bind_each(
             unravel(flat // parts if parts > 1 else flat, batch),
-            lambda at: _rows(found, tiles, decision, {**units, **at}, part * share, share),
+            lambda at: _rows(found, tiles, decision, {**units, **at}, part),
         )
 
     kind = PARALLEL if decision.parallel else SERIAL
@@ -201,10 +211,8 @@ def _tasks(found: Attention, tiles: Tiles, decision: Decision) -> tirx.Stmt:
     return loop(known(size(batch) * parts), task, kind, "task")
 
 
-def _rows(
-    found: Attention, tiles: Tiles, decision: Decision, at: Values, start: Expr, share: Size
-) -> tirx.Stmt:
-    """`share` tiles of rows from tile `start` on, against all keys."""
+def _rows(found: Attention, tiles: Tiles, decision: Decision, at: Values, part: Expr) -> tirx.Stmt:
+    """Every ``decision.parts``-th tile of rows from `part` on: causal ones cost more and more."""
     keys, rows, width = known(found.keys.extent), decision.scores.rows, decision.scores.cols
     per_block = decision.block_keys or keys
     room = -(-per_block // width) * width + decision.scores.lanes
@@ -214,24 +222,24 @@ def _rows(
 
     def tile(row: Expr, height: int) -> tirx.Stmt:
         one = Tile(found, decision.scores, decision.values, at, row, height, panels, scores)
-        if running is None:
-            return one.attend(index(0), keys, None)
+        hides = mask(found) if decision.skips else None
+        if hides is None:
+            return one.attend_all(index(0), keys, per_block, running)
+        panel = decision.scores
+        window = Window(found, hides, one.place, height, panel.vectors, panel.lanes)
+        return window.each(lambda first, n: one.attend_all(first, n, per_block, running))
 
-        def step(first: Expr) -> tirx.Stmt:
-            count = least(per_block, keys - first)
-            return bind(count, lambda n: one.attend(first, n, running), "count")
-
-        blocks = loop(
-            ceildiv(keys, per_block), lambda n: bind(n * per_block, step, "first"), name="block"
-        )
-        return block(one.begin(running), blocks, one.finish(running))
-
-    count = known(least(share, most(tiles.count - start, 0)))
+    parts = decision.parts
+    count = tiles.count if parts == 1 else ceildiv(most(tiles.count - part, 0), parts)
     buffers = [panels, scores, *(running.buffers if running else ())]
     return block(
         *(tirx.AllocBuffer(buffer) for buffer in buffers),
         _pack(found, at, panels, decision.scores),
-        loop(count, lambda t: tiles.each(start + t, tile, lambda _row, _height: None), name="t"),
+        loop(
+            count,
+            lambda t: tiles.each(t * parts + part, tile, lambda _row, _height: None),
+            name="t",
+        ),
     )
 
 

@@ -43,7 +43,7 @@ def expected(form: Form, q: Any, k: Any, v: Any, *extras: Any) -> np.ndarray:
     for extra in extras:
         scores = scores + extra
     with np.errstate(invalid="ignore"):
-        weights = np.exp(scores - scores.max(-1, keepdims=True, initial=-3e38))
+        weights = np.exp(scores - scores.max(-1, keepdims=True, initial=-np.inf))
         weights /= weights.sum(-1, keepdims=True)
     if form.zero_for_nan:
         weights = np.nan_to_num(weights)
@@ -128,6 +128,38 @@ def test_minus_infinity(zero_for_nan: bool, keys: int) -> None:
     mask[1], mask[2, : keys - 2], mask[3, ::2] = -np.inf, -np.inf, -np.inf
     form = replace(PLAIN, extras=((2, 3),), steps=MASKED, zero_for_nan=zero_for_nan)
     check(form, [*heads(1, 1, 6, keys, 16), mask], arch=replace(ARCH, l1_bytes=1 << 14))
+
+
+@pytest.mark.parametrize("keys", [192, 701])
+def test_hidden_keys(keys: int) -> None:
+    """A head each: causal, a window, padding, and rows that see nothing among others that do."""
+    i, j = np.arange(60)[:, None] + keys - 60, np.arange(keys)[None]
+    kinds = j > i, (j > i) | (j < i - 20), (j < 70) | (j > 130) | (i < 0), (j > i) | (i % 7 == 3)
+    mask = np.where(np.stack(kinds), np.finfo("float32").min, 0).astype("float32")
+    form = replace(PLAIN, extras=((1, 2, 3),), steps=MASKED)
+    arrays = [*heads(1, 4, 60, keys, 16), mask]
+    assert check(form, arrays, arch=replace(ARCH, l1_bytes=1 << 14)).skips
+    dims = [(1, 4, "s", 16), (1, 4, "t", 16), (1, 4, "t", 16), (4, "s", "t")]
+    check(form, arrays, dims, replace(ARCH, cores=2))
+
+
+def test_hidden_keys_are_not_computed() -> None:
+    """NaN among them is not seen, unlike NaN elsewhere."""
+    q, k, v = heads(1, 1, 8, 256, 16)
+    hidden = np.arange(256)[None] >= 100
+    k[..., 128:, :] = v[..., 128:, :] = np.nan
+    shapes = [x.shape for x in (q, k, v, hidden)]
+    where = Step("relax.where", (0, -np.inf, None))
+    form = replace(PLAIN, extras=((None, 3),), steps=(SCALE, where))
+    types = ["float32"] * 3 + ["bool"]
+    made_up = composed(lambda *x: attention(form, x), *zip(shapes, types))
+    function, _ = scheduled(made_up)
+    arrays = {f"x{i}": x for i, x in enumerate((q, k, v, hidden))}
+    (result,) = run(function, arrays)
+    few = expected(PLAIN, q, k[..., :100, :], v[..., :100, :])
+    np.testing.assert_allclose(result, few, rtol=1e-5, atol=2e-6)
+    (result,) = run(function, arrays | {"x2": np.full_like(v, np.nan)})
+    assert np.isnan(result).all()
 
 
 @pytest.mark.parametrize("sizes", [(2, 1, 1), (1, 40, 40), (1, 3, 700), (3, 9, 0), (1, 0, 4)])

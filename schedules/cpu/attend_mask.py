@@ -1,0 +1,156 @@
+"""Keys that a mask hides from every row of a tile: they are skipped.
+
+    scores + mask, or where(condition, scores, -inf): key j is hidden from row i below HIDDEN
+    window of a tile: the panels of keys from the first to the last of which a row sees anything
+
+A hidden key weighs exactly 0 beside one that is seen: float32 numbers with HIDDEN between them lie
+1e22 and more apart, and no score comes near that. The tile of a row that sees nothing takes all
+keys: the softmax is one of the masks then. What is hidden is read from the mask when the kernel
+runs, be it causal, a window or padding, known at compile time or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import reduce
+
+from tvm import tirx
+from tvm.ir import Expr, TensorLoad, Var
+
+from ..analysis import collect, substitute, variables
+from .attend import Attention
+from .emit import (
+    UNROLLED,
+    VECTORIZED,
+    Size,
+    Values,
+    allocate,
+    bind,
+    block,
+    ceildiv,
+    index,
+    least,
+    loop,
+    zeros,
+)
+
+HIDDEN = -1e30
+
+
+def mask(found: Attention) -> Expr | None:
+    """What comes on top of the score in the end, if a tensor has a say in it."""
+    added = _added(found.biased, found.score)
+    return added if collect(added, TensorLoad) else None
+
+
+def _added(biased: Expr, score: Var) -> Expr:
+    if isinstance(biased, tirx.Add | tirx.Sub) and score in variables(biased.a):
+        rest = _added(biased.a, score)
+        return rest + biased.b if isinstance(biased, tirx.Add) else rest - biased.b
+    if isinstance(biased, tirx.Add) and score in variables(biased.b):
+        return biased.a + _added(biased.b, score)
+    if isinstance(biased, tirx.Select) and score not in variables(biased.condition):
+        return tirx.Select(
+            biased.condition, _added(biased.true_value, score), _added(biased.false_value, score)
+        )
+    return tirx.const(0.0, "float32") if score in variables(biased) else biased
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """The window of one tile of `height` rows, in panels of `vectors` times `lanes` keys."""
+
+    found: Attention
+    mask: Expr
+    row: Callable[[Expr], Values]
+    """Batch and row axes at a row of the tile."""
+    height: int
+    vectors: int
+    lanes: int
+
+    def each(self, body: Callable[[Expr, Size], tirx.Stmt]) -> tirx.Stmt:
+        """``body(first key, number of keys)``; less than a panel of keys is taken as a whole."""
+        keys, width = self.found.keys.extent, self.vectors * self.lanes
+        count = index(ceildiv(keys, width))
+        last = tirx.Select(keys >= width, count, index(0))
+        seen = allocate([self.height, self.lanes], "float32", "seen")
+        ends = allocate([3], "int64", "ends")
+        low, high, at = (index(place) for place in range(3))
+
+        def put(place: Expr, value: Expr) -> tirx.Stmt:
+            return tirx.BufferStore(ends, value, [place])
+
+        some, every = (self._joined(seen, join) for join in (tirx.max, tirx.min))
+        from_the_end = block(
+            put(at, ends[at] - 1),
+            self._look(seen, ends[at]),
+            tirx.IfThenElse(some < 1.0, put(high, ends[at]), None),
+        )
+        from_the_start = block(
+            self._look(seen, ends[low]), tirx.IfThenElse(some < 1.0, put(low, ends[low] + 1), None)
+        )
+        return block(
+            tirx.AllocBuffer(seen),
+            tirx.AllocBuffer(ends),
+            *(put(place, start) for place, start in ((low, index(0)), (high, count), (at, last))),
+            self._clear(seen),
+            tirx.While(tirx.And(ends[at] > 0, every < 1.0), from_the_end),
+            tirx.IfThenElse(
+                every < 1.0,
+                put(high, count),
+                block(
+                    self._clear(seen),
+                    tirx.While(tirx.And(ends[low] < ends[at], some < 1.0), from_the_start),
+                ),
+            ),
+            bind(
+                ends[low] * width,
+                lambda first: bind(
+                    least(ends[high] * width, keys) - first, lambda n: body(first, n), "count"
+                ),
+                "first",
+            ),
+        )
+
+    def _look(self, seen: Var, panel: Expr) -> tirx.Stmt:
+        """Note which rows see something in a panel: the last one is moved back to be whole."""
+        width = self.vectors * self.lanes
+        start = least(panel * width, self.found.keys.extent - width)
+
+        def element(i: Expr, j: Expr, lane: Expr) -> tirx.Stmt:
+            here = {**self.row(i), self.found.keys.var: j + lane}
+            hidden = substitute(self.mask, here) <= HIDDEN
+            sees = tirx.Select(hidden, tirx.const(0.0, "float32"), tirx.const(1.0, "float32"))
+            return tirx.BufferStore(seen, tirx.max(seen[i, lane], sees), [i, lane])
+
+        def vectors(first: Expr) -> tirx.Stmt:
+            return self._rows(
+                lambda i: loop(
+                    self.vectors,
+                    lambda v: self._lanes(lambda lane: element(i, first + v * self.lanes, lane)),
+                    UNROLLED,
+                    "v",
+                )
+            )
+
+        def halve(half: int) -> tirx.Stmt:
+            def join(i: Expr, j: Expr) -> tirx.Stmt:
+                return tirx.BufferStore(seen, tirx.max(seen[i, j], seen[i, j + half]), [i, j])
+
+            return self._rows(lambda i: loop(half, lambda j: join(i, j), VECTORIZED, "lane"))
+
+        halves = [self.lanes >> n for n in range(1, self.lanes.bit_length())]
+        return block(bind(start, vectors, "start"), *map(halve, halves))
+
+    def _joined(self, seen: Var, join: Callable[[Expr, Expr], Expr]) -> Expr:
+        return reduce(join, (seen[index(i), index(0)] for i in range(self.height)))
+
+    def _clear(self, seen: Var) -> tirx.Stmt:
+        return self._rows(lambda i: self._lanes(lambda lane: zeros(seen, [i, lane])))
+
+    def _rows(self, body: Callable[[Expr], tirx.Stmt]) -> tirx.Stmt:
+        return loop(self.height, body, UNROLLED, "i")
+
+    def _lanes(self, body: Callable[[Expr], tirx.Stmt]) -> tirx.Stmt:
+        return loop(self.lanes, body, VECTORIZED, "lane")
