@@ -49,6 +49,9 @@ from .words import WordPack, factor_types, steps_of
 PARALLEL_FLOPS = 1 << 20
 """Work below which a parallel launch (about 3 us) costs more than it saves."""
 
+THIN_ROWS = 3
+"""A product of fewer rows takes as long as one of so many: as its weight takes from L3."""
+
 AHEAD_ROWS = 4
 """Rows below which a product streams through its weight as fast as memory gives it anyway."""
 
@@ -193,7 +196,7 @@ def decide(workload: Workload, arch: Arch) -> Decision:
     tiles = None if workload.rows is None else -(-workload.rows // rows)
     block_tiles = 0 if rhs == "pack" else _block_tiles(tiles, width * depth * rows, arch)
     flops = 2 * depth * (workload.cols or UNKNOWN_COLS) * (workload.batch or 1)
-    flops *= rows if workload.rows is None else workload.rows
+    flops *= max(THIN_ROWS, rows if workload.rows is None else workload.rows)
     parallel = arch.cores > 1 and flops >= PARALLEL_FLOPS
     ahead = 0
     busy = workload.rows is None or workload.rows >= AHEAD_ROWS
