@@ -12,7 +12,7 @@ from typing import TypeAlias
 from tvmext.arch import Arch, dtype_bits
 
 from ..rule import Declined, Kernel, Scheduled
-from . import conv_direct, winograd, winograd_kernel
+from . import conv_direct, winograd_choice, winograd_kernel
 from .contraction import Contraction, rows_of
 from .emit import known
 from .gemm import known_size, unfit
@@ -20,6 +20,7 @@ from .panels import weight
 from .read_contraction import contraction
 from .tile import Shape
 from .window import window
+from .winograd_tiles import Windows, windows
 from .words import factor_types
 
 
@@ -28,10 +29,10 @@ class Workload:
     """The convolution as a sliding window, and as Winograd's method sees it if that fits."""
 
     direct: conv_direct.Workload
-    windows: winograd.Windows | None = field(repr=False, compare=False)
+    windows: Windows | None = field(repr=False, compare=False)
 
 
-Decision: TypeAlias = conv_direct.Decision | winograd_kernel.Decision
+Decision: TypeAlias = conv_direct.Decision | winograd_choice.Decision
 
 
 class Conv:
@@ -54,17 +55,17 @@ class Conv:
             return Declined(reason)
         direct = _describe(found, kernel)
         weight_arg = direct.weight_arg
-        return Workload(direct, None if weight_arg is None else winograd.windows(found, weight_arg))
+        return Workload(direct, None if weight_arg is None else windows(found, weight_arg))
 
     def choose(self, workload: Workload, arch: Arch) -> Decision:
         work = workload.direct
         decision = conv_direct.decide(work, arch)
         if workload.windows is None:
             return decision
-        plan = winograd.best_plan(workload.windows, self.filters, arch)
+        plan = winograd_choice.best_plan(workload.windows, self.filters, arch)
         if plan is None or plan.cycles >= conv_direct.cycles(work, decision, arch):
             return decision
-        return winograd_kernel.decide(workload.windows, plan, arch)
+        return winograd_choice.decide(workload.windows, plan, arch)
 
     def apply(
         self, kernel: Kernel, workload: Workload, decision: Decision, arch: Arch

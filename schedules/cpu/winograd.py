@@ -1,4 +1,4 @@
-"""Winograd's minimal filtering: the equations, which convolutions they fit, and what they cost.
+"""Winograd's minimal filtering: the equations.
 
     Y = A^T [ (G g G^T) * (B^T d B) ] A          Lavin and Gray, arXiv 1509.09308, section 4
 
@@ -14,29 +14,16 @@ unless it is asked for. An infinity or a NaN in the input reaches all outputs of
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
-from math import prod
 
 from tvm import tirx
 from tvm.ir import Expr, Var
 
-from tvmext.arch import Arch
-
-from ..analysis import Axis, constant
-from ..levels import LOADS, Product, product_cycles, register_tiles
 from ..rule import Matrix
-from .contraction import Contraction, usual_sizes
-from .emit import ceildiv, index, known
-from .padding import Bound, Padding, reach
-from .tile import Shape
 
 TAPS = 3
-
-MOST_TILES = 14
-"""Tiles in registers at once; they lie one after another, and so do not thrash a set of L1."""
-
 
 Point = tuple[int, ...]
 """A position in a tile, one index for each of its dims."""
@@ -127,109 +114,3 @@ def _combination(factors: tuple[float, ...], values: list[Expr], dtype: str) -> 
         term = value if abs(factor) == 1 else value * tirx.const(abs(factor), dtype)
         total = total + term if factor > 0 else total - term
     return total
-
-
-@dataclass(frozen=True, eq=False)
-class Windows:
-    """A convolution as the method sees it: the dims it slides over, and the channels it adds up."""
-
-    total: Contraction
-    padding: Padding
-    channels: Axis
-    weight_arg: int
-
-    @property
-    def bounds(self) -> tuple[Bound, ...]:
-        """The dims, in the order of the output."""
-        return self.padding.bounds
-
-    @property
-    def sizes(self) -> tuple[int, int]:
-        """Channels in and out, which a weight knows."""
-        (column,) = self.total.cols
-        assert self.channels.size is not None and column.size is not None
-        return self.channels.size, column.size
-
-    def slides(self, axis: Axis) -> bool:
-        return any(bound.axis.var.same_as(axis.var) for bound in self.bounds)
-
-    def tiles(self, step: int) -> tuple[Axis, ...]:
-        """The rows in tiles of `step` outputs along each dim."""
-        return tuple(
-            Axis(axis.var, index(ceildiv(known(axis.extent), step)), axis.kind)
-            if self.slides(axis)
-            else axis
-            for axis in self.total.rows
-        )
-
-
-def windows(total: Contraction, weight_arg: int) -> Windows | None:
-    """How `total` slides a window of 3 by steps of 1, or None if it does anything else."""
-    found = reach(total)
-    lhs, weight = total.lhs.load, total.rhs.load
-    if found is None or lhs is None or weight is None:
-        return None
-    taps = [bound.tap for bound in found.bounds]
-    rest = [axis for axis in total.reduce if axis not in taps]
-    fits = (
-        total.dtype == "float32",
-        not total.batch and len(total.cols) == 1 and len(rest) == 1,
-        taps and len(set(taps)) == len(taps),
-        all((b.stride, b.step, b.tap.size) == (1, 1, TAPS) for b in found.bounds),
-        total.rhs.value.same_as(weight),
-        all(isinstance(at, Var) or constant(at) == 0 for at in weight.indices),
-    )
-    if not all(fits) or not lhs.indices[-1].same_as(rest[0].var):
-        return None
-    return Windows(total, found, rest[0], weight_arg)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Winograd's method: `step` outputs along each dim, `tile.rows` tiles in registers at once."""
-
-    step: int
-    tile: Shape
-    cycles: float
-
-
-def best_plan(found: Windows, steps: Iterable[int], arch: Arch) -> Plan | None:
-    """The plan of the least price among the filters `steps`; None without any that can be used."""
-    channels, columns = found.sizes
-    if channels % arch.vector_lanes("float32"):
-        return None
-    plans = [_plan(found, channels, columns, step, arch) for step in steps]
-    return min(plans, key=lambda plan: plan.cycles, default=None)
-
-
-def _plan(found: Windows, channels: int, columns: int, step: int, arch: Arch) -> Plan:
-    """The register tile of the least price; the transforms are priced by their vector operations.
-
-    The last register tile is computed in full.
-    """
-    lanes, used = arch.vector_lanes("float32"), FILTERS[step]
-    dims = len(found.bounds)
-    tiles = prod(
-        -(-extent // step) if found.slides(axis) else extent
-        for axis, extent in zip(found.total.rows, usual_sizes(found.total.rows))
-    )
-    points = used.size**dims
-
-    def price(tile: tuple[int, int]) -> float:
-        rows = -(-tiles // tile[0]) * tile[0]
-        work = Product(rows, columns, channels)
-        return points * product_cycles(work, *tile, lanes, arch.fma_units)
-
-    best = min(register_tiles(arch.vector_registers, MOST_TILES), key=price)
-    ends = 0.0
-    for vectors, matrix in ((channels, used.inputs), (columns, used.outputs)):
-        operations = 3 * points + _additions(matrix, dims)
-        ends += tiles * -(-vectors // lanes) * operations / LOADS
-    return Plan(step, Shape(*best, lanes), price(best) + ends)
-
-
-def _additions(matrix: Matrix, dims: int) -> int:
-    """Additions of a transform in `dims` dims."""
-    lines = sum(sum(map(bool, row)) - 1 for row in matrix)
-    outputs, inputs = len(matrix), len(matrix[0])
-    return sum(lines * outputs**d * inputs ** (dims - 1 - d) for d in range(dims))

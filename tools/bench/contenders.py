@@ -28,7 +28,7 @@ from .timing import Call
 LAYOUT_OPERATORS = ("ReorderInput", "ReorderOutput", "Transpose")
 """What ONNX Runtime puts at the edges of a graph to compute in a layout of its own."""
 
-LAYOUT_KERNELS = {"fused", "transpose", "reshape"}
+LAYOUT_KERNELS = {"fused", "transpose", "reshape", "permute", "dims"}
 """Words in the names of our kernels that do nothing else."""
 
 PROFILED_RUNS = 30

@@ -48,8 +48,7 @@ def test_fires() -> None:
     "options, weight, change",
     [
         ({"strides": 2}, (64, 3, 3, 64), {}),
-        ({"dilation": 2}, (64, 3, 3, 64), {}),
-        ({"groups": 2}, (64, 3, 3, 32), {}),
+        ({"strides": (2, 1)}, (64, 3, 3, 64), {}),
         ({}, (64, 5, 5, 64), {}),
         ({}, (64, 1, 1, 64), {}),
         ({}, (64, 3, 3, 64), {"weights": []}),
@@ -112,6 +111,21 @@ def test_symbolic_sizes(n: int, h: int, w: int, family: str) -> None:
         arch=arch,
     )
     assert uses(selection) == 2
+
+
+@pytest.mark.parametrize("size", [(5, 9), (16, 16), (7, 6)])
+@pytest.mark.parametrize("dilation, groups", [(2, 1), (3, 2), (1, 4)])
+def test_dilation_and_groups(size: tuple[int, int], dilation: int, groups: int) -> None:
+    x, w = normal(2, *size, 64), normal(48, 3, 3, 64 // groups, seed=1)
+    for dims in (None, [("n", "h", "w", 64), w.shape]):
+        selection = compare(
+            nhwc(padding=dilation, dilation=dilation, groups=groups),
+            [x, w],
+            convolve(x, w, 1, dilation, dilation, groups),
+            weights=[1],
+            dims=dims,
+        )
+        assert uses(selection) == 2 or size != (16, 16)
 
 
 @pytest.mark.parametrize("channels", [32, 40])

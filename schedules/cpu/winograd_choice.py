@@ -1,0 +1,120 @@
+"""What Winograd's method costs (winograd.py), and its decision: tiles, blocks, threads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import ceil
+
+from tvmext.arch import Arch
+
+from ..levels import LOADS, Product, product_cycles, register_tiles
+from ..rule import Matrix
+from .gemm import PARALLEL_FLOPS, fetches_ahead, known_size
+from .tile import Shape
+from .winograd import FILTERS
+from .winograd_tiles import Tiles, Windows
+
+MOST_TILES = 14
+"""Tiles in registers at once; they lie one after another, and so do not thrash a set of L1."""
+
+SPREAD = 1.1
+"""How much longer than evenly spread blocks may take before panels are spread instead."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Winograd's method: `step` outputs along each dim, `tile.rows` tiles in registers at once."""
+
+    step: int
+    tile: Shape
+    cycles: float
+
+
+def best_plan(found: Windows, steps: Iterable[int], arch: Arch) -> Plan | None:
+    """The plan of the least price among the filters `steps`; None without any that can be used."""
+    channels, columns = found.sizes
+    if channels % arch.vector_lanes("float32"):
+        return None
+    plans = [_plan(found, channels, columns, step, arch) for step in steps]
+    return min(plans, key=lambda plan: plan.cycles, default=None)
+
+
+def _plan(found: Windows, channels: int, columns: int, step: int, arch: Arch) -> Plan:
+    """The register tile of the least price; the transforms are priced by their vector operations.
+
+    The last register tile is computed in full.
+    """
+    lanes, used = arch.vector_lanes("float32"), FILTERS[step]
+    dims = len(found.bounds)
+    groups = known_size(found.total.batch) or 1
+    tiles = Tiles(found, step).usual_count()
+    points = used.size**dims
+
+    def price(tile: tuple[int, int]) -> float:
+        rows = ceil(tiles / tile[0]) * tile[0]
+        work = Product(rows, columns, channels)
+        return points * product_cycles(work, *tile, lanes, arch.fma_units)
+
+    best = min(register_tiles(arch.vector_registers, MOST_TILES), key=price)
+    ends = 0.0
+    for vectors, matrix in ((channels, used.inputs), (columns, used.outputs)):
+        operations = 3 * points + _additions(matrix, dims)
+        ends += tiles * ceil(vectors / lanes) * operations / LOADS
+    return Plan(step, Shape(*best, lanes), groups * (price(best) + ends))
+
+
+def _additions(matrix: Matrix, dims: int) -> int:
+    """Additions of a transform in `dims` dims."""
+    lines = sum(sum(map(bool, row)) - 1 for row in matrix)
+    outputs, inputs = len(matrix), len(matrix[0])
+    return sum(lines * outputs**d * inputs ** (dims - 1 - d) for d in range(dims))
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How many outputs a tile has, the register tile, the blocks, and what runs in parallel."""
+
+    step: int
+    """Outputs of a tile along each dim: F(step, 3)."""
+    tile: Shape
+    """`rows` tiles by a panel of output channels."""
+    block_tiles: int
+    """Register tiles whose transformed input is kept in L2."""
+    parallel: str
+    """"none", "blocks" or "panels"."""
+    ahead: int = 0
+    """Register tiles that pass over a panel, if they fetch the next one into L2; else 0."""
+
+
+def decide(found: Windows, plan: Plan, arch: Arch) -> Decision:
+    """Blocks that leave half of L2 to the weight, and feed the cores."""
+    channels, columns = found.sizes
+    points = FILTERS[plan.step].size ** len(found.bounds)
+    depth, rows, width = points * channels, plan.tile.rows, plan.tile.cols
+    tile_bytes = 4 * rows * points * (channels + width)
+    most = max(1, arch.l2_bytes // 2 // tile_bytes)
+    groups = known_size(found.total.batch) or 1
+    tiles = known_size(Tiles(found, plan.step).axes)
+    count = None if tiles is None else max(1, ceil(tiles / rows))
+    blocks = 1 if count is None else ceil(count / most)
+    flops = 2 * groups * depth * columns * rows * (count or most)
+    parallel = "none"
+    if arch.cores > 1 and flops >= PARALLEL_FLOPS:
+        parallel = "panels"
+        if 4 * depth * columns <= arch.l2_bytes:
+            parallel, blocks = _spread(groups, count, blocks, arch.cores)
+    block_tiles = most if count is None else ceil(count / blocks)
+    ahead = block_tiles if fetches_ahead(depth, columns, width, arch) else 0
+    return Decision(plan.step, plan.tile, block_tiles, parallel, ahead)
+
+
+def _spread(groups: int, count: int | None, blocks: int, cores: int) -> tuple[str, int]:
+    """What runs in parallel, and the number of blocks: blocks, if they come out nearly even."""
+    if count is None:
+        return "blocks", blocks
+    shared = blocks if groups >= cores else ceil(blocks / cores) * cores
+    height = ceil(count / shared)
+    rounds = ceil(groups * ceil(count / height) / cores)
+    even = rounds * height * cores <= SPREAD * groups * count
+    return ("blocks", shared) if even else ("panels", blocks)
