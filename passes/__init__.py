@@ -28,7 +28,8 @@ def lower(
     """
     from .pipeline import pipeline
 
-    return run(pipeline(model, schedule, options), model.mod, target, options, report)
+    passes = pipeline(model, schedule, target.kind.name, options)
+    return run(passes, model.mod, target, options, report)
 
 
 def run(

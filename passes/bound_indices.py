@@ -25,11 +25,18 @@ class BoundIndices:
 
     def transform_module(self, mod: tvm.IRModule, _ctx: Any) -> tvm.IRModule:
         for var, func in mod.functions_items():
-            if isinstance(func, PrimFunc):
+            if isinstance(func, PrimFunc) and not _for_threads(func):
                 body = _Accesses(func.body).bounded()
                 if not body.same_as(func.body):
                     mod[var] = PrimFunc(func.params, body, func.ret_type, func.attrs)
         return mod
+
+
+def _for_threads(func: PrimFunc) -> bool:
+    """Whether TVM wrote the function for a GPU, such as its sorts: indices there are positions."""
+    threads: list[tirx.IterVar] = []
+    tvm_ffi.structural_walk(func.body, (tirx.IterVar, threads.append))
+    return any(axis.thread_tag for axis in threads)
 
 
 class _Accesses:

@@ -34,9 +34,9 @@ CONV_LAYOUT = {
 
 
 def pipeline(
-    model: Model, schedule: tvm.transform.Pass, options: Options
+    model: Model, schedule: tvm.transform.Pass, kind: str, options: Options
 ) -> list[tvm.transform.Pass]:
-    """The passes of a CPU compilation, in order; the first takes ``model.mod``.
+    """The passes of a compilation for `kind`, "llvm" or "cuda"; the first takes ``model.mod``.
 
     `schedule` turns the fused PrimFuncs of a module into scheduled ones (schedules/schedule.py,
     which knows the machine).
@@ -79,7 +79,7 @@ def pipeline(
         *normalise,
         *(layout if options.opt_level >= 2 else []),
         *clean,
-        *([FuseAttention()] if options.opt_level >= 1 else []),
+        *([FuseAttention()] if options.opt_level >= 1 and kind == "llvm" else []),
         *([VirtualTensors()] if options.opt_level >= 2 else []),
         *kernels,
         *(fuse if options.opt_level >= 1 else views),

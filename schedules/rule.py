@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 if TYPE_CHECKING:
     from tvm.tirx import IndexMap, PrimFunc
 
-    from tvmext.arch import Arch
-
 Matrix: TypeAlias = tuple[tuple[float, ...], ...]
 """Rows of a matrix."""
 
@@ -63,13 +61,14 @@ class Rule(Protocol):
 
     `match` returns a frozen description of the kernel in the family's own terms, or `Declined`.
     `choose` returns a frozen dataclass of ints, strings and tuples; it may change speed, never
-    results, and reads the hardware only through `arch`. `apply` carries the decision out.
+    results, and reads the hardware only through `arch`, the kind of machine that the rule is for.
+    `apply` carries the decision out.
     """
 
     name: str
 
     def match(self, kernel: Kernel) -> Any | Declined: ...
 
-    def choose(self, workload: Any, arch: Arch) -> Any: ...
+    def choose(self, workload: Any, arch: Any) -> Any: ...
 
-    def apply(self, kernel: Kernel, workload: Any, decision: Any, arch: Arch) -> Scheduled: ...
+    def apply(self, kernel: Kernel, workload: Any, decision: Any, arch: Any) -> Scheduled: ...

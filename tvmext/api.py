@@ -20,7 +20,7 @@ from .arch import target_fields
 from .build import CompileRequest, Progress, compile_in_child
 from .frontends.dims import DimSpec
 from .model_file import model_file
-from .options import WINOGRAD, Options
+from .options import Options
 from .report import Explanation
 from .runtime import CompiledModel, load
 from .verification import Report
@@ -57,7 +57,7 @@ def compile(
     with _request(model, target, dims, options, trust, model_format) as request:
         prefix = Path(dump_prefix or Path(request.name).stem).absolute()
         compile_in_child(replace(request, dump_prefix=str(prefix)), progress, output)
-        return CompiledModel(request.output)
+        return CompiledModel(request.output, deferred=True)
 
 
 def explain(
@@ -136,13 +136,14 @@ def compile_here(request: CompileRequest, report: Callable[..., None]) -> None:
 
     from .arch import resolve, to_target
     from .artifact import ArtifactMetadata
+    from .build.cuda import toolchain_for
     from .build.dump import dump
     from .build.kernels import build_module
     from .build.link import link
     from .build.results import results_in_weights
     from .frontends import load as load_model
     from .passes import lower
-    from .schedules.cpu import rules
+    from .schedules.rules import rules_for
     from .schedules.schedule import ScheduleKernels
 
     report("load", request.name)
@@ -154,10 +155,11 @@ def compile_here(request: CompileRequest, report: Callable[..., None]) -> None:
         name=request.name,
     )
     arch = resolve(request.target)
+    toolchain = toolchain_for(arch, request.options)
     chosen = to_target(arch)
     target = tvm.target.Target(chosen)
 
-    schedule = ScheduleKernels(arch, rules(WINOGRAD[request.options.winograd]))
+    schedule = ScheduleKernels(arch, rules_for(arch, request.options))
     mod = lower(model, schedule, target, request.options, report)
 
     metadata = ArtifactMetadata(
@@ -174,9 +176,14 @@ def compile_here(request: CompileRequest, report: Callable[..., None]) -> None:
         weight_outputs=tuple(model.outputs[i].name for i in results_in_weights(mod)),
     )
     report("build", "")
+    if toolchain:
+        toolchain.register()
     executable = build_module(
         mod, target, metadata.to_json(), report, one_by_one=request.one_by_one
     )
+    if toolchain:
+        told = replace(metadata, usage=toolchain.report())
+        executable = replace(executable, metadata=told.to_json())
     dump(request.options.dump_code, mod, executable.code, Path(request.dump_prefix))
     report("link", "")
     link(executable, Path(request.output))

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from tvmext import __version__
-from tvmext.arch import FAMILIES, from_device, from_target
+from tvmext.arch import FAMILIES, CudaArch, from_device, from_target
+from tvmext.arch.cuda import from_device as gpu_of_this_machine
 from tvmext.build.elf import METADATA_SECTION, read_section
 from tvmext.build.files import naming, write_atomically
-from tvmext.errors import ArtifactError, TvmextError
+from tvmext.errors import ArtifactError, OptionError, TvmextError
 from tvmext.frontends.dims import Dim, Guard, parse
 from tvmext.frontends.model import TensorSpec
 from tvmext.options import Options
@@ -35,6 +36,7 @@ class ArtifactMetadata:
     `target` holds the fields of the TVM target, `source` and `model_sha256` name the model as it
     was given, `decisions` is the schedule of every kernel: {kernel: {"rule": name, ...}}.
     `weight_outputs` names outputs that are weights of the model, not results: callers get a copy.
+    `usage` is what CUDA kernels take: {function: {"registers", "shared", "spill_stores", ...}}.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -47,6 +49,7 @@ class ArtifactMetadata:
     model_sha256: str = ""
     decisions: Mapping[str, Any] = field(default_factory=dict)
     weight_outputs: tuple[str, ...] = ()
+    usage: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
@@ -65,6 +68,7 @@ class ArtifactMetadata:
                 "target": dict(self.target),
                 "options": asdict(self.options),
                 "weight_outputs": list(self.weight_outputs),
+                "usage": dict(self.usage),
                 "decisions": dict(self.decisions),
             }
         )
@@ -118,8 +122,12 @@ def read_metadata(path: str | Path) -> ArtifactMetadata:
 
 
 def check_runs_here(metadata: ArtifactMetadata, path: str | Path) -> None:
-    """Raises ArtifactError if this CPU lacks instructions that the library was compiled for."""
-    here, needed = from_device(), from_target(metadata.target)
+    """Raises ArtifactError if this machine cannot run the code of the library."""
+    needed = from_target(metadata.target)
+    if isinstance(needed, CudaArch):
+        _check_gpu(needed, path)
+        return
+    here = from_device()
     hint = "compile the model on this machine, or with --target for it"
     if needed.isa != here.isa:
         raise ArtifactError(
@@ -133,6 +141,26 @@ def check_runs_here(metadata: ArtifactMetadata, path: str | Path) -> None:
         raise ArtifactError(
             f"{path} was compiled for a CPU with {', '.join(missing)}, which this one lacks",
             hint=hint,
+        )
+
+
+def _check_gpu(needed: CudaArch, path: str | Path) -> None:
+    """Machine code runs on its own major capability from its minor one on (CUDA Programming Guide,
+    Binary Compatibility); with a suffix on that capability alone."""
+    try:
+        here = gpu_of_this_machine()
+    except OptionError as error:
+        raise ArtifactError(
+            f"{path} was compiled for {needed.compute}, and {error.message}",
+            hint='run it on a machine with an NVIDIA GPU, or compile with --target "llvm"',
+        ) from error
+    (major, minor), (own_major, own_minor) = needed.capability, here.capability
+    exact = not needed.compute[-1].isdigit()
+    if major != own_major or minor > own_minor or (exact and minor != own_minor):
+        raise ArtifactError(
+            f"{path} was compiled for {needed.compute}, the GPU here ({here.device}) is "
+            f"{here.compute}",
+            hint=f'compile the model with --target "cuda -arch={here.compute}"',
         )
 
 

@@ -25,6 +25,9 @@ class Options:
     opt_level: int = _option(
         3, "0 compiles operator by operator, 1 fuses them, 2 and 3 also change layouts", short="-O"
     )
+    fast_math: bool = _option(
+        False, "let CUDA code use faster, less exact functions; denormal numbers become 0"
+    )
     disabled_pass: tuple[str, ...] = _option((), "passes to leave out, by name")
     pass_config: tuple[tuple[str, bool | int | str], ...] = _option(
         (), "TVM pass configuration, KEY=VALUE", metavar="KEY=VALUE"

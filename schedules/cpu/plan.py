@@ -40,11 +40,11 @@ def _groups(found: Sequence[Stage], arch: CpuArch) -> list[tuple[tuple[int, ...]
     rows: Rows = []
     for number in range(len(found)):
         longer = (*current, number)
-        joint = _shared_rows([found[s] for s in longer])
+        joint = shared_rows([found[s] for s in longer])
         if current and not _worth(found, longer, joint, arch):
             groups.append((current, rows))
             longer = (number,)
-            joint = _shared_rows([found[number]])
+            joint = shared_rows([found[number]])
         current, rows = longer, joint
     if current:
         groups.append((current, rows))
@@ -68,7 +68,7 @@ def _worth(found: Sequence[Stage], numbers: tuple[int, ...], rows: Rows, arch: C
     return arch.cores == 1 or count >= 2 * arch.cores or work < 4 * LAUNCH_NS
 
 
-def _shared_rows(stages: Sequence[Stage]) -> Rows:
+def shared_rows(stages: Sequence[Stage]) -> Rows:
     """Positions, per stage, of the spatial axes that all stages walk together.
 
     An axis of one stage is the same row as an axis of another if the second reads the first's

@@ -8,8 +8,9 @@ from dataclasses import FrozenInstanceError, replace
 
 import pytest
 
-from tvmext import arch as arch_module
-from tvmext.arch import FAMILIES, dtype_bits, from_device, from_target, resolve, to_target
+from tvmext.arch import FAMILIES, CudaArch, dtype_bits, from_device, from_target, resolve, to_target
+from tvmext.arch import cpu as arch_module
+from tvmext.arch import cuda as gpus
 from tvmext.errors import OptionError
 
 
@@ -107,14 +108,14 @@ def test_flags_of_other_machines(
 def test_a_wrong_target_says_what_to_try() -> None:
     with pytest.raises(OptionError, match="does not know a CPU named 'pentium9'"):
         from_target("llvm -mcpu=pentium9")
-    with pytest.raises(OptionError, match="not a CPU"):
+    with pytest.raises(OptionError, match="without -arch"):
         from_target("cuda")
 
 
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        ("", "kind '' is not a CPU"),
+        ("", "kind '' is not supported"),
         ("{mcpu", "is not JSON"),
         ("llvm -mcp=znver4", "option 'mcp' is not known"),
         ("llvm -num-cores=x", "num-cores is 'x'"),
@@ -126,6 +127,43 @@ def test_a_wrong_target_says_what_to_try() -> None:
 def test_a_target_that_would_be_ignored_is_refused(target: str, message: str) -> None:
     with pytest.raises(OptionError, match=message):
         resolve(target)
+
+
+@pytest.mark.parametrize(
+    ("name", "compute", "figures_of"),
+    [
+        ("sm_80", "sm_80", "A100 SXM"),
+        ("h100", "sm_90a", "H100 SXM"),
+        ("sm_103a", "sm_103a", "B200"),
+    ],
+)
+def test_gpus_by_name(name: str, compute: str, figures_of: str) -> None:
+    arch = from_target(f"cuda -arch={name}")
+    assert isinstance(arch, CudaArch)
+    assert (arch.compute, arch.device) == (compute, figures_of)
+    assert arch.has_async_copy
+    assert arch.has_wgmma == (compute == "sm_90a")
+    assert dict(arch.describe())["shared memory"].endswith("KiB per block")
+    assert from_target(to_target(arch)) == arch
+
+
+def test_rates_are_those_of_the_datasheets() -> None:
+    tflops = {
+        "sm_80": 312,
+        "sm_90": 989,
+        "sm_75": 65,
+        "sm_89": 121,
+        "sm_100": 2250,
+        "sm_120": 209.5,
+    }
+    for compute, expected in tflops.items():
+        assert gpus.FAMILIES[compute].matrix_gflops / 1e3 == pytest.approx(expected, rel=0.02)
+
+
+def test_a_gpu_that_is_not_known_is_refused() -> None:
+    for name in ("sm_60", "gtx", "90a"):
+        with pytest.raises(OptionError, match=r"older than|not a CUDA architecture"):
+            from_target(f"cuda -arch={name}")
 
 
 def test_lanes_and_sizes() -> None:

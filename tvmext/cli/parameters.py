@@ -120,12 +120,27 @@ shapes_option = click.option(
     metavar="SHAPES",
     help='Bind all dims of these inputs, as "x:[1,3,224,224] mask:[1,77]".',
 )
-target_option = click.option(
-    "--target",
-    default="llvm",
-    show_default=True,
-    help='The machine: "llvm" is this one, "llvm -mcpu=x86-64-v3" another.',
-)
+
+
+def target_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add what says which machine to compile for."""
+    function = click.option(
+        "--arch", metavar="NAME", help="The GPU, as sm_90a or h100.  [default: the one here]"
+    )(function)
+    return click.option(
+        "--target",
+        default="llvm",
+        show_default=True,
+        help='The machine: "llvm" is this one, "llvm -mcpu=x86-64-v3" another, "cuda" a GPU.',
+    )(function)
+
+
+def target_of(given: Mapping[str, Any]) -> str:
+    """The target that --target and --arch say together."""
+    target, arch = given["target"], given.get("arch")
+    if arch and not target.startswith("cuda"):
+        raise OptionError(f"--arch {arch} names a GPU", hint=f"--target cuda --arch {arch}")
+    return f"{target} -arch={arch}" if arch else target
 
 
 def runtime_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -191,7 +206,7 @@ def model_arguments(path: Path, given: Mapping[str, Any]) -> dict[str, Any]:
     if shapes := given.get("input_shapes"):
         dims = bind_shapes(path, input_shapes(shapes), dims, **form)
     options = as_options(given) if "opt_level" in given else None
-    return {"target": given["target"], "dims": dims, "options": options, **form}
+    return {"target": target_of(given), "dims": dims, "options": options, **form}
 
 
 def _click_option(field: Field[Any], kind: Any) -> Callable[[Callable[..., Any]], Any]:

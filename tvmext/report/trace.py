@@ -84,7 +84,8 @@ def network_of(model: Model, target: Any, sizes: Sizes, report: Report) -> Netwo
 def ours(model: Model, target: Any, sizes: Sizes, options: Options, report: Report) -> Outcome:
     """What our pipeline makes of the network."""
     catch = _Catch()
-    return _outcome(pipeline(model, catch, options), catch, model, target, sizes, options, report)
+    passes = pipeline(model, catch, target.kind.name, options)
+    return _outcome(passes, catch, model, target, sizes, options, report)
 
 
 def stock(model: Model, target: Any, sizes: Sizes, report: Report) -> Outcome:

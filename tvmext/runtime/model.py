@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import threading
 import weakref
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import tvm
 from tvm import relax
 
 from tvmext.arch import physical_cores
+from tvmext.arch.cuda_driver import load_runtime
 from tvmext.artifact import (
     ArtifactMetadata,
     check_runs_here,
@@ -45,22 +47,30 @@ class CompiledModel:
         *,
         device: str | None = None,
         num_threads: int | None = None,
+        deferred: bool = False,
     ) -> None:
         """Load a library that tvmext wrote.
 
-        `device` is "cpu", the default. `num_threads` limits the cores one run uses; the
-        default is as many as TVM_NUM_THREADS says, else all physical cores. Threads are not bound
-        to cores unless TVM_BIND_THREADS=1 is set. Raises ArtifactError if the file is not
-        such a library or cannot run on this machine.
+        `device` is what it was compiled for: "cpu", or "cuda" for the first GPU. `num_threads`
+        limits the cores one run uses; the default is as many as TVM_NUM_THREADS says, else all
+        physical cores. Threads are not bound to cores unless TVM_BIND_THREADS=1 is set. With
+        `deferred`, code for a GPU is loaded by the first run: it may have been compiled for a
+        machine that is not this one. Raises ArtifactError if the file is not such a library or
+        cannot run on this machine.
         """
-        if device not in (None, "cpu"):
-            raise OptionError(f"device '{device}' is not supported", hint='"cpu"')
         self.metadata: ArtifactMetadata = read_metadata(path)
-        check_runs_here(self.metadata, path)
+        self.device = "cuda" if self.metadata.target["kind"] == "cuda" else "cpu"
+        if device not in (None, self.device):
+            raise OptionError(
+                f"{path} was compiled for {self.device}, not for {device}", hint=f'"{self.device}"'
+            )
         self.num_threads = num_threads
         self._file = os.open(path, os.O_RDONLY)  # for save(), also when the path is gone
         weakref.finalize(self, os.close, self._file)
-        self._main = _load_main(Path(path))
+        self._path = Path(path)
+        self._loaded: Callable[..., Any] | None = None
+        if not (deferred and self.device == "cuda"):
+            self._loaded = self._load(self._path)
         self._signature = Signature(self.metadata)
         self._slots = [Input(spec) for spec in self.inputs]
         weights = self.metadata.weight_outputs
@@ -104,9 +114,12 @@ class CompiledModel:
         self._check(*[array.shape for array in arrays])
         with self._lock:
             _use_threads(self._num_threads or _default_threads())
+            main = self._main()
             tensors = [slot.bind(array) for slot, array in zip(self._slots, arrays)]
+            if self.device == "cuda":
+                tensors = [_on_gpu(tensor) for tensor in tensors]
             try:
-                result = self._main(*tensors)
+                result = main(*tensors)
             except Exception as error:
                 raise InternalError(f"the model failed while it ran: {error}") from error
             return self._own(result, tensors)
@@ -117,6 +130,19 @@ class CompiledModel:
             position = 0
             while sent := os.sendfile(file.fileno(), self._file, position, _COPY_BYTES):
                 position += sent
+
+    def _load(self, path: Path) -> Callable[..., Any]:
+        check_runs_here(self.metadata, self._path)
+        return _load_main(path, self.device)
+
+    def _main(self) -> Callable[..., Any]:
+        """The function ``main`` of the library."""
+        if self._loaded is None:
+            with tempfile.TemporaryDirectory(prefix="tvmext-") as folder:
+                copy = Path(folder) / "model.so"
+                self.save(copy)
+                self._loaded = self._load(copy)
+        return self._loaded
 
     def _own(self, result: Any, tensors: list[Any]) -> dict[str, np.ndarray]:
         """The results by name, none of them in the memory of an input or of another result."""
@@ -140,19 +166,27 @@ def load(
     return CompiledModel(path, device=device, num_threads=num_threads)
 
 
-def _load_main(path: Path) -> Callable[..., Any]:
+def _load_main(path: Path, device: str) -> Callable[..., Any]:
     """The function ``main`` of the library, on a virtual machine of its own."""
     # Threads bound to cores ignore the affinity of the process and double the median run time.
     os.environ.setdefault("TVM_BIND_THREADS", "0")
     # Workers wait for the next kernel this many turns before they sleep: 30 us rather than 50 ms.
     os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", "10000")
     try:
+        if device == "cuda":
+            load_runtime()
         library = tvm.runtime.load_module(str(path.resolve()))
-        return relax.VirtualMachine(library, tvm.cpu())["main"]
+        return relax.VirtualMachine(library, tvm.device(device))["main"]
     except Exception as error:
         raise ArtifactError(
             f"cannot load {path}: {error}", hint="compile the model again with this version"
         ) from error
+
+
+def _on_gpu(tensor: Any) -> Any:
+    """A copy of a host tensor in the memory of the first GPU."""
+    copy = tvm.runtime.empty(tuple(tensor.shape), str(tensor.dtype), tvm.cuda())
+    return copy.copyfrom(tensor)
 
 
 _pool = threading.local()

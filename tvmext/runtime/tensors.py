@@ -118,7 +118,7 @@ class Output(_Port):
 
         It is the tensor's own memory, unless that lies in one of the address ranges `taken`.
         """
-        if not self._exchanged:
+        if not self._exchanged or tensor.device.dlpack_device_type() != _CPU:
             return tensor.numpy()
         array = np.from_dlpack(tensor)
         if self._always_copy:

@@ -1,22 +1,17 @@
-"""What a machine can do, as a value: vector units, memory levels, cores.
-
-`from_target` reads it from a TVM target and asks no hardware; `from_device` is the only code that
-does. Schedule rules read these fields and never a device name; a figure may change the speed of
-what they choose, never its results.
-"""
+"""CPUs: vector units, memory levels, cores; families, and this machine."""
 
 from __future__ import annotations
 
-import json
 import os
 import platform
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
-from .errors import OptionError
+from tvmext.errors import OptionError
+
+from .common import dtype_bits
 
 
 @dataclass(frozen=True)
@@ -89,9 +84,6 @@ class CpuArch:
         ]
 
 
-Arch: TypeAlias = CpuArch
-"""Any machine that a rule may be asked about."""
-
 # Figures of a typical member of each family, used where a target says no more. Sources:
 #   x86-64, x86-64-v2   psABI x86-64 levels for registers; Nehalem caches and clock: Intel 64 and
 #                       IA-32 Optimization Reference Manual (248966), 2009 edition, table 2-5.
@@ -154,26 +146,11 @@ _EXTRAS = {
 }
 
 
-def dtype_bits(dtype: str) -> int:
-    """Bits that one element takes in memory: "float32" -> 32, "bool" -> 8."""
-    if dtype == "bool":
-        return 8
-    digits = re.search(r"\d+", dtype)
-    if digits is None:
-        raise OptionError(f"'{dtype}' is not the name of a number type")
-    return max(8, int(digits.group()))
+def from_fields(fields: Mapping[str, Any]) -> CpuArch:
+    """The CPU that the fields of a target name, without asking any hardware.
 
-
-def from_target(target: Any) -> CpuArch:
-    """The machine that a TVM target names, without asking any hardware.
-
-    `target` is a `tvm.target.Target`, its dict or JSON, or a string such as "llvm" or
-    "llvm -mcpu=znver4 -num-cores=8". Without mcpu it is the lowest level of its instruction set,
-    whose code runs everywhere; `resolve` takes this machine instead.
+    Without mcpu it is the lowest level of its instruction set, whose code runs everywhere.
     """
-    fields = target_fields(target)
-    if fields["kind"] not in ("llvm", "c"):
-        raise OptionError(f"target kind '{fields['kind']}' is not a CPU", hint=_EXAMPLES)
     triple = str(fields.get("mtriple", ""))
     isa = "aarch64" if triple.startswith(("aarch64", "arm64")) else "x86_64"
     default = "x86-64" if isa == "x86_64" else "generic"
@@ -226,30 +203,6 @@ def from_device() -> CpuArch:
     )
 
 
-def physical_cores() -> int:
-    """The cores that this process may use; the hardware threads of one core count once."""
-    cores = set()
-    for cpu in os.sched_getaffinity(0):
-        path = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
-        cores.add(path.read_text().strip() if path.exists() else str(cpu))
-    return len(cores)
-
-
-def resolve(target: Any) -> CpuArch:
-    """`from_device` for "llvm" and "native", which name no CPU; `from_target` for the rest."""
-    if target == "native":
-        return from_device()
-    fields = target_fields(target)
-    # tvm.target.Target adds the triple of this machine to every target.
-    foreign = not str(fields.get("mtriple", "")).startswith(platform.machine())
-    if fields["kind"] != "llvm" or "mcpu" in fields or ("mtriple" in fields and foreign):
-        return from_target(fields)
-    if fields.get("mattr"):
-        raise OptionError("a target with -mattr needs a CPU to change", hint=_EXAMPLES)
-    device = from_device()
-    return replace(device, cores=int(fields.get("num-cores", device.cores)))
-
-
 def to_target(arch: CpuArch) -> dict[str, Any]:
     """The TVM target, as a dict, whose code uses all of `arch`."""
     mattr = [f"+{name}" for name in sorted(arch.features)]
@@ -264,45 +217,13 @@ def to_target(arch: CpuArch) -> dict[str, Any]:
     return target
 
 
-# ------------------------------------------------------------------ reading targets
-
-_KNOWN = frozenset(_EXTRAS.values())
-_READ = ("kind", "mcpu", "mattr", "mtriple", "num-cores")
-_EXPORTED = ("tag", "keys", "host", "device")  # which tvm.target.Target adds
-_FIELDS = frozenset((*_READ, *_EXPORTED))
-_EXAMPLES = '"llvm", "llvm -mcpu=x86-64-v3 -num-cores=8"'
-
-
-def target_fields(target: Any) -> dict[str, Any]:
-    """A target's fields, whatever form it comes in; "kind" is one of them.
-
-    Raises OptionError for text that is no target and for options that nothing reads.
-    """
-    if isinstance(target, Mapping):
-        fields = dict(target)
-    elif not isinstance(target, str):
-        attributes = {name: target.attrs[name] for name in target.attrs}
-        fields = {"kind": target.kind.name, **attributes}
-        fields["mattr"] = [str(name) for name in attributes.get("mattr", ())]
-    elif target.lstrip().startswith("{"):
-        try:
-            fields = json.loads(target)
-        except ValueError as error:
-            raise OptionError(f"target {target} is not JSON: {error}", hint=_EXAMPLES) from error
-    else:
-        kind, *options = target.split() or [""]
-        pairs = (option.lstrip("-").partition("=") for option in options)
-        fields = {"kind": kind, **{name: value for name, _, value in pairs}}
-    fields = {"kind": "llvm", **fields}
-    if unknown := [name for name in fields if name not in _FIELDS]:
-        raise OptionError(f"target option '{unknown[0]}' is not known", hint=_EXAMPLES)
-    if not re.fullmatch("[1-9][0-9]*", str(fields.get("num-cores", 1))):
-        raise OptionError(f"target option num-cores is '{fields['num-cores']}'", hint=_EXAMPLES)
-    return fields
-
-
-def _split(mattr: str | Iterable[str]) -> list[str]:
-    return mattr.split(",") if isinstance(mattr, str) else [str(name) for name in mattr]
+def physical_cores() -> int:
+    """The cores that this process may use; the hardware threads of one core count once."""
+    cores = set()
+    for cpu in os.sched_getaffinity(0):
+        path = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        cores.add(path.read_text().strip() if path.exists() else str(cpu))
+    return len(cores)
 
 
 def _family(isa: str, mcpu: str, features: set[str]) -> CpuArch:
@@ -329,6 +250,13 @@ def _llvm_features(mcpu: str, triple: str) -> set[str]:
             f"LLVM does not know a CPU named '{mcpu}'", hint="a name such as x86-64-v3 or znver4"
         )
     return set(map(str, codegen.llvm_get_cpu_features(Target(fields))))
+
+
+_KNOWN = frozenset(_EXTRAS.values())
+
+
+def _split(mattr: str | Iterable[str]) -> list[str]:
+    return mattr.split(",") if isinstance(mattr, str) else [str(name) for name in mattr]
 
 
 # ------------------------------------------------------------------ reading hardware
@@ -374,10 +302,3 @@ def _caches() -> dict[int, int]:
 
 def _size(count: int) -> str:
     return f"{count // MIB} MiB" if count >= MIB else f"{count // KIB} KiB"
-
-
-def flags(target: Mapping[str, Any]) -> Iterator[str]:
-    """A target the way the command line takes it: kind, then -key=value."""
-    for name, value in target.items():
-        text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-        yield text if name == "kind" else f"-{name}={text}"

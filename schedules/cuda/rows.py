@@ -1,0 +1,267 @@
+"""Kernels with reductions: the threads of a block share a row and what is computed of it.
+
+    for row in blocks:                       several rows in a block if they are short
+        stage 1 of the row                   results stay in registers or shared memory
+        ...
+        stage n of the row
+
+    reduction:  every thread adds up its share, the shares are joined by shuffles inside a warp and
+                through shared memory between warps; all threads get the result
+
+Two ways to lay threads over rows: *along* the reduction, where that is contiguous in memory, or
+*across* rows, neighbours in a warp having neighbouring rows (pooling, sums over leading axes).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from tvm import tirx
+from tvm.ir import Expr, Var
+from tvm.tirx import Stmt
+
+from tvmext.arch import CudaArch, dtype_bits
+from tvmext.arch.cuda import STATIC_SHARED
+
+from ..analysis import Axis, constant
+from ..cpu.access import Homes, flattened, relocated, strides
+from ..cpu.axes import joined, merged, product, spread
+from ..cpu.emit import allocate, bind, block, ceildiv, index, known, loop
+from ..cpu.plan import shared_rows
+from ..cpu.stages import Stage
+from ..rule import Declined, Kernel, Scheduled
+from . import elementwise
+from .launch import Block, at_outer, element, launch, sync, unraveled
+from .reduce import Share, reduced
+from .staged import Stages, as_stages, function, handed_over, loads, stores
+
+WARP = 32
+MOST_THREADS = 512
+"""Threads for one row: more would wait for each other longer than they compute."""
+BLOCK_THREADS = 256
+PER_THREAD = 8
+"""Elements that a thread has of a row at least, before a row gets more threads."""
+ALONE = 64
+"""Reductions up to this long are done by one thread, where there are rows enough."""
+UNKNOWN = 1024
+"""What a row, or their number, is taken for where it is known at run time only."""
+
+
+@dataclass(frozen=True)
+class RowsPlan:
+    """Stages, by number, under one launch; ``rows[s]`` are the axes of stage s that are rows.
+
+    `threads` work on a row, `per_block` rows make a block. `along` says which of the two
+    neighbouring threads are: "along" the row or "across" rows.
+    """
+
+    stages: tuple[int, ...]
+    rows: tuple[tuple[int, ...], ...]
+    threads: int
+    per_block: int
+    along: bool
+
+
+Plan = RowsPlan | elementwise.StagePlan
+
+
+class Rows:
+    """Reductions, and what is computed of them."""
+
+    name = "rows"
+
+    def match(self, kernel: Kernel) -> Stages | Declined:
+        workload = as_stages(kernel)
+        if isinstance(workload, Stages) and not any(s.is_reduction for s in workload.stages):
+            return Declined("it holds no reduction")
+        return workload
+
+    def choose(self, workload: Stages, arch: CudaArch) -> tuple[Plan, ...]:
+        found = workload.stages
+        return tuple(_plan(found, numbers, rows, arch) for numbers, rows in _groups(found))
+
+    def apply(
+        self, kernel: Kernel, workload: Stages, decision: tuple[Plan, ...], arch: CudaArch
+    ) -> Scheduled:
+        func, found = kernel.func, workload.stages
+        params = set(func.params)
+        private = [
+            _private([found[s] for s in plan.stages], plan, found, params)
+            for plan in decision
+            if isinstance(plan, RowsPlan)
+        ]
+        homes = handed_over(func, found, (buffer for own in private for buffer in own))
+        parts: list[Stmt] = []
+        number = 0
+        for plan in decision:
+            if isinstance(plan, RowsPlan):
+                stages = [found[s] for s in plan.stages]
+                parts.append(_Group(stages, plan, private.pop(0), homes).stmt())
+                number = plan.stages[-1] + 1
+            else:
+                parts.append(elementwise.emit(relocated(found[number], homes), plan))
+                number += 1
+        return Scheduled(function(func, homes, parts))
+
+
+Positions = list[tuple[int, ...]]
+
+
+def _groups(found: Sequence[Stage]) -> list[tuple[tuple[int, ...], Positions]]:
+    """Runs of stages that share rows, as long as possible from the first stage on."""
+    groups: list[tuple[tuple[int, ...], Positions]] = []
+    current: tuple[int, ...] = ()
+    rows: Positions = []
+    for number in range(len(found)):
+        longer = (*current, number)
+        joint = shared_rows([found[s] for s in longer])
+        if current and not joint[0]:
+            groups.append((current, rows))
+            longer, joint = (number,), shared_rows([found[number]])
+        current, rows = longer, joint
+    groups.append((current, rows))
+    return groups
+
+
+def _plan(
+    found: Sequence[Stage], numbers: tuple[int, ...], rows: Positions, arch: CudaArch
+) -> Plan:
+    stages = [found[s] for s in numbers]
+    if len(stages) == 1:
+        if not stages[0].is_reduction:
+            return elementwise.stage_plan(stages[0])
+        rows = [tuple(range(len(stages[0].spatial)))]
+    count = _size(stages[0].spatial[p] for p in rows[0])
+    length = max(_size(_inside(stage, own)) for stage, own in zip(stages, rows))
+    reductions = [stage for stage in stages if stage.is_reduction]
+    if not all(_joins(stage) for stage in reductions):
+        return RowsPlan(numbers, tuple(rows), 1, WARP, False)
+    along = any(map(_contiguous, reductions)) and length >= WARP // 2
+    if along:
+        threads = min(MOST_THREADS, max(WARP, _power(length // PER_THREAD)))
+        several = 1 if _hands_over(stages, rows) else max(1, BLOCK_THREADS // threads)
+        return RowsPlan(numbers, tuple(rows), threads, several, True)
+    # Enough threads for the machine, and no more on a row than it has work for.
+    wanted = arch.sms * arch.threads_per_sm // max(count, 1)
+    threads = 1 if length <= ALONE else _power(max(1, min(wanted, length // PER_THREAD)))
+    threads = min(threads, BLOCK_THREADS // WARP)
+    return RowsPlan(numbers, tuple(rows), threads, BLOCK_THREADS // threads, False)
+
+
+def _hands_over(stages: Sequence[Stage], rows: Positions) -> bool:
+    """Whether a stage leaves more than one number per row to another."""
+    read = {load.source for stage in stages for load in loads(stage)}
+    return any(
+        len(own) < len(stage.spatial) and any(w.buffer in read for w in stores(stage))
+        for stage, own in zip(stages, rows)
+    )
+
+
+def _inside(stage: Stage, rows: Sequence[int]) -> list[Axis]:
+    return [a for p, a in enumerate(stage.spatial) if p not in rows] + list(stage.reduce)
+
+
+def _joins(stage: Stage) -> bool:
+    """Partial results of the reduction can be joined: it combines by a known operator."""
+    return all(write.op for write in stage.writes)
+
+
+def _contiguous(stage: Stage) -> bool:
+    if not stage.reduce:
+        return False
+    steps = strides(stage, stage.reduce[-1])[: len(stage.point.loads())]
+    return any(s is not None and constant(s) == 1 for s in steps)
+
+
+def _size(axes: Iterable[Axis]) -> int:
+    return math.prod(UNKNOWN if axis.size is None else axis.size for axis in axes)
+
+
+def _power(count: int) -> int:
+    """The largest power of two that is not larger."""
+    return 1 << max(0, count.bit_length() - 1)
+
+
+def _private(
+    stages: Sequence[Stage], plan: RowsPlan, found: Sequence[Stage], params: set[Var]
+) -> Homes:
+    """Registers for one number per row, shared memory for several, if there is room."""
+    outside = params | {load.source for s in found if s not in stages for load in loads(s)}
+    homes: dict[Var, tuple[Var, tuple[int, ...]]] = {}
+    room = STATIC_SHARED // 2 if plan.per_block == 1 else 0
+    for stage, positions in zip(stages, plan.rows):
+        rows = {stage.spatial[p].var for p in positions}
+        for write in stores(stage):
+            if write.buffer in outside:
+                continue
+            shape = write.buffer.shape
+            dims = tuple(
+                d
+                for d, at in enumerate(write.indices)
+                if not (isinstance(at, Var) and at in rows) and constant(shape[d]) != 1
+            )
+            dtype, name = str(write.buffer.ty.dtype), write.buffer.name
+            size = constant(product(shape[d] for d in dims)) or 0
+            space = size * dtype_bits(dtype) // 8
+            if not dims:
+                homes[write.buffer] = allocate([1], dtype, name, "local"), dims
+            elif 0 < space <= room:
+                room -= space
+                homes[write.buffer] = allocate([size], dtype, name, "shared"), dims
+    return homes
+
+
+class _Group:
+    """One launch under construction; `private` are the buffers that stay on the chip."""
+
+    def __init__(
+        self, stages: Sequence[Stage], plan: RowsPlan, private: Homes, homes: Homes
+    ) -> None:
+        self.plan = plan
+        self.private = [home for home, _ in private.values()]
+        self.stages = [flattened(relocated(stage, {**homes, **private})) for stage in stages]
+        self.rows = [[stage.spatial[p] for p in own] for stage, own in zip(self.stages, plan.rows)]
+
+    def stmt(self) -> Stmt:
+        """The launch: a block has `per_block` rows, all of them or those that are left."""
+        groups = joined(self.stages, self.rows)
+        extents = [product(self.rows[0][p].extent for p in group) for group in groups]
+        count = known(product(extents))
+        plan = self.plan
+        shape = (plan.threads, plan.per_block) if plan.along else (plan.per_block, plan.threads)
+
+        def body(number: Expr, x: Expr, y: Expr) -> Stmt:
+            lane, slot = (x, y) if plan.along else (y, x)
+
+            def row(flat: Expr) -> Stmt:
+                at = unraveled(flat, extents)
+                share = Share(
+                    lane, slot, plan.threads, plan.per_block, plan.along, flat < index(count)
+                )
+                parts = [
+                    self._stage(stage, spread(own, groups, at), share)
+                    for stage, own in zip(self.stages, self.rows)
+                ]
+                return block(*map(tirx.AllocBuffer, self.private), *parts)
+
+            return bind(number * plan.per_block + slot, row, "row")
+
+        return launch(ceildiv(count, plan.per_block), Block(*shape), body)
+
+    def _stage(self, stage: Stage, at: dict[Var, Expr], share: Share) -> Stmt:
+        """One stage of the row `at`; what it leaves is seen by all threads of the row."""
+        inner = merged(stage, [axis for axis in stage.spatial if axis.var not in at])
+        total = known(product(group.extent for group in inner))
+        shared = any(w.buffer in self._waited_for() for w in stores(stage))
+        if stage.is_reduction:
+            parts = loop(total, lambda i: reduced(stage, at | at_outer(inner, i), share), name="e")
+        else:
+            parts = share.each(total, lambda i: element(stage, at | at_outer(inner, i)))
+        return block(parts, sync() if shared else None)
+
+    def _waited_for(self) -> set[Var]:
+        """Buffers in memory that one thread writes and another reads."""
+        own = {home for home in self.private if home.scope() == "local"}
+        return {load.source for stage in self.stages for load in loads(stage)} - own

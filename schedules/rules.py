@@ -1,0 +1,22 @@
+"""Which rules schedule for which kind of machine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tvmext.arch import AnyArch, CudaArch
+from tvmext.options import WINOGRAD, Options
+
+if TYPE_CHECKING:
+    from .rule import Rule
+
+
+def rules_for(arch: AnyArch, options: Options) -> tuple[Rule, ...]:
+    """The rules for `arch`, in the order in which they are asked; the last one takes everything."""
+    if isinstance(arch, CudaArch):
+        from .cuda import RULES
+
+        return RULES
+    from .cpu import rules
+
+    return rules(WINOGRAD[options.winograd])

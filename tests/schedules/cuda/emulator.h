@@ -1,0 +1,216 @@
+// The generated CUDA C++ of one module, run on a CPU: a thread is a fiber, a block is run to its end
+// before the next. Threads switch at barriers and shuffles only, in an order that the test chooses.
+// Shared memory starts as NaN. A barrier that some thread never reaches is an error, and so is a
+// block that ends with threads waiting.
+#pragma once
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+#include <ucontext.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <map>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#undef __global__
+#undef __device__
+#undef __forceinline__
+#undef __launch_bounds__
+#define __global__
+#define __device__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+
+namespace emu {
+
+constexpr int kWarp = 32;
+constexpr size_t kStackBytes = 128 << 10;
+
+struct Warp {
+  int live = 0, arrived = 0;
+  unsigned generation = 0;
+  uint64_t slots[2][kWarp];
+};
+
+struct Thread {
+  ucontext_t context;
+  std::unique_ptr<char[]> stack;
+  uint3 index;
+  int warp, lane;
+  bool done;
+};
+
+inline std::vector<Thread> threads;
+inline std::vector<Warp> warps;
+inline Thread* current;
+inline ucontext_t scheduler;
+inline uint3 block_index;
+inline int live, arrived;
+inline unsigned generation;
+inline long progress;
+inline void (*entry)(void*);
+inline void* arguments;
+inline std::map<int, std::vector<char>> shared_memory;
+
+inline void yield() { swapcontext(&current->context, &scheduler); }
+
+inline void pass(int& arrived, int live, unsigned& generation) {
+  if (arrived && arrived == live) {
+    arrived = 0;
+    ++generation;
+    ++progress;
+  }
+}
+
+inline void wait(int& arrived, int live, unsigned& generation) {
+  unsigned mine = generation;
+  ++arrived;
+  ++progress;
+  pass(arrived, live, generation);
+  while (generation == mine) yield();
+}
+
+inline void thread_main() {
+  entry(arguments);
+  current->done = true;
+  --live;
+  ++progress;
+  Warp& warp = warps[current->warp];
+  --warp.live;
+  pass(arrived, live, generation);
+  pass(warp.arrived, warp.live, warp.generation);
+}
+
+inline void sync_block() { wait(arrived, live, generation); }
+
+inline void sync_warp() {
+  Warp& warp = warps[current->warp];
+  wait(warp.arrived, warp.live, warp.generation);
+}
+
+// What the thread `source` of this warp gives; two sets of slots, so that one barrier is enough.
+template <class T>
+T shuffle(T value, int source) {
+  static_assert(sizeof(T) <= sizeof(uint64_t));
+  Warp& warp = warps[current->warp];
+  unsigned set = warp.generation & 1;
+  std::memcpy(&warp.slots[set][current->lane], &value, sizeof(T));
+  sync_warp();
+  std::memcpy(&value, &warp.slots[set][source & (kWarp - 1)], sizeof(T));
+  return value;
+}
+
+// Static shared memory number `id` of a kernel; the dynamic one is number 0.
+inline void* shared(int id, size_t bytes) {
+  auto& memory = shared_memory[id];
+  if (memory.size() < bytes + 64) memory.assign(bytes + 64, char(0xFF));
+  return reinterpret_cast<void*>((reinterpret_cast<uintptr_t>(memory.data()) + 63) & ~uintptr_t(63));
+}
+
+// Runs a grid. `order`: 0 ascending, 1 descending, more: a pseudo-random order at every turn.
+inline std::string run(dim3 grid, dim3 block, int order, void (*kernel)(void*), void* args) {
+  size_t count = size_t(block.x) * block.y * block.z;
+  if (count < 1 || count > 1024) return "a block of " + std::to_string(count) + " threads";
+  if (!grid.x || !grid.y || !grid.z) return "an empty grid";
+  entry = kernel;
+  arguments = args;
+  std::mt19937 random(order);
+  if (threads.size() < count) threads.resize(count);
+  std::vector<size_t> turns(count);
+  for (size_t i = 0; i < count; ++i) turns[i] = order == 1 ? count - 1 - i : i;
+  for (unsigned z = 0; z < grid.z; ++z)
+    for (unsigned y = 0; y < grid.y; ++y)
+      for (unsigned x = 0; x < grid.x; ++x) {
+        block_index = {x, y, z};
+        shared_memory.clear();
+        warps.assign((count + kWarp - 1) / kWarp, Warp());
+        live = int(count);
+        arrived = 0;
+        for (size_t i = 0; i < count; ++i) {
+          Thread& t = threads[i];
+          if (!t.stack) t.stack.reset(new char[kStackBytes]);
+          t.index = {unsigned(i % block.x), unsigned(i / block.x % block.y),
+                     unsigned(i / (block.x * block.y))};
+          t.warp = int(i / kWarp);
+          t.lane = int(i % kWarp);
+          t.done = false;
+          ++warps[t.warp].live;
+          getcontext(&t.context);
+          t.context.uc_stack.ss_sp = t.stack.get();
+          t.context.uc_stack.ss_size = kStackBytes;
+          t.context.uc_link = &scheduler;
+          makecontext(&t.context, thread_main, 0);
+        }
+        while (live > 0) {
+          long before = progress;
+          if (order > 1) std::shuffle(turns.begin(), turns.end(), random);
+          for (size_t i : turns) {
+            if (threads[i].done) continue;
+            current = &threads[i];
+            swapcontext(&scheduler, &current->context);
+          }
+          if (progress == before)
+            return "deadlock in block (" + std::to_string(x) + ", " + std::to_string(y) + "): " +
+                   std::to_string(arrived) + " of " + std::to_string(live) +
+                   " threads wait at a barrier of the block";
+        }
+      }
+  return "";
+}
+
+struct Any {  // TVMFFIAny
+  int32_t type;
+  uint32_t padding;
+  union {
+    int64_t i;
+    double f;
+    void* p;
+  };
+};
+
+}  // namespace emu
+
+#define threadIdx (emu::current->index)
+#define blockIdx (emu::block_index)
+#define __syncthreads() emu::sync_block()
+#define __syncwarp(...) emu::sync_warp()
+#define __activemask() 0xffffffffu
+
+template <class T>
+T __shfl_xor_sync(unsigned, T value, int bits, int = 32) {
+  return emu::shuffle(value, emu::current->lane ^ bits);
+}
+template <class T>
+T __shfl_down_sync(unsigned, T value, int offset, int = 32) {
+  int source = emu::current->lane + offset;
+  return emu::shuffle(value, source < emu::kWarp ? source : emu::current->lane);
+}
+template <class T>
+T __shfl_sync(unsigned, T value, int source, int = 32) {
+  return emu::shuffle(value, source);
+}
+
+using std::max;
+using std::min;
+inline float __expf(float x) { return std::exp(x); }
+inline float __logf(float x) { return std::log(x); }
+inline float __powf(float x, float y) { return std::pow(x, y); }
+inline float __sinf(float x) { return std::sin(x); }
+inline float __cosf(float x) { return std::cos(x); }
+inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
+#define EMU_HALF(name, function) \
+  inline __half name(__half x) { return __float2half(function(__half2float(x))); }
+EMU_HALF(hexp, std::exp)
+EMU_HALF(hlog, std::log)
+EMU_HALF(hsqrt, std::sqrt)
+EMU_HALF(hrsqrt, rsqrtf)
+EMU_HALF(htanh, std::tanh)
+EMU_HALF(hsin, std::sin)
+EMU_HALF(hcos, std::cos)

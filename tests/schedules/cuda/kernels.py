@@ -1,0 +1,84 @@
+"""CUDA kernels as rules make them, run in the emulator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm import tirx
+
+from tests.schedules.cpu.kernels import Build, evaluate, kernel
+from tvmext.arch import to_target
+from tvmext.arch.cuda import CudaArch, from_name
+from tvmext.schedules.cuda import RULES
+from tvmext.schedules.rule import Kernel
+from tvmext.schedules.select import Selection, select
+
+from .emulator import Mutation, emulated
+
+ARCH = from_name("sm_80")
+ORDERS = (0, 1, 7)
+"""Threads in ascending, descending and random order."""
+
+
+def scheduled(kernel: Kernel, arch: CudaArch = ARCH) -> tuple[tirx.PrimFunc, Selection]:
+    """The kernel as the rules schedule it, and which rule did."""
+    result, selection = select(kernel, arch, RULES)
+    return result.func, selection
+
+
+def run(
+    function: tirx.PrimFunc,
+    arrays: Mapping[str, np.ndarray],
+    order: int = 0,
+    mutation: Mutation | None = None,
+) -> list[np.ndarray]:
+    """Outputs of a kernel; `arrays` are its inputs by name and give symbolic dims their sizes."""
+    target = tvm.target.Target(to_target(ARCH))
+    module = tvm.IRModule({"main": function.with_attr("global_symbol", "main")})
+    device = tvm.cuda()
+    with emulated(order, mutation), target:
+        compiled = tvm.tirx.build(module, target)["main"]
+        sizes: dict[Any, int] = {}
+        for param in function.params:
+            if param.name in arrays:
+                pairs = zip(param.shape, arrays[param.name].shape)
+                sizes |= {dim: size for dim, size in pairs if isinstance(dim, tirx.Var)}
+        values, outputs = [], []
+        for param in function.params:
+            if param.name in arrays:
+                values.append(tvm.runtime.tensor(arrays[param.name], device))
+                continue
+            shape = [evaluate(dim, sizes) for dim in param.shape]
+            values.append(tvm.runtime.tensor(np.full(shape, 99, str(param.ty.dtype)), device))
+            outputs.append(values[-1])
+        compiled(*values)
+    return [output.numpy() for output in outputs]
+
+
+def check(
+    build: Build,
+    arrays: Sequence[np.ndarray],
+    expected: np.ndarray,
+    *,
+    dims: Sequence[Sequence[Any]] | None = None,
+    how: Callable[..., Kernel] = kernel,
+    rule: str | None = None,
+    orders: Sequence[int] = ORDERS,
+    tolerance: float = 1e-5,
+) -> Any:
+    """Schedule, run in several orders of threads, compare; returns the decision.
+
+    `dims` are the shapes to compile for; by default the arrays' own. `how` makes the kernel.
+    """
+    shapes = dims or [array.shape for array in arrays]
+    made = how(build, *[(shape, str(array.dtype)) for shape, array in zip(shapes, arrays)])
+    function, selection = scheduled(made)
+    assert rule is None or selection.rule == rule, selection
+    inputs = {f"x{i}": array for i, array in enumerate(arrays)}
+    for order in orders:
+        (result,) = run(function, inputs, order)
+        np.testing.assert_allclose(result, expected, rtol=tolerance, atol=tolerance)
+    return selection.decision

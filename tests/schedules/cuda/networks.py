@@ -1,0 +1,36 @@
+"""Whole networks compiled for a GPU and run in the emulator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import tvm
+from tvm import relax
+
+from tvmext.arch import from_target, to_target
+from tvmext.frontends import load
+from tvmext.options import Options
+from tvmext.passes import lower
+from tvmext.schedules.rules import rules_for
+from tvmext.schedules.schedule import ScheduleKernels
+
+from .emulator import emulated
+
+
+def run(
+    path: Path, inputs: Mapping[str, np.ndarray], dims: Mapping[str, int] | None = None
+) -> dict[str, np.ndarray]:
+    """The outputs of an ONNX file, compiled as `tvmext.compile` does up to code generation."""
+    arch = from_target("cuda -arch=sm_80")
+    target = tvm.target.Target(to_target(arch))
+    model = load(str(path), dims=dict(dims or {}))
+    schedule = ScheduleKernels(arch, rules_for(arch, Options()))
+    with emulated():
+        mod = lower(model, schedule, target, Options(), lambda *_: None)
+        machine = relax.VirtualMachine(relax.build(mod, target, relax_pipeline=None), tvm.cuda())
+        given = [tvm.runtime.tensor(inputs[spec.name], tvm.cuda()) for spec in model.inputs]
+        result = machine["main"](*given)
+    results = (result,) if len(model.outputs) == 1 else result
+    return {spec.name: tensor.numpy() for spec, tensor in zip(model.outputs, results)}

@@ -1,0 +1,65 @@
+"""Kernels without a reduction on a GPU: vectors, transposes through shared memory, ragged edges."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from tvm import relax
+
+from tests.schedules.cpu.kernels import kernel, normal
+from tvmext.schedules.cuda.elementwise import Elementwise
+from tvmext.schedules.rule import Declined
+
+from .kernels import check, run, scheduled
+
+op = relax.op
+
+
+def test_vectors_of_sixteen_bytes() -> None:
+    x, y = normal(8, 64), normal(64, seed=1)
+    (plan,) = check(lambda x, y: op.nn.relu(op.add(x, y)), [x, y], np.maximum(x + y, 0))
+    assert (plan.mode, plan.lanes) == ("vectors", 4)
+
+
+def test_halves_take_eight() -> None:
+    x = normal(8, 64).astype("float16")
+    (plan,) = check(op.negative, [x], -x, orders=(0,))
+    assert (plan.mode, plan.lanes) == ("vectors", 8)
+
+
+def test_declines_a_reduction() -> None:
+    answer = Elementwise().match(kernel(lambda x: op.sum(x, 1), ((4, 5), "float32")))
+    assert isinstance(answer, Declined)
+
+
+@pytest.mark.parametrize("size", [0, 1, 3, 4, 1023, 1025])
+def test_any_number_of_elements(size: int) -> None:
+    x = normal(size)
+    check(op.negative, [x], -x, dims=[("n",)], orders=(0,))
+
+
+@pytest.mark.parametrize("shape", [(3, 100, 70), (1, 33, 31), (2, 5, 64), (2, 0, 64)])
+def test_transpose(shape: tuple[int, ...]) -> None:
+    x = normal(*shape)
+    expected = x.transpose(0, 2, 1)
+    (plan,) = check(lambda x: op.permute_dims(x, [0, 2, 1]), [x], expected, dims=[("n", "h", "w")])
+    assert plan.mode == "transpose"
+
+
+def test_a_barrier_that_is_missing_is_noticed() -> None:
+    function, _ = scheduled(kernel(lambda x: op.permute_dims(x), ((40, 50), "float32")))
+    x = normal(40, 50)
+    (right,) = run(function, {"x0": x}, 1)
+    np.testing.assert_array_equal(right, x.T)
+    (wrong,) = run(function, {"x0": x}, 1, lambda code: code.replace("__syncthreads();", ""))
+    assert not np.array_equal(wrong, x.T)
+
+
+def test_concat_slice_and_broadcast() -> None:
+    x, y = normal(3, 5, 7), normal(3, 1, 7, seed=1)
+    expected = np.concatenate([x[:, 1:4] * y, x], 1)
+    check(
+        lambda x, y: op.concat([op.multiply(op.strided_slice(x, [1], [1], [4]), y), x], 1),
+        [x, y],
+        expected,
+    )

@@ -1,0 +1,108 @@
+"""Reductions on a GPU, and what is computed of them: along rows, across rows, in one launch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from tvm import relax
+
+from tests.schedules.cpu.kernels import composed, kernel, normal
+from tvmext.schedules.cuda.rows import Rows
+from tvmext.schedules.rule import Declined
+
+from .kernels import ORDERS, check, run, scheduled
+
+op = relax.op
+
+
+def softmax(x: np.ndarray, axis: int) -> np.ndarray:
+    e = np.exp(x - x.max(axis, keepdims=True))
+    return e / e.sum(axis, keepdims=True)
+
+
+@pytest.mark.parametrize("shape", [(4, 300), (3, 1), (1, 33), (70, 64), (5, 5000), (0, 7)])
+def test_softmax_along_rows(shape: tuple[int, int]) -> None:
+    x = normal(*shape)
+    (plan,) = check(lambda x: op.nn.softmax(x), [x], softmax(x, -1), dims=[("n", shape[1])])
+    assert plan.stages[0] == 0
+
+
+def test_softmax_across_rows() -> None:
+    x = normal(2, 300, 37)
+    (plan,) = check(lambda x: op.nn.softmax(x, axis=1), [x], softmax(x, 1))
+    assert not plan.along
+    assert plan.threads > 1
+
+
+def test_rows_of_unknown_length() -> None:
+    x = normal(5, 77)
+    check(lambda x: op.nn.softmax(x), [x], softmax(x, -1), dims=[("n", "m")])
+
+
+@pytest.mark.parametrize("axes", [(0,), (1,), (2,), (0, 2), (0, 1), (0, 1, 2)])
+def test_sums_over_any_axes(axes: tuple[int, ...]) -> None:
+    x = normal(5, 33, 70)
+    check(lambda x: op.sum(x, list(axes)), [x], x.sum(axes), tolerance=1e-4)
+
+
+def test_normalization_is_one_launch() -> None:
+    x, scale, shift = normal(6, 10, 100), normal(100, seed=1), normal(100, seed=2)
+    expected = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
+    plans = check(
+        lambda x, g, b: op.nn.layer_norm(x, g, b, [-1]),
+        [x, scale, shift],
+        expected * scale + shift,
+        tolerance=1e-4,
+    )
+    assert len(plans) == 1
+
+
+def test_indices_of_the_largest() -> None:
+    x = normal(3, 50, 4)
+    check(lambda x: op.argmax(x, 1), [x], x.argmax(1))
+
+
+def test_pooling_has_a_thread_per_element() -> None:
+    x = normal(1, 9, 9, 8)
+    windows = np.lib.stride_tricks.sliding_window_view(x, (2, 2), (1, 2))[:, ::2, ::2]
+    (plan,) = check(
+        lambda x: op.nn.max_pool2d(x, [2, 2], [2, 2], layout="NHWC"), [x], windows.max((-1, -2))
+    )
+    assert plan.threads == 1
+
+
+def test_declines_what_has_no_reduction() -> None:
+    assert isinstance(Rows().match(kernel(op.negative, ((4, 5), "float32"))), Declined)
+
+
+def test_a_missing_barrier_and_a_missing_shuffle_are_noticed() -> None:
+    function, _ = scheduled(kernel(lambda x: op.sum(x, 1), ((2, 4096), "float32")))
+    x = normal(2, 4096)
+    (right,) = run(function, {"x0": x}, 1)
+    np.testing.assert_allclose(right, x.sum(1), rtol=1e-3, atol=1e-3)
+    for mutation in (without_barriers, without_shuffles):
+        wrong = [run(function, {"x0": x}, order, mutation)[0] for order in ORDERS]
+        assert not all(np.allclose(w, x.sum(1), rtol=1e-3, atol=1e-3) for w in wrong)
+
+
+def without_barriers(code: str) -> str:
+    return code.replace("__syncthreads();", "")
+
+
+def without_shuffles(code: str) -> str:
+    helper = "template <class T> T own(unsigned, T value, int, int = 0) { return value; }\n"
+    return helper + code.replace("__shfl_xor_sync", "own")
+
+
+def test_stages_that_share_no_rows_are_launches_of_their_own() -> None:
+    from tvm import topi
+
+    x = normal(20, 30)
+    plans = check(
+        lambda x: topi.sum(topi.divide(x, topi.sum(x, 1, keepdims=True)), 0),
+        [x],
+        (x / x.sum(1, keepdims=True)).sum(0),
+        how=composed,
+        tolerance=1e-2,
+    )
+    assert len(plans) >= 2
