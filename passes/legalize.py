@@ -26,12 +26,10 @@ from tvm import relax, s_tir, te, tirx
 from tvm.ir import Op
 from tvm.tirx import PrimFunc
 
-from . import indexing, transposed_convolution
+from . import indexing, resize, transposed_convolution
+from .patterns import OPAQUE
 
 Lowering = Callable[[relax.BlockBuilder, relax.Call], relax.Expr]
-
-OPAQUE = 8
-"""OpPatternKind of functions that FuseOps leaves alone (TVM: include/tvm/relax/op_attr_types.h)."""
 
 
 def _relu(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
@@ -112,6 +110,7 @@ def _lowerings(rewrite: Callable[[PrimFunc], PrimFunc], *names: str) -> dict[str
 LEGALIZE: dict[str, Lowering] = {
     **indexing.LOWERINGS,
     "relax.nn.relu": _relu,
+    **resize.LOWERINGS,
     **transposed_convolution.LOWERINGS,
     **_lowerings(_opaque, "relax.shape_to_tensor"),
     **_lowerings(_keeping_nan, "relax.maximum", "relax.minimum", "relax.clip"),

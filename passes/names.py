@@ -9,7 +9,7 @@ variable whose value it keeps, and gives it to what computes that value from the
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tvm
@@ -43,14 +43,15 @@ class FuseOperators:
 class ConvertLayouts:
     """TVM's ConvertLayout, which names anew what it converts.
 
-    A value and its copies in other layouts have one name.
+    A value and its copies in other layouts have one name. `wanted` gives the layouts for a call, by
+    the name of its operator.
     """
 
-    def __init__(self, layouts: Mapping[str, Sequence[str]]) -> None:
-        self.layouts = {name: list(wanted) for name, wanted in layouts.items()}
+    def __init__(self, wanted: Callable[[relax.Call], Mapping[str, Sequence[str]]]) -> None:
+        self.wanted = wanted
 
     def transform_module(self, mod: tvm.IRModule, _ctx: Any) -> tvm.IRModule:
-        converted = ConvertLayout(self.layouts)(mod)
+        converted = ConvertLayout({}, self.wanted)(mod)
         return _renamed(converted, _names_in_order(mod, converted))
 
 

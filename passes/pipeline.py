@@ -9,6 +9,7 @@ from tvm.relax import transform
 from tvmext.frontends.model import Model
 from tvmext.options import Options
 
+from . import layouts
 from .bind_model import BindModel
 from .bound_indices import BoundIndices
 from .decompose_batch_norm import DecomposeBatchNorm
@@ -22,15 +23,6 @@ from .names import ConvertLayouts, FuseOperators, NameValues
 from .safe_division import SafeDivision
 from .virtual.views import Views
 from .virtual.virtualize import VirtualTensors
-
-CONV_LAYOUT = {
-    "relax.nn.conv1d": ["NWC", "OWI"],
-    "relax.nn.conv2d": ["NHWC", "OHWI"],
-    "relax.nn.conv3d": ["NDHWC", "ODHWI"],
-    "relax.nn.conv1d_transpose": ["NWC", "IWO"],
-    "relax.nn.conv2d_transpose": ["NHWC", "IHWO"],
-    "relax.nn.conv3d_transpose": ["NDHWC", "IDHWO"],
-}
 
 
 def pipeline(
@@ -50,8 +42,7 @@ def pipeline(
         FoldAffine(),
         transform.DecomposeOpsForInference(),
     ]
-    # Channels last, so that they fill the vectors of every convolution.
-    layout = [ConvertLayouts(CONV_LAYOUT)]
+    layout = [ConvertLayouts(layouts.wanted)]
     clean = [
         FoldConstants(),
         transform.CanonicalizeBindings(),

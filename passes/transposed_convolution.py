@@ -25,9 +25,7 @@ from tvm.ir import Expr
 from tvm.relax import op
 
 from .constants import as_constant, constant
-
-OUT_FUSABLE = 4
-"""OpPatternKind of functions that take elementwise consumers in (TVM: op_attr_types.h)."""
+from .patterns import OUT_FUSABLE
 
 
 @dataclass(frozen=True)

@@ -20,13 +20,14 @@ from .reduction import Reduction
 
 def rules(filters: Iterable[int] = (2,)) -> tuple[Rule, ...]:
     """The rules; `filters` are the tiles F(m, 3) that convolutions may use, by m."""
+    gemm, conv, depthwise, elementwise = Gemm(), Conv(filters), Depthwise(), Elementwise()
     return (
         FusedAttention(),
-        Phases(),
-        Gemm(),
-        Conv(filters),
-        Depthwise(),
-        Elementwise(),
+        Phases([gemm, conv, depthwise, elementwise]),
+        gemm,
+        conv,
+        depthwise,
+        elementwise,
         PoolRows(),
         Pooling(),
         Reduction(),

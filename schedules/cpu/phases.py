@@ -36,13 +36,6 @@ from ..analysis import (
     view,
 )
 from ..rule import Declined, Kernel, Layout, Rule, Scheduled
-from .conv import Conv
-from .depthwise import Depthwise
-from .elementwise import Elementwise
-from .gemm import Gemm
-
-PARTS: tuple[Rule, ...] = (Gemm(), Conv(), Depthwise(), Elementwise())
-"""Rules that a phase may be left to; all of them take kernels as equations."""
 
 
 @dataclass(frozen=True)
@@ -73,9 +66,15 @@ class PartDecision:
 
 
 class Phases:
-    """Sums that are interleaved along some axes."""
+    """Sums that are interleaved along some axes.
+
+    `parts` are the rules that a phase may be left to: those that take kernels as equations.
+    """
 
     name = "phases"
+
+    def __init__(self, parts: Sequence[Rule]) -> None:
+        self.parts = tuple(parts)
 
     def match(self, kernel: Kernel) -> Workload | Declined:
         seen = view(kernel.func)
@@ -88,7 +87,7 @@ class Phases:
         for number, residues in enumerate(product(*map(range, split.strides.values()))):
             blocks = split.blocks(dict(zip(split.strides, residues)))
             own = replace(kernel, name=f"{kernel.name}_{number}", func=_function(seen, blocks))
-            part = _part(own)
+            part = self._part(own)
             if part is None:
                 return Declined(f"no rule takes phase {residues}")
             parts.append(part)
@@ -118,13 +117,12 @@ class Phases:
             tirx.PrimFunc(params, body, kernel.func.ret_type, kernel.func.attrs), layouts
         )
 
-
-def _part(kernel: Kernel) -> Part | None:
-    for rule in PARTS:
-        workload = rule.match(kernel)
-        if not isinstance(workload, Declined):
-            return Part(rule, kernel, workload)
-    return None
+    def _part(self, kernel: Kernel) -> Part | None:
+        for rule in self.parts:
+            workload = rule.match(kernel)
+            if not isinstance(workload, Declined):
+                return Part(rule, kernel, workload)
+        return None
 
 
 @dataclass(frozen=True, eq=False)

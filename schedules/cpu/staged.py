@@ -12,6 +12,7 @@ from .decision import NestPlan
 from .guards import cut
 from .nest import emit
 from .plan import plan
+from .quotients import split
 from .stages import Stage, stages
 
 
@@ -30,7 +31,7 @@ def as_stages(kernel: Kernel) -> Stages | Declined:
     seen = view(kernel.func)
     if isinstance(seen, Declined):
         return seen
-    return Stages(tuple(piece for stage in stages(seen) for piece in cut(stage)))
+    return Stages(tuple(split(piece) for stage in stages(seen) for piece in cut(stage)))
 
 
 class StagedRule:

@@ -8,6 +8,7 @@ from tvm import relax
 from tvm.relax import transform
 
 from tests.passes.modules import build
+from tvmext.passes import layouts
 from tvmext.passes.names import ConvertLayouts, FuseOperators, NameValues, place_of
 
 
@@ -79,7 +80,7 @@ def test_values_in_another_layout_keep_their_names() -> None:
     mod = NameValues()(
         build([("x", (1, 4, 8, 8), "float32"), ("w", (4, 4, 3, 3), "float32")], body)
     )
-    converted = ConvertLayouts({"relax.nn.conv2d": ["NHWC", "OHWI"]})(mod)
+    converted = ConvertLayouts(layouts.wanted)(mod)
     places = {b.value.op.name: place_of(b.var.name) for b in bindings(converted)}
     assert places["relax.nn.conv2d"] == 0
     assert places["relax.nn.relu"] == 1

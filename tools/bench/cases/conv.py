@@ -135,9 +135,21 @@ OTHERS = (
     _square("resnext50", 128, 128, 3, 56, groups=32),
     _square("deeplab", 256, 256, 3, 32, dilation=2),
     Layer("whisper", 80, 384, 3, (3000,)),
+    Layer("whisper", 384, 384, 3, (3000,), stride=2),
+    Layer("wav2vec2", 512, 512, 3, (3199,), stride=2, pad=0),
+    Layer("conformer", 256, 256, 31, (500,), groups=256),
     Layer("video", 16, 32, 3, (16, 56, 56)),
+    Layer("resnet3d", 64, 64, 3, (8, 28, 28)),
+    Layer("unet3d", 32, 64, 3, (32, 32, 32), stride=2),
 )
-LAYERS = RESNET50 + MOBILENET + EFFICIENTNET + CONVNEXT + UNET + OTHERS
+TRANSPOSED = (
+    _square("dcgan", 256, 128, 4, 16, stride=2, pad=1, transposed=True),
+    _square("segment", 64, 32, 3, 64, stride=2, pad=1, transposed=True),
+    _square("fcn", 21, 21, 16, 32, stride=8, pad=4, transposed=True),
+    Layer("hifigan", 256, 128, 16, (256,), stride=8, pad=4, transposed=True),
+    Layer("unet3d", 64, 32, 2, (16, 16, 16), stride=2, pad=0, transposed=True),
+)
+LAYERS = RESNET50 + MOBILENET + EFFICIENTNET + CONVNEXT + UNET + OTHERS + TRANSPOSED
 
 
 def cases() -> list[Case]:

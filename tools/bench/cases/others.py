@@ -238,6 +238,18 @@ def _pooling() -> list[Case]:
             {"x": (1, 2048, 7, 7)},
             _function("adaptive_avg_pool2d", 1),
         ),
+        _case(
+            "pool/max,256x2048,k3,s2",
+            [node("MaxPool", "x", "y", kernel_shape=[3], strides=[2], pads=[1, 1])],
+            {"x": (1, 256, 2048)},
+            _function("max_pool1d", 3, 2, 1),
+        ),
+        _case(
+            "pool/average,32x16x56x56,k2,s2",
+            [node("AveragePool", "x", "y", kernel_shape=[2] * 3, strides=[2] * 3)],
+            {"x": (1, 32, 16, 56, 56)},
+            _function("avg_pool3d", 2),
+        ),
     ]
 
 
@@ -271,6 +283,9 @@ def _movement() -> list[Case]:
         ),
         _resize("linear", "bilinear", coordinate_transformation_mode="half_pixel"),
         _resize(
+            "cubic", "bicubic", coordinate_transformation_mode="half_pixel", cubic_coeff_a=-0.75
+        ),
+        _resize(
             "nearest",
             "nearest",
             coordinate_transformation_mode="asymmetric",
@@ -292,7 +307,7 @@ def _movement() -> list[Case]:
     ]
 
 
-def _resize(mode: str, torch_mode: str, **attributes: str) -> Case:
+def _resize(mode: str, torch_mode: str, **attributes: Any) -> Case:
     return _case(
         f"resize/{mode},64x64x64",
         [node("Resize", "x _ scales", "y", mode=mode, **attributes)],
