@@ -6,7 +6,7 @@ Channels are the vectors. `conv_direct` and `winograd_kernel` describe the two k
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from tvmext.arch import Arch, dtype_bits
@@ -14,6 +14,7 @@ from tvmext.arch import Arch, dtype_bits
 from ..rule import Declined, Kernel, Scheduled
 from . import conv_direct, winograd_choice, winograd_kernel
 from .contraction import Contraction, rows_of
+from .conv_groups import Groups, groups, merged, spread
 from .emit import known
 from .gemm import known_size, unfit
 from .panels import weight
@@ -26,10 +27,12 @@ from .words import factor_types
 
 @dataclass(frozen=True)
 class Workload:
-    """The convolution as a sliding window, and as Winograd's method sees it if that fits."""
+    """The convolution as a sliding window, and what else is known if its weight is constant."""
 
     direct: conv_direct.Workload
     windows: Windows | None = field(repr=False, compare=False)
+    """As Winograd's method sees it, if that fits."""
+    groups: Groups | None = field(repr=False, compare=False)
 
 
 Decision: TypeAlias = conv_direct.Decision | winograd_choice.Decision
@@ -53,27 +56,59 @@ class Conv:
         reason = unfit(found) or _declines(found)
         if reason:
             return Declined(reason)
-        direct = _describe(found, kernel)
-        weight_arg = direct.weight_arg
-        return Workload(direct, None if weight_arg is None else windows(found, weight_arg))
+        return _workload(found, found.constant_rhs(kernel))
 
     def choose(self, workload: Workload, arch: Arch) -> Decision:
-        work = workload.direct
-        decision = conv_direct.decide(work, arch)
+        """The kernel of the least price, with groups as they are or some of them taken together."""
+        decision, cycles = self._priced(workload, arch)
+        if workload.groups is None:
+            return decision
+        factor = workload.groups.factor(arch.vector_lanes(workload.direct.dtype))
+        if factor == 1:
+            return decision
+        other, price = self._priced(_merged(workload, factor), arch)
+        return replace(other, merged=factor) if price <= cycles else decision
+
+    def _priced(self, workload: Workload, arch: Arch) -> tuple[Decision, float]:
+        decision = conv_direct.decide(workload.direct, arch)
+        cycles = conv_direct.cycles(workload.direct, decision, arch)
         if workload.windows is None:
-            return decision
+            return decision, cycles
         plan = winograd_choice.best_plan(workload.windows, self.filters, arch)
-        if plan is None or plan.cycles >= conv_direct.cycles(work, decision, arch):
-            return decision
-        return winograd_choice.decide(workload.windows, plan, arch)
+        if plan is None or plan.cycles >= cycles:
+            return decision, cycles
+        return winograd_choice.decide(workload.windows, plan, arch), plan.cycles
 
     def apply(
         self, kernel: Kernel, workload: Workload, decision: Decision, arch: Arch
     ) -> Scheduled:
+        work = _merged(workload, decision.merged) if decision.merged > 1 else workload
         if isinstance(decision, conv_direct.Decision):
-            return conv_direct.Builder(workload.direct, decision).build(kernel)
-        assert workload.windows is not None
-        return winograd_kernel.Builder(workload.windows, decision).build(kernel)
+            result = conv_direct.Builder(work.direct, decision).build(kernel)
+        else:
+            assert work.windows is not None
+            result = winograd_kernel.Builder(work.windows, decision).build(kernel)
+        if decision.merged == 1:
+            return result
+        assert workload.groups is not None
+        layouts = {
+            position: spread(layout, workload.groups, decision.merged)
+            for position, layout in result.layouts.items()
+        }
+        return Scheduled(result.func, layouts)
+
+
+def _workload(found: Contraction, weight_arg: int | None) -> Workload:
+    if weight_arg is None or weight(found, Shape(1, 1, 8)) is None:
+        return Workload(_describe(found, None), None, None)
+    return Workload(_describe(found, weight_arg), windows(found, weight_arg), groups(found))
+
+
+def _merged(workload: Workload, factor: int) -> Workload:
+    """The same convolution with `factor` groups in one."""
+    assert workload.groups is not None
+    wide = merged(workload.direct.contraction, workload.groups, factor)
+    return _workload(wide, workload.direct.weight_arg)
 
 
 def _declines(found: Contraction) -> str:
@@ -86,11 +121,8 @@ def _declines(found: Contraction) -> str:
     return ""
 
 
-def _describe(found: Contraction, kernel: Kernel) -> conv_direct.Workload:
+def _describe(found: Contraction, weight_arg: int | None) -> conv_direct.Workload:
     images, height, width = rows_of(found)
-    position = found.constant_rhs(kernel)
-    if position is not None and weight(found, Shape(1, 1, 8)) is None:
-        position = None
     one_row = window(found, {width: known(width.extent)})
     assert one_row is not None
     elements = 1
@@ -106,7 +138,7 @@ def _describe(found: Contraction, kernel: Kernel) -> conv_direct.Workload:
         known_size(found.reduce),
         found.lhs.source is not None,
         elements * dtype_bits(str(found.lhs.load.source.dtype)) // 8,
-        position,
+        weight_arg,
         found.dtype,
         found,
         factor_types(found),

@@ -99,6 +99,8 @@ class Decision:
     """Tiles that pass over a panel, if they fetch the next one into L2 meanwhile; else 0."""
     dot: Dot | None = None
     """The instruction for products of bytes."""
+    merged: int = 1
+    """Groups that are taken together as one (conv_groups.py)."""
 
 
 def decide(work: Workload, arch: Arch) -> Decision:

@@ -85,6 +85,8 @@ class Decision:
     """"none", "blocks" or "panels"."""
     ahead: int = 0
     """Register tiles that pass over a panel, if they fetch the next one into L2; else 0."""
+    merged: int = 1
+    """Groups that are taken together as one (conv_groups.py)."""
 
 
 def decide(found: Windows, plan: Plan, arch: Arch) -> Decision:

@@ -198,3 +198,24 @@ def test_blocks_and_panels_on_two_cores() -> None:
         expected = convolve(x, w, 1, 1)
         selection = compare(nhwc(padding=1), [x, w], expected, weights=[1], arch=arch)
         assert selection.decision.parallel == level
+
+
+@pytest.mark.parametrize(
+    "groups, stride, kernel, multiplier", [(16, 1, 3, 1), (16, 2, 3, 1), (8, 1, 5, 2)]
+)
+def test_narrow_groups_are_taken_together(
+    groups: int, stride: int, kernel: int, multiplier: int
+) -> None:
+    x, w = normal(1, 14, 14, 64), normal(64 * multiplier, kernel, kernel, 64 // groups, seed=1)
+    bias = normal(1, 1, 1, 64 * multiplier)
+    conv = nhwc(padding=1, groups=groups, strides=stride)
+    for dims in (None, [("n", "h", "w", 64), w.shape, bias.shape]):
+        selection = compare(
+            lambda x, w, b: op.nn.relu(op.add(conv(x, w), b)),
+            [x, w, bias],
+            np.maximum(convolve(x, w, stride, 1, 1, groups) + bias, 0),
+            weights=[1],
+            dims=dims,
+            rule="conv",
+        )
+        assert selection.decision.merged * w.shape[0] // groups % ARCH.vector_lanes("float32") == 0
