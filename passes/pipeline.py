@@ -20,6 +20,10 @@ from .fold_padding import FoldPadding
 from .fuse_attention import FuseAttention
 from .legalize import LEGALIZE
 from .names import ConvertLayouts, FuseOperators, NameValues
+from .quantized.decompose import DecomposeQuantize
+from .quantized.products import QuantizedProducts
+from .quantized.sink import SinkDequantize
+from .quantized.unsigned import UnsignedActivations
 from .safe_division import SafeDivision
 from .virtual.views import Views
 from .virtual.virtualize import VirtualTensors
@@ -33,8 +37,19 @@ def pipeline(
     `schedule` turns the fused PrimFuncs of a module into scheduled ones (schedules/schedule.py,
     which knows the machine).
     """
+    # Before constants are folded: weights are seen as they are stored.
+    integers = [
+        UnsignedActivations(),
+        SinkDequantize(),
+        QuantizedProducts(),
+        transform.CanonicalizeBindings(),
+        transform.DeadCodeElimination(),
+    ]
     normalise = [
-        *network(model),
+        *_bound(model),
+        *(integers if options.opt_level >= 1 else []),
+        DecomposeQuantize(),
+        FoldConstants(),
         DecomposeStack(),
         FoldPadding(),
         DecomposeBatchNorm(),
@@ -81,12 +96,11 @@ def pipeline(
 
 def network(model: Model) -> list[tvm.transform.Pass]:
     """What begins every pipeline: the network as its user wrote it, less what is known already."""
-    return [
-        NameValues(),
-        BindModel(model),
-        transform.CanonicalizeBindings(),
-        FoldConstants(),
-    ]
+    return [*_bound(model), FoldConstants()]
+
+
+def _bound(model: Model) -> list[tvm.transform.Pass]:
+    return [NameValues(), BindModel(model), transform.CanonicalizeBindings()]
 
 
 def lowering() -> list[tvm.transform.Pass]:
