@@ -2,7 +2,7 @@
 
     scores[b, r, j] = sum_d query(b, r, d) * key(b, j, d)
     biased          = bias(scores)                                       may be missing
-    out[b, r, e]    = sum_j softmax_j(biased) * value(b, j, e)
+    out[b, r, e]    = sum_j softmax_j(scale * biased) * value(b, j, e)
 
 Batch axes are those that query and key share, rows those that only the query has: several heads
 that share their keys are rows of one product.
@@ -45,6 +45,8 @@ class Attention:
     score: Var
     """Stands for the sum of products in `biased`."""
     biased: Expr
+    scale: float
+    """A positive factor of all scores."""
     lowest: Expr
     """What the maximum starts from."""
     out: Var
@@ -88,6 +90,7 @@ def _read(seen: View) -> Attention:
     buffer = biased.stores[0].buffer
     zero_for_nan = _check_softmax(seen, probabilities.source, buffer, highest, total)
     score, bias = _bias(scores, biased)
+    scale, bias = _scaled(bias, score)
     at = _renamed(last, probabilities, scores)
     value = substitute(value, at)
     batch, rows = _classified(scores, query, key, value)
@@ -106,6 +109,7 @@ def _read(seen: View) -> Attention:
         value=value,
         score=score,
         biased=bias,
+        scale=scale,
         lowest=highest.stores[0].init,
         out=store.buffer,
         where=tuple(substitute(index, at) for index in store.indices),
@@ -212,6 +216,15 @@ def _bias(scores: Block, biased: Block) -> tuple[Var, Expr]:
 
     value = tvm_ffi.structural_map(biased.stores[0].value, (TensorLoad, named))
     return score, substitute(value, at)
+
+
+def _scaled(bias: Expr, score: Var) -> tuple[float, Expr]:
+    """``c * score`` as a factor and the rest: it can wait until the largest is subtracted."""
+    if isinstance(bias, tirx.Mul):
+        for value, factor in ((bias.a, bias.b), (bias.b, bias.a)):
+            if value.same_as(score) and isinstance(factor, tirx.FloatImm) and factor.value > 0:
+                return float(factor.value), score
+    return 1.0, bias
 
 
 def _renamed(block: Block, load: TensorLoad, scores: Block) -> dict[Var, Expr]:

@@ -35,8 +35,8 @@ from .emit import (
     unravel,
     zeros,
 )
-from .exponential import exp_of_negative
-from .math import approximate
+from .exponential import exp2_of_negative
+from .math import LOG2_E, approximate
 from .tile import Shape, Sums
 
 
@@ -212,7 +212,7 @@ class Tile:
         lanes = self.scores.lanes
 
         def element(i: Expr, j: Expr, lane: Expr) -> tirx.Stmt:
-            names, value = exp_of_negative(self.buffer[i, j] - peaks[i, 0])
+            names, value = self._weight(self.buffer[i, j], peaks[i, 0])
             return block(
                 *(tirx.Bind(var, expr) for var, expr in names),
                 tirx.BufferStore(self.buffer, value, [i, j]),
@@ -223,6 +223,11 @@ class Tile:
             return self._lanes(lambda i, lane: element(i, v * lanes + lane, lane))
 
         return loop(ceildiv(count, lanes), vector, name="v")
+
+    def _weight(self, score: Expr, highest: Expr) -> tuple[list[tuple[Var, Expr]], Expr]:
+        """``exp(scale * (score - highest))``: scalars to bind first, and the value."""
+        factor = tirx.const(self.found.scale * LOG2_E, "float32")
+        return exp2_of_negative((score - highest) * factor)
 
     def _halves(self, buffer: Var, join: Callable[[Expr, Expr], Expr]) -> tirx.Stmt:
         """Join the lanes of each row in lane 0."""
@@ -252,7 +257,7 @@ class Tile:
         """Bring the sum so far to the new maximum; lane 1 of `sums` keeps the factor."""
 
         def row(i: Expr) -> tirx.Stmt:
-            names, factor = exp_of_negative(running.highest[i] - peaks[i, 0])
+            names, factor = self._weight(running.highest[i], peaks[i, 0])
             return block(
                 *(tirx.Bind(var, expr) for var, expr in names),
                 tirx.BufferStore(sums, factor, [i, 1]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,6 +15,7 @@ from tvm import te, tirx
 from tests.schedules.cpu.kernels import ARCH, composed, kernel, normal, run, scheduled
 from tvmext.arch import FAMILIES, CpuArch
 from tvmext.passes.attention import Form, Step, attention
+from tvmext.schedules.analysis import collect
 from tvmext.schedules.cpu.attention import Decision, FusedAttention, Workload
 from tvmext.schedules.rule import Declined, Kernel
 
@@ -181,6 +183,16 @@ def test_long_rows_are_taken_in_blocks() -> None:
     rule = FusedAttention()
     assert rule.choose(short, ARCH).block_keys == 0
     assert 0 < rule.choose(long, ARCH).block_keys < 5000
+
+
+def test_memory_grows_with_the_keys_alone() -> None:
+    """The keys as panels, and what fits into L1: nothing has an element for each score."""
+    n = 8192
+    function, _ = scheduled(made(PLAIN, *[(1, 1, n, 64)] * 3))
+    buffers = [stmt.buffer for stmt in collect(function.body, tirx.AllocBuffer)]
+    sizes = sorted(4 * math.prod(int(extent) for extent in buffer.shape) for buffer in buffers)
+    assert sizes[-1] == 4 * n * 64
+    assert sizes[-2] <= ARCH.l1_bytes
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
