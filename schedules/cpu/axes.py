@@ -69,15 +69,16 @@ def product(extents: Iterable[Expr]) -> Expr:
 
 def fused(extents: Sequence[Expr], body: Callable[[tuple[Expr, ...]], Stmt], kind: ForKind) -> Stmt:
     """One loop over the product of `extents`; `body` takes the index along each."""
+    return loops.loop(product(extents), lambda row: body(unfused(extents, row)), kind, "row")
 
-    def at(row: Expr) -> Stmt:
-        indices, rest = [], row
-        for extent in reversed(extents[1:]):
-            indices.append(tirx.floormod(rest, extent))
-            rest = tirx.floordiv(rest, extent)
-        return body((rest, *reversed(indices)))
 
-    return loops.loop(product(extents), at, kind, "row")
+def unfused(extents: Sequence[Expr], row: Expr) -> tuple[Expr, ...]:
+    """The index along each of `extents` of the one along their product."""
+    indices = []
+    for extent in reversed(extents[1:]):
+        indices.append(tirx.floormod(row, extent))
+        row = tirx.floordiv(row, extent)
+    return (row, *reversed(indices))
 
 
 def tiles(

@@ -28,6 +28,7 @@ class NestPlan:
     ``rows[s]`` lists, for stage `s`, the positions among its spatial axes that are the rows.
     `parallel` is "no", "rows" or "inner": which loop is spread over the cores. With symbolic dims
     the kernel decides when it runs: it is spread if its largest stage has `least_points` or more.
+    Each stage works on `block` rows before the next one does.
     """
 
     stages: tuple[int, ...]
@@ -35,3 +36,4 @@ class NestPlan:
     parallel: str
     plans: tuple[StagePlan, ...]
     least_points: int = 0
+    block: int = 1

@@ -8,10 +8,10 @@ for row in rows:           parallel where it pays
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import tvm_ffi
-from tvm import tirx
+from tvm import sym, tirx
 from tvm.ir import Expr, TensorLoad, Var
 from tvm.tirx import ForKind, Stmt
 
@@ -19,8 +19,8 @@ from tvmext.arch import dtype_bits
 
 from ..analysis import constant
 from . import loops
-from .access import Homes, flattened, relocated, renamed, with_reciprocals
-from .axes import fused, joined, product, spread
+from .access import Home, flattened, relocated, renamed, with_reciprocals
+from .axes import joined, product, spread, unfused
 from .decision import NestPlan
 from .inside import Inside
 from .loops import int64, local, scope, sequence
@@ -41,11 +41,11 @@ def emit(func: tirx.PrimFunc, found: Sequence[Stage], plans: Sequence[NestPlan])
     """The function that computes `found` as the plans say."""
     found = _in_place(found, plans, set(func.params))
     shared = _shared(found, plans) - set(func.params)
-    homes: dict[Var, tuple[Var, tuple[int, ...]]] = {}
+    homes: dict[Var, Home] = {}
     for buffer in sorted(shared, key=lambda buffer: buffer.name):
         dims = tuple(range(len(buffer.shape)))
-        homes[buffer] = _stand_in(buffer, dims), dims
-    buffers = [home for home, _ in homes.values()]
+        homes[buffer] = Home(_stand_in(buffer, dims), dims)
+    buffers = [home.buffer for home in homes.values()]
     found = [relocated(stage, homes) for stage in found]
     outside = {*func.params, *buffers}
     body = sequence([_nest([found[s] for s in p.stages], p, outside) for p in plans])
@@ -66,11 +66,12 @@ def _in_place(found: Sequence[Stage], plans: Sequence[NestPlan], params: set[Var
     """
     found = list(found)
     rows = {s: own for plan in plans for s, own in zip(plan.stages, plan.rows)}
+    blocks = {s: plan.block for plan in plans for s in plan.stages}
     for last, stage in enumerate(found):
         if stage.is_reduction or len(stage.writes) != 1 or stage.writes[0].buffer not in params:
             continue
         inner = product(a.extent for p, a in enumerate(stage.spatial) if p not in rows[last])
-        width = dtype_bits(str(stage.writes[0].buffer.ty.dtype)) // 8
+        width = blocks[last] * dtype_bits(str(stage.writes[0].buffer.ty.dtype)) // 8
         if (constant(inner) or STACK_BYTES) * width < STACK_BYTES:
             continue
         write = stage.writes[0]
@@ -148,33 +149,58 @@ def _nest(stages: Sequence[Stage], plan: NestPlan, outside: set[Var]) -> Stmt:
 
 def _loops(stages: Sequence[Stage], plan: NestPlan, outside: set[Var], parallel: str) -> Stmt:
     """The loops over rows around the stages, one loop parallel or none."""
-    homes = _row_buffers(stages, plan, outside)
-    scalars = {home for home, dims in homes.values() if not dims}
+    inner = ForKind.PARALLEL if parallel == "inner" else ForKind.SERIAL
+    kind = ForKind.PARALLEL if parallel == "rows" else ForKind.SERIAL
+    count, body = _rows(stages, plan, outside, inner, plan.block)
+    blocks = tirx.floordiv(count, int64(plan.block))
+    parts = [loops.loop(blocks, lambda b: body(b * plan.block), kind, "row")]
+    rest = sym.Analyzer().simplify(count - blocks * plan.block)
+    if constant(rest) != 0:
+        _, body = _rows(stages, plan, outside, inner, 1)
+        parts.append(loops.loop(rest, lambda r: body(blocks * plan.block + r), name="row"))
+    return sequence(parts)
+
+
+def _rows(
+    stages: Sequence[Stage], plan: NestPlan, outside: set[Var], inner: ForKind, block: int
+) -> tuple[Expr, Callable[[Expr], Stmt]]:
+    """How many rows there are, and the code of `block` rows from one on, stage by stage."""
+    number = loops.index_var("number")  # of a row in its block
+    homes = _row_buffers(stages, plan, outside, number, block)
+    scalars = {home.buffer for home in homes.values() if not home.dims}
     code = [with_reciprocals(flattened(relocated(stage, homes)), scalars) for stage in stages]
     rows = [[stage.spatial[p] for p in own] for stage, own in zip(code, plan.rows)]
     groups = joined(code, rows)
-    inner = ForKind.PARALLEL if parallel == "inner" else ForKind.SERIAL
+    extents = [product(rows[0][p].extent for p in group) for group in groups]
 
-    def row(at: tuple[Expr, ...]) -> Stmt:
+    def stage_at(position: int, row: Expr, values: dict[Var, Expr], buffers: list[Var]) -> Stmt:
+        stage = code[position]
+        at = unfused(extents, row) if groups else ()
+        values = values | spread(rows[position], groups, at)
+        rest = [axis for axis in stage.spatial if axis.var not in values]
+        inside = Inside(stage, plan.plans[position], values, rest, inner)
+        body = EMIT[inside.plan.mode](inside)
+        buffers += inside.buffers
+        return sequence([*inside.setup(), body])
+
+    def some(first: Expr) -> Stmt:
+        buffers = [home.buffer for home in homes.values()]
         parts = []
-        buffers = [home for home, _ in homes.values()]
-        for stage, how, own in zip(code, plan.plans, rows):
-            values = spread(own, groups, at)
-            rest = [axis for axis in stage.spatial if axis.var not in values]
-            inside = Inside(stage, how, values, rest, inner)
-            code_of_stage = EMIT[how.mode](inside)
-            parts += [*inside.setup(), code_of_stage]
-            buffers += inside.buffers
+        for position in range(len(code)):
+
+            def row(n: Expr, position: int = position) -> Stmt:
+                return stage_at(position, first + n, {number: n}, buffers)
+
+            parts.append(loops.loop(block, row))
         return scope(sequence(parts), buffers, "row")
 
-    if not groups:
-        return row(())
-    extents = [product(rows[0][p].extent for p in group) for group in groups]
-    return fused(extents, row, ForKind.PARALLEL if parallel == "rows" else ForKind.SERIAL)
+    return product(extents), some
 
 
-def _row_buffers(stages: Sequence[Stage], plan: NestPlan, outside: set[Var]) -> Homes:
-    """Buffers of one row for what the stages hand to each other."""
+def _row_buffers(
+    stages: Sequence[Stage], plan: NestPlan, outside: set[Var], number: Var, block: int
+) -> dict[Var, Home]:
+    """Buffers of a block of rows for what the stages hand to each other; `number` is the row's."""
     homes = {}
     for stage, positions in zip(stages, plan.rows):
         rows = {stage.spatial[p].var for p in positions}
@@ -187,11 +213,12 @@ def _row_buffers(stages: Sequence[Stage], plan: NestPlan, outside: set[Var]) -> 
                 if not (isinstance(index, Var) and index in rows)
                 and constant(write.buffer.shape[d]) != 1
             )
-            homes[write.buffer] = _stand_in(write.buffer, dims), dims
+            row = number if block > 1 else int64(0)
+            homes[write.buffer] = Home(_stand_in(write.buffer, dims, block), dims, row)
     return homes
 
 
-def _stand_in(buffer: Var, dims: Sequence[int]) -> Var:
-    """A flat buffer for some dims of another."""
-    count = product(buffer.shape[dim] for dim in dims)
+def _stand_in(buffer: Var, dims: Sequence[int], times: int = 1) -> Var:
+    """A flat buffer for some dims of another, `times` over."""
+    count = product(buffer.shape[dim] for dim in dims) * times
     return local((count,), buffer.ty.dtype, buffer.name)

@@ -68,43 +68,71 @@ def emit_columns(inside: Inside) -> Stmt:
 
 
 def emit_lanes(inside: Inside) -> Stmt:
-    """The last reduction axis in vectors of partial results."""
+    """The last reduction axis in vectors of partial results.
+
+    What is left over at its end has narrower vectors of their own, one for each bit of its length:
+    they join the others where those are as narrow.
+    """
     *outer, last = merged(inside.stage, list(inside.stage.reduce))
     width = inside.plan.lanes * inside.plan.unroll
+    size = constant(last.extent)
+    rests = [w for w in _below(width) if size is None or size & w]
 
     def at(values: dict[Var, Expr]) -> Stmt:
-        accs = inside.accumulators(width)
+        accs = {w: inside.accumulators(w) for w in (width, *rests)}
 
         def steps(ks: dict[Var, Expr]) -> Stmt:
             def vector(base: Expr, width: int) -> Stmt:
                 return loops.vector(
                     width,
-                    lambda lane: inside.step(accs, lane, values | ks | last.at(base + lane)),
+                    lambda lane: inside.step(accs[width], lane, values | ks | last.at(base + lane)),
                 )
 
-            return tiles(last.extent, width, inside.plan.lanes, vector)
+            def rest(w: int) -> Stmt:
+                step = vector(last.extent // (2 * w) * (2 * w), w)
+                there = tirx.floormod(last.extent // w, int64(2)).equal(1)
+                return step if size is not None else tirx.IfThenElse(there, step, None)
 
-        start = loops.vector(width, lambda lane: inside.start(accs, lane))
+            parts = [rest(w) for w in rests]
+            if size is None or size >= width:
+                whole = loops.loop(last.extent // width, lambda o: vector(o * width, width))
+                parts.insert(0, whole)
+            return sequence(parts)
+
+        def start(w: int) -> Stmt:
+            return loops.vector(w, lambda lane: inside.start(accs[w], lane))
+
         all_steps = _reduction(inside, outer, values, steps)
-        done = inside.finish([acc[int64(0)] for acc in accs], values)
-        return sequence([start, all_steps, *_halves(inside, accs, width), done])
+        done = inside.finish([acc[int64(0)] for acc in accs[width]], values)
+        return sequence([*map(start, accs), all_steps, *_joined(inside, accs, width), done])
 
     return _over(inside.inner, inside.kind, at)
 
 
-def _halves(inside: Inside, accs: Sequence[Var], width: int) -> list[Stmt]:
+def _below(width: int) -> list[int]:
+    """The powers of two below a power of two, largest first."""
+    return [1 << bit for bit in reversed(range(width.bit_length() - 1))]
+
+
+def _joined(inside: Inside, accs: dict[int, list[Var]], width: int) -> list[Stmt]:
     """The upper half of the partial results joins the lower one until a single one is left."""
     joins = []
-    while width > 1:
-        width //= 2
-        for acc, write in zip(accs, inside.stage.writes):
 
-            def join(
-                lane: Expr, acc: Var = acc, op: str = write.op or "", half: int = width
+    def join(w: int, others: Sequence[Var], start: int) -> None:
+        for acc, other, write in zip(accs[width], others, inside.stage.writes):
+            combine = COMBINE[write.op or ""]
+
+            def lane(
+                i: Expr, acc: Var = acc, other: Var = other, combine: Callable = combine
             ) -> Stmt:
-                return BufferStore(acc, COMBINE[op](acc[lane], acc[lane + half]), [lane])
+                return BufferStore(acc, combine(acc[i], other[i + start]), [i])
 
-            joins.append(loops.vector(width, join))
+            joins.append(loops.vector(w, lane))
+
+    for w in _below(width):
+        join(w, accs[width], w)
+        if w in accs:
+            join(w, accs[w], 0)
     return joins
 
 
