@@ -26,7 +26,7 @@ from tvm import relax, s_tir, te, tirx
 from tvm.ir import Op
 from tvm.tirx import PrimFunc
 
-from . import indexing, resize, transposed_convolution
+from . import indexing, norms, resize, transposed_convolution
 from .patterns import OPAQUE
 
 Lowering = Callable[[relax.BlockBuilder, relax.Call], relax.Expr]
@@ -109,6 +109,7 @@ def _lowerings(rewrite: Callable[[PrimFunc], PrimFunc], *names: str) -> dict[str
 
 LEGALIZE: dict[str, Lowering] = {
     **indexing.LOWERINGS,
+    **norms.LOWERINGS,
     "relax.nn.relu": _relu,
     **resize.LOWERINGS,
     **transposed_convolution.LOWERINGS,
