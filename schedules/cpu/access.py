@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import tvm_ffi
 from tvm import tirx
@@ -65,13 +65,8 @@ def with_reciprocals(stage: Stage, scalars: set[Var]) -> Stage:
     return _with_code(stage, lambda expr: tvm_ffi.structural_map(expr, (tirx.Div, visit)))
 
 
-@dataclass(frozen=True, eq=False)
-class Home:
-    """The flat buffer that stands for some dims of another, once per row of a block."""
-
-    buffer: Var
-    dims: tuple[int, ...]
-    row: Expr = field(default_factory=lambda: tirx.const(0, "int64"))
+Homes = Mapping[Var, tuple[Var, tuple[int, ...]]]
+"""{buffer: (the flat buffer that stands for it, the dims that it keeps)}"""
 
 
 def renamed(stage: Stage, old: Var, new: Var) -> Stage:
@@ -84,18 +79,18 @@ def renamed(stage: Stage, old: Var, new: Var) -> Stage:
     return _with_accesses(stage, move)
 
 
-def relocated(stage: Stage, homes: Mapping[Var, Home]) -> Stage:
-    """The stage with its accesses to the buffers in `homes` going there instead."""
+def relocated(stage: Stage, homes: Homes, row: Expr | None = None) -> Stage:
+    """The stage with its accesses to the buffers in `homes` going there, to the `row`-th of them."""
 
     def move(access: TensorLoad | Write) -> tuple[Var, tuple[Expr, ...]]:
         buffer = buffer_of(access)
         if buffer not in homes:
             return buffer, tuple(access.indices)
-        home = homes[buffer]
-        offset = home.row
-        for dim in home.dims:
+        home, dims = homes[buffer]
+        offset = tirx.const(0, "int64") if row is None else row
+        for dim in dims:
             offset = offset * buffer.shape[dim] + access.indices[dim]
-        return home.buffer, (offset,)
+        return home, (offset,)
 
     return _with_accesses(stage, move)
 

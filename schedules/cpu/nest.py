@@ -19,7 +19,7 @@ from tvmext.arch import dtype_bits
 
 from ..analysis import constant
 from . import loops
-from .access import Home, flattened, relocated, renamed, with_reciprocals
+from .access import Homes, flattened, relocated, renamed, with_reciprocals
 from .axes import joined, product, spread, unfused
 from .decision import NestPlan
 from .inside import Inside
@@ -41,11 +41,11 @@ def emit(func: tirx.PrimFunc, found: Sequence[Stage], plans: Sequence[NestPlan])
     """The function that computes `found` as the plans say."""
     found = _in_place(found, plans, set(func.params))
     shared = _shared(found, plans) - set(func.params)
-    homes: dict[Var, Home] = {}
+    homes: dict[Var, tuple[Var, tuple[int, ...]]] = {}
     for buffer in sorted(shared, key=lambda buffer: buffer.name):
         dims = tuple(range(len(buffer.shape)))
-        homes[buffer] = Home(_stand_in(buffer, dims), dims)
-    buffers = [home.buffer for home in homes.values()]
+        homes[buffer] = _stand_in(buffer, dims), dims
+    buffers = [home for home, _ in homes.values()]
     found = [relocated(stage, homes) for stage in found]
     outside = {*func.params, *buffers}
     body = sequence([_nest([found[s] for s in p.stages], p, outside) for p in plans])
@@ -166,9 +166,10 @@ def _rows(
 ) -> tuple[Expr, Callable[[Expr], Stmt]]:
     """How many rows there are, and the code of `block` rows from one on, stage by stage."""
     number = loops.index_var("number")  # of a row in its block
-    homes = _row_buffers(stages, plan, outside, number, block)
-    scalars = {home.buffer for home in homes.values() if not home.dims}
-    code = [with_reciprocals(flattened(relocated(stage, homes)), scalars) for stage in stages]
+    homes = _row_buffers(stages, plan, outside, block)
+    scalars = {home for home, dims in homes.values() if not dims}
+    row = number if block > 1 else None
+    code = [with_reciprocals(flattened(relocated(stage, homes, row)), scalars) for stage in stages]
     rows = [[stage.spatial[p] for p in own] for stage, own in zip(code, plan.rows)]
     groups = joined(code, rows)
     extents = [product(rows[0][p].extent for p in group) for group in groups]
@@ -184,23 +185,21 @@ def _rows(
         return sequence([*inside.setup(), body])
 
     def some(first: Expr) -> Stmt:
-        buffers = [home.buffer for home in homes.values()]
+        buffers = [home for home, _ in homes.values()]
         parts = []
         for position in range(len(code)):
 
-            def row(n: Expr, position: int = position) -> Stmt:
+            def each(n: Expr, position: int = position) -> Stmt:
                 return stage_at(position, first + n, {number: n}, buffers)
 
-            parts.append(loops.loop(block, row))
+            parts.append(loops.loop(block, each))
         return scope(sequence(parts), buffers, "row")
 
     return product(extents), some
 
 
-def _row_buffers(
-    stages: Sequence[Stage], plan: NestPlan, outside: set[Var], number: Var, block: int
-) -> dict[Var, Home]:
-    """Buffers of a block of rows for what the stages hand to each other; `number` is the row's."""
+def _row_buffers(stages: Sequence[Stage], plan: NestPlan, outside: set[Var], block: int) -> Homes:
+    """Buffers of a block of rows for what the stages hand to each other."""
     homes = {}
     for stage, positions in zip(stages, plan.rows):
         rows = {stage.spatial[p].var for p in positions}
@@ -213,8 +212,7 @@ def _row_buffers(
                 if not (isinstance(index, Var) and index in rows)
                 and constant(write.buffer.shape[d]) != 1
             )
-            row = number if block > 1 else int64(0)
-            homes[write.buffer] = Home(_stand_in(write.buffer, dims, block), dims, row)
+            homes[write.buffer] = _stand_in(write.buffer, dims, block), dims
     return homes
 
 
