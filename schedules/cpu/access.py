@@ -80,7 +80,7 @@ def renamed(stage: Stage, old: Var, new: Var) -> Stage:
 
 
 def relocated(stage: Stage, homes: Homes, row: Expr | None = None) -> Stage:
-    """The stage with its accesses to the buffers in `homes` going there, to the `row`-th of them."""
+    """The stage with its accesses to the buffers in `homes` going there, to row `row` of each."""
 
     def move(access: TensorLoad | Write) -> tuple[Var, tuple[Expr, ...]]:
         buffer = buffer_of(access)
