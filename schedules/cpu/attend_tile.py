@@ -35,8 +35,8 @@ from .emit import (
     unravel,
     zeros,
 )
-from .exponential import exp2_of_negative
-from .math import LOG2_E, approximate
+from .exponential import LOG2_E, exp2_of_negative
+from .math import approximate
 from .tile import Shape, Sums
 
 
