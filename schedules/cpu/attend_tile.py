@@ -166,15 +166,18 @@ class Tile:
     # ---------------------------------------------------------------- softmax
 
     def _bias(self, first: Expr, count: Size, peaks: Var) -> tirx.Stmt:
-        """Bias the scores and take their maximum, lane by lane."""
+        """Bias the scores and take their maximum, lane by lane.
+
+        Scores past the last key are repetitions of its own, which a maximum may meet.
+        """
         lanes = self.scores.lanes
+        plain = self.found.biased.same_as(self.found.score)
 
         def element(i: Expr, j: Expr, lane: Expr) -> tirx.Stmt:
             here = {**self.at, **self._row(i), self.found.keys.var: first + j}
             score = self.buffer[i, j]
             values = {**here, self.found.score: score}
             names, value = approximate(substitute(self.found.biased, values))
-            plain = self.found.biased.same_as(self.found.score)
             return block(
                 *(tirx.Bind(var, expr) for var, expr in names),
                 None if plain else tirx.BufferStore(self.buffer, value, [i, j]),
@@ -188,7 +191,10 @@ class Tile:
 
         whole, rest = count // lanes, count % lanes
         keys = known(self.found.keys.extent)
-        if not isinstance(keys, int):
+        tail: tirx.Stmt | None = None
+        if plain:
+            whole = ceildiv(count, lanes)
+        elif not isinstance(keys, int):
             tail = loop(
                 rest, lambda j: self._each_row(lambda i: element(i, whole * lanes + j, index(0)))
             )
@@ -196,8 +202,6 @@ class Tile:
             tail = vector(index(whole * lanes), rest) if rest else None
         elif keys % lanes:  # keys end in whole vectors or with the last key
             tail = tirx.IfThenElse(rest > 0, vector(whole * lanes, keys % lanes), None)
-        else:
-            tail = None
         return block(loop(known(whole), lambda v: vector(v * lanes, lanes), name="v"), tail)
 
     def _pad(self, count: Size) -> tirx.Stmt | None:

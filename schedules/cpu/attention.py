@@ -244,7 +244,7 @@ def _rows(found: Attention, tiles: Tiles, decision: Decision, at: Values, part: 
 
 
 def _pack(found: Attention, at: Values, panels: Var, shape: Shape) -> tirx.Stmt:
-    """Keys in panels ``[N / width, depth, width]``; those after the last one repeat it."""
+    """Keys in panels ``[N / width, depth, width]``; the last vector repeats the last key."""
     keys, depth = known(found.keys.extent), found.depth.size or 0
     lanes, width = shape.lanes, shape.cols
 
@@ -272,11 +272,11 @@ def _pack(found: Attention, at: Values, panels: Var, shape: Shape) -> tirx.Stmt:
     def vector(group: Expr, d: Expr) -> tirx.Stmt:
         return loop(lanes, lambda lane: element(group, d, lane), VECTORIZED, "lane")
 
-    groups = ceildiv(keys, lanes) if isinstance(keys, int) else ceildiv(keys, width) * shape.vectors
+    groups = known(ceildiv(keys, lanes))
     *_, last = found.key.indices
     if depth % lanes == 0 and last.same_as(found.depth.var):
-        return nest([known(groups), depth // lanes], lambda at: square(*at))
-    return nest([known(groups), depth], lambda at: vector(*at))
+        return nest([groups, depth // lanes], lambda at: square(*at))
+    return nest([groups, depth], lambda at: vector(*at))
 
 
 def _along(load: TensorLoad, lanes: int) -> Expr:
