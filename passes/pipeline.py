@@ -18,6 +18,7 @@ from .fold_affine import FoldAffine
 from .fold_constants import FoldConstants
 from .fold_padding import FoldPadding
 from .fuse_attention import FuseAttention
+from .fuse_rms_norm import FuseRmsNorm
 from .legalize import LEGALIZE
 from .names import ConvertLayouts, FuseOperators, NameValues
 from .quantized.decompose import DecomposeQuantize
@@ -85,7 +86,7 @@ def pipeline(
         *normalise,
         *(layout if options.opt_level >= 2 else []),
         *clean,
-        *([FuseAttention()] if options.opt_level >= 1 and kind == "llvm" else []),
+        *([FuseRmsNorm(), FuseAttention()] if options.opt_level >= 1 and kind == "llvm" else []),
         *([VirtualTensors()] if options.opt_level >= 2 else []),
         *kernels,
         *(fuse if options.opt_level >= 1 else views),
