@@ -1,4 +1,4 @@
-"""Linking: the weights go around the code generator, and plain TVM loads the result."""
+"""Linking: weights are data of the library, and plain TVM loads the result."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tvmext.build import link as linking
 from tvmext.build.kernels import METADATA_FUNCTION
 from tvmext.build.link import find_compiler, link
 from tvmext.build.results import results_in_weights
-from tvmext.build.weights import detach
+from tvmext.build.weights import WEIGHT, detach
 from tvmext.errors import ArtifactError, InternalError, ToolchainError
 
 BIG = (64, 32)
@@ -82,6 +82,56 @@ def test_equal_bytes_of_another_dtype_or_shape_are_another_weight() -> None:
         ((32, 64), "float32"),
         ((64, 32), "int32"),
     ]
+
+
+def test_weights_are_used_where_they_are_mapped(tmp_path: Path) -> None:
+    """Loading and running takes no memory for weights but the pages of the file that are read."""
+    weight = random((1000, 5000))
+    write(
+        tmp_path / "m.so",
+        [spec("i", "int64", 2)],
+        [spec("y", "float32", 2, 5000)],
+        lambda i: op.take(constant(weight), i, axis=0),
+    )
+    code = f"""
+import numpy as np, re, tvm
+from tvm import relax
+def own():
+    return int(re.search(r"RssAnon:\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
+before = own()
+machine = relax.VirtualMachine(tvm.runtime.load_module({str(tmp_path / "m.so")!r}), tvm.cpu())
+machine["main"](tvm.runtime.tensor(np.array([1, 999])))
+print(own() - before)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert int(done.stdout) < weight.nbytes / 4, done.stderr
+
+
+def test_the_library_keeps_its_weights(tmp_path: Path) -> None:
+    """However often somebody asks for one and lets it go; there is nothing beyond the last."""
+    weight = random()
+    write(tmp_path / "m.so", [X], [Y], lambda x: op.add(x, constant(weight)))
+    library = tvm.runtime.load_module(str(tmp_path / "m.so"))
+    get = library.get_function(WEIGHT, query_imports=True)
+    for _ in range(3):
+        np.testing.assert_array_equal(get(0).numpy(), weight)
+    assert [get(index) for index in (-1, 1, 2**62)] == [None] * 3
+    np.testing.assert_array_equal(run(tmp_path / "m.so", weight), weight + weight)
+
+
+def test_a_weight_that_is_a_result_outlives_the_library(tmp_path: Path) -> None:
+    weight = random()
+    write(
+        tmp_path / "m.so",
+        [X],
+        [Y, spec("w", "float32", *BIG)],
+        lambda x: [op.add(x, constant(weight)), constant(weight)],
+    )
+    machine = relax.VirtualMachine(tvm.runtime.load_module(str(tmp_path / "m.so")), tvm.cpu())
+    _, result = machine["main"](tvm.runtime.tensor(weight))
+    del machine
+    result.copyfrom(weight + 1)  # it is the caller's
+    np.testing.assert_array_equal(result.numpy(), weight + 1)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "int64", "bool", "uint8", "float64"])

@@ -18,7 +18,7 @@ from tvmext.errors import InternalError, ToolchainError
 from .elf import METADATA_SECTION
 from .files import naming, scratch_folder
 from .kernels import Executable
-from .weights import write_library_bin
+from .weights import ALIGNMENT, FUNCTION, memory, objects, write_weights
 
 LARGE_BYTES = 1 << 30
 """Above this the weights go to ``.lrodata``: x86-64 code reaches only 2 GB around itself."""
@@ -37,13 +37,17 @@ def link(executable: Executable, output: Path) -> None:
     try:
         with naming(output):
             folder.mkdir()
+            function = folder / "weights.c"
+            function.write_text(FUNCTION)
             executable.code.export_library(
                 str(output),
                 workspace_dir=str(folder),
                 fpack_imports=lambda code, _system, prefix, into: _write_imports(
                     code, prefix, executable, Path(into)
                 ),
-                fcompile=lambda path, objects: _run_compiler(compiler, path, objects),
+                fcompile=lambda path, parts: _run_compiler(
+                    compiler, path, [*parts, str(function)]
+                ),
             )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -73,25 +77,34 @@ def find_compiler() -> list[str]:
 def _write_imports(
     code: tvm.runtime.Module, prefix: str, executable: Executable, folder: Path
 ) -> str:
-    """Assembler source that brings in the packed imports and the metadata; returns its path."""
+    """Assembler source that brings in packed imports, weights and metadata; returns its path."""
     pack = tvm.get_global_func("runtime.ModulePackImportsToTensor")
     name = prefix + tvm.get_global_func("runtime.ModuleImportsBlobName")()
-    blob, metadata, source = folder / "imports.bin", folder / "metadata.json", folder / "imports.s"
-    write_library_bin(pack(code).numpy().tobytes(), executable.weights, blob)
+    blob, weights, metadata = (folder / f for f in ("imports.bin", "weights.bin", "metadata.json"))
+    packed = pack(code)
+    blob.write_bytes(memory(packed))
+    offsets = write_weights(executable.weights, weights)
     metadata.write_text(executable.metadata, encoding="utf-8")
-    large = blob.stat().st_size > LARGE_BYTES
+    large = weights.stat().st_size > LARGE_BYTES
     section = '.lrodata,"al",%progbits' if large else '.rodata,"a",%progbits'
+    tensors = "\n".join(objects(executable.weights, offsets, ".Lweights"))
+    source = folder / "imports.s"
     source.write_text(
         f"""\
     .section {section}
+    .balign {ALIGNMENT}
+.Lweights:
+    .incbin "{weights}"
+    .section .rodata,"a",%progbits
     .globl {name}
     .type {name}, %object
-    .balign 64
+    .balign {ALIGNMENT}
 {name}:
     .incbin "{blob}"
     .size {name}, . - {name}
     .section {METADATA_SECTION},"",%progbits
     .incbin "{metadata}"
+{tensors}
     .section .note.GNU-stack,"",%progbits
 """
     )

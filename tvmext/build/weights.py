@@ -1,43 +1,68 @@
-"""Weights travel from the module to the library on disk, not through the code generator.
+"""Weights lie in the library as data, ready to be used where the system maps them.
 
-`export_library` copies the weights again and again: into the executable's byte string, into the
-packed imports, into an LLVM constant, into an object file. Here the large constants leave the
-Relax module before code generation (`detach`), a small marker standing in for each, and return
-while the packed imports are written to a file (`write_library_bin`), straight from the tensors'
-memory. The bytes in the library are the ones TVM would have written, so plain TVM loads it.
+Among the constants of TVM's executable they would be copied three times when a library is loaded,
+and a few times more while it is made. Here the large constants leave the Relax module before code
+generation (`detach`): a kernel gets its weight from a call of `WEIGHT`, a function of the library
+that returns the tensor at an index. The tensors are static objects in the layout of TVM's C ABI
+(tvm/ffi/c_api.h: TVMFFIObject, then DLTensor) and point at the bytes beside them. So plain TVM runs
+the library, nothing is copied, and processes share the pages.
 """
 
 from __future__ import annotations
 
 import ctypes
 import hashlib
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import tvm
 from tvm import relax
-from tvm.ir import GenericConst
+from tvm.ir import GenericConst, GlobalVar
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
-from tvmext.errors import InternalError
+DETACH_BYTES = 8192
+"""Constants of at least this size leave the module; for smaller ones it is not worth a call."""
 
-DETACH_BYTES = 4096
-"""Constants of at least this size leave the module; for smaller ones it is not worth a marker."""
+ALIGNMENT = 64
+"""What kernels expect of a tensor's address (TVM: kAllocAlignment)."""
 
-# SaveDLTensor (TVM include/tvm/runtime/tensor.h): u64 magic, u64 reserved, i32 device type,
-# i32 device id, i32 ndim, u8 type code, u8 bits, u16 lanes, i64 shape[ndim], i64 bytes, data.
-_TENSOR_MAGIC = 0xDD5E40F096B4A13F
-_CPU = 1
-_MARK = b"weight detached by tvmext"
+WEIGHT = "tvmext_weight"
+"""``tvmext_weight(index)``: the tensor; the library keeps its own reference, so it never ends."""
+
+FUNCTION = """\
+#include <stdint.h>
+typedef struct {
+  int32_t type;
+  uint32_t zero;
+  union { int64_t integer; void *object; } value;
+} Any;
+typedef struct { uint64_t references, words[8]; } Weight;
+#ifdef __cplusplus
+extern "C" {
+#endif
+extern Weight tvmext_weights[], tvmext_weights_end[];
+int __tvm_ffi_tvmext_weight(void *self, const Any *arguments, int32_t count, Any *result) {
+  int64_t index = count == 1 ? arguments[0].value.integer : -1;
+  (void)self;
+  if (index < 0 || index >= tvmext_weights_end - tvmext_weights) return 0; /* None */
+  __atomic_fetch_add(&tvmext_weights[index].references, 1, __ATOMIC_RELAXED);
+  result->type = 70; /* kTVMFFITensor */
+  result->zero = 0;
+  result->value.object = &tvmext_weights[index];
+  return 0;
+}
+#ifdef __cplusplus
+}
+#endif
+"""
+"""`WEIGHT` in the language that C and C++ have in common, in TVM's calling convention."""
 
 
 def detach(mod: tvm.IRModule) -> tuple[tvm.IRModule, list[tvm.runtime.Tensor]]:
-    """The module with markers for its large constants, and the constants by marker index.
+    """The module with calls of `WEIGHT` for the large constants of kernels, and the constants.
 
-    Equal constants share one marker: a uint8 vector that keeps the type of what it stands for.
-    `mod` must be lowered to VM calls, where nothing reads the value of a constant any more.
+    Equal constants are one. `mod` must be lowered to VM calls. A constant that is a result of the
+    module, or that anything but a kernel reads, stays: it may be kept longer than the library is.
     """
     detacher = _Detacher(mod)
     for gvar, function in list(mod.functions.items()):
@@ -48,101 +73,74 @@ def detach(mod: tvm.IRModule) -> tuple[tvm.IRModule, list[tvm.runtime.Tensor]]:
 
 @mutator
 class _Detacher(PyExprMutator):
-    """Replaces constants by markers, in every function of a module."""
+    """Replaces the constants among the arguments of kernels, in every function of a module."""
 
     def __init__(self, mod: tvm.IRModule) -> None:
         super().__init__(mod)
         self.tensors: list[tvm.runtime.Tensor] = []
         self._index: dict[tuple[str, tuple[int, ...], bytes], int] = {}
 
-    def visit_generic_const_(self, op: GenericConst) -> relax.Expr:
-        tensor = op.value
-        if not _is_detachable(tensor):
-            return op
-        key = str(tensor.dtype), tuple(tensor.shape), hashlib.sha256(_memory(tensor)).digest()
+    def visit_call_(self, call: relax.Call) -> relax.Expr:
+        if not isinstance(call.op, GlobalVar):
+            return self.visit_expr_post_order(call)
+        args = [self._weight(arg) if _is_detachable(arg) else arg for arg in call.args]
+        return self.visit_expr_post_order(relax.Call(call.op, args, call.attrs, call.ty_args))
+
+    def _weight(self, constant: GenericConst) -> relax.Expr:
+        tensor = constant.value
+        key = str(tensor.dtype), tuple(tensor.shape), hashlib.sha256(memory(tensor)).digest()
         index = self._index.setdefault(key, len(self.tensors))
         if index == len(self.tensors):
             self.tensors.append(tensor)
-        return GenericConst(_marker(index), op.ty)
+        weight = relax.ExternFunc(WEIGHT)
+        return relax.Call(weight, [relax.prim_value(index)], ty_args=[constant.ty])
 
 
-def write_library_bin(packed: bytes, tensors: list[tvm.runtime.Tensor], path: Path) -> None:
-    """Write TVM's packed imports to a file with the weights back in their places.
-
-    `packed` is what TVM embeds as ``__tvm_ffi__library_bin``: u64 length of the rest, the import
-    tree, then the modules, each as its kind and its bytes. The executable is the root and comes
-    first. The two lengths that count the weights are adjusted. No weight is copied in memory.
-    """
-    found = list(_find_markers(packed))
-    growth = sum(
-        len(_header(tensors[index])) + _nbytes(tensors[index]) - (end - start)
-        for start, end, index in found
-    )
-    with path.open("wb") as file:
-        position = 0
-        for at in (0, _executable_length_at(packed)):
-            file.write(packed[position:at])
-            file.write(struct.pack("<Q", struct.unpack_from("<Q", packed, at)[0] + growth))
-            position = at + 8
-        for start, end, index in found:
-            file.write(packed[position:start])
-            file.write(_header(tensors[index]))
-            file.write(_memory(tensors[index]))
-            position = end
-        file.write(packed[position:])
-
-
-def _is_detachable(value: object) -> bool:
+def _is_detachable(arg: relax.Expr) -> bool:
+    tensor = arg.value if isinstance(arg, GenericConst) else None
     return (
-        isinstance(value, tvm.runtime.Tensor)
-        and _nbytes(value) >= DETACH_BYTES
-        and value.dtype.bits % 8 == 0
-        and value.is_contiguous()
+        isinstance(tensor, tvm.runtime.Tensor)
+        and _nbytes(tensor) >= DETACH_BYTES
+        and tensor.dtype.bits % 8 == 0
+        and tensor.is_contiguous()
     )
 
 
-def _nbytes(tensor: tvm.runtime.Tensor) -> int:
-    return tensor.numel() * tensor.dtype.itemsize
+def write_weights(tensors: list[tvm.runtime.Tensor], path: Path) -> list[int]:
+    """Write the tensors one after the other, without copying them; returns where each begins."""
+    offsets = []
+    with path.open("wb") as file:
+        for tensor in tensors:
+            file.write(bytes(-file.tell() % ALIGNMENT))
+            offsets.append(file.tell())
+            file.write(memory(tensor))
+    return offsets
 
 
-def _memory(tensor: tvm.runtime.Tensor) -> memoryview:
+def objects(tensors: list[tvm.runtime.Tensor], offsets: list[int], data: str) -> Iterator[str]:
+    """Lines of assembler that define ``tvmext_weights``; `data` is the label of the bytes."""
+    yield from (".section .data", ".balign 8", ".globl tvmext_weights, tvmext_weights_end")
+    yield "tvmext_weights:"
+    for k, (tensor, offset) in enumerate(zip(tensors, offsets)):
+        dtype, ndim = tensor.dtype, tensor.ndim
+        yield f".quad {1 << 32 | 1}"  # a weak and a strong reference
+        yield ".long 70, 0\n.quad 0"  # kTVMFFITensor; no deleter
+        yield f".quad {data} + {offset}\n.long 1, 0, {ndim}"  # on the CPU
+        yield f".byte {dtype.type_code}, {dtype.bits}\n.short {dtype.lanes}"
+        yield f".quad .Lshape{k}, .Lshape{k} + {8 * ndim}, 0"  # strides follow the shape
+    yield "tvmext_weights_end:"
+    for k, tensor in enumerate(tensors):
+        shape = [int(size) for size in tensor.shape]
+        strides = [1]
+        for size in shape[:0:-1]:
+            strides.insert(0, strides[0] * size)
+        yield f".Lshape{k}: .quad {', '.join(map(str, [*shape, *strides[: len(shape)]])) or 0}"
+
+
+def memory(tensor: tvm.runtime.Tensor) -> memoryview:
     """The bytes of a host tensor, not copied; valid as long as the tensor lives."""
     return memoryview((ctypes.c_ubyte * _nbytes(tensor)).from_address(tensor.data_ptr()))
 
 
-def _header(tensor: tvm.runtime.Tensor) -> bytes:
-    dtype, ndim = tensor.dtype, tensor.ndim
-    return struct.pack(
-        f"<QQiiiBBH{ndim}qq",
-        *(_TENSOR_MAGIC, 0, _CPU, 0, ndim, dtype.type_code, dtype.bits, dtype.lanes),
-        *tensor.shape,
-        _nbytes(tensor),
-    )
-
-
-def _marker(index: int) -> tvm.runtime.Tensor:
-    """A uint8 vector that says which constant stood here."""
-    return tvm.runtime.tensor(np.frombuffer(_MARK + struct.pack("<Q", index), np.uint8))
-
-
-def _find_markers(packed: bytes) -> Iterator[tuple[int, int, int]]:
-    """(start, end, index) of the tensor record of every marker, in order."""
-    header = _header(_marker(0))
-    at = packed.find(header + _MARK)
-    while at >= 0:
-        end = at + len(header) + len(_MARK) + 8
-        yield at, end, struct.unpack_from("<Q", packed, end - 8)[0]
-        at = packed.find(header + _MARK, end)
-
-
-def _executable_length_at(packed: bytes) -> int:
-    """Where the length of the executable's bytes is written: behind import tree and kind."""
-    at = 8
-    for _ in ("import tree rows", "import tree children"):
-        (count,) = struct.unpack_from("<Q", packed, at)
-        at += 8 + 8 * count
-    (length,) = struct.unpack_from("<Q", packed, at)
-    kind = packed[at + 8 : at + 8 + length]
-    if kind != b"relax.VMExecutable":
-        raise InternalError(f"the packed library starts with {kind!r}, not with the executable")
-    return at + 8 + length
+def _nbytes(tensor: tvm.runtime.Tensor) -> int:
+    return tensor.numel() * tensor.dtype.itemsize
