@@ -44,7 +44,10 @@ def build_module(
         _build_alone(mod, target, report)
     kernels = sum(isinstance(function, PrimFunc) for function in mod.functions.values())
     report("build", f"{kernels} kernels")
-    mod, weights = detach(_with_metadata(mod, metadata))
+    mod = _with_metadata(mod, metadata)
+    weights: list[tvm.runtime.Tensor] = []
+    if str(target.kind.name) == "llvm":  # other devices want copies, which the machine makes
+        mod, weights = detach(mod)
     code = relax.build(mod, target, relax_pipeline=None)
     return Executable(code, weights, metadata)
 

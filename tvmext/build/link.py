@@ -85,7 +85,7 @@ def _write_imports(
     blob.write_bytes(memory(packed))
     offsets = write_weights(executable.weights, weights)
     metadata.write_text(executable.metadata, encoding="utf-8")
-    large = weights.stat().st_size > LARGE_BYTES
+    large = weights.stat().st_size + blob.stat().st_size > LARGE_BYTES
     section = '.lrodata,"al",%progbits' if large else '.rodata,"a",%progbits'
     tensors = "\n".join(objects(executable.weights, offsets, ".Lweights"))
     source = folder / "imports.s"
@@ -95,7 +95,6 @@ def _write_imports(
     .balign {ALIGNMENT}
 .Lweights:
     .incbin "{weights}"
-    .section .rodata,"a",%progbits
     .globl {name}
     .type {name}, %object
     .balign {ALIGNMENT}
