@@ -18,7 +18,7 @@ from .winograd_tiles import Tiles, Windows
 MOST_TILES = 14
 """Tiles in registers at once; they lie one after another, and so do not thrash a set of L1."""
 
-SPREAD = 1.1
+SPREAD = 1.25
 """How much longer than evenly spread blocks may take before panels are spread instead."""
 
 
@@ -32,20 +32,18 @@ class Plan:
 
 
 def best_plan(found: Windows, steps: Iterable[int], arch: Arch) -> Plan | None:
-    """The plan of the least price among the filters `steps`; None without any that can be used."""
-    channels, columns = found.sizes
-    if channels % arch.vector_lanes("float32"):
-        return None
-    plans = [_plan(found, channels, columns, step, arch) for step in steps]
+    """The plan of the least price among the filters `steps`; None without any."""
+    plans = [_plan(found, step, arch) for step in steps]
     return min(plans, key=lambda plan: plan.cycles, default=None)
 
 
-def _plan(found: Windows, channels: int, columns: int, step: int, arch: Arch) -> Plan:
+def _plan(found: Windows, step: int, arch: Arch) -> Plan:
     """The register tile of the least price; the transforms are priced by their vector operations.
 
     The last register tile is computed in full.
     """
     lanes, used = arch.vector_lanes("float32"), FILTERS[step]
+    channels, columns = found.sizes
     dims = len(found.bounds)
     groups = known_size(found.total.batch) or 1
     tiles = Tiles(found, step).usual_count()
@@ -58,9 +56,10 @@ def _plan(found: Windows, channels: int, columns: int, step: int, arch: Arch) ->
 
     best = min(register_tiles(arch.vector_registers, MOST_TILES), key=price)
     ends = 0.0
-    for vectors, matrix in ((channels, used.inputs), (columns, used.outputs)):
+    vectors = (channels // found.chunk(lanes), ceil(columns / lanes))
+    for count, matrix in zip(vectors, (used.inputs, used.outputs)):
         operations = 3 * points + _additions(matrix, dims)
-        ends += tiles * ceil(vectors / lanes) * operations / LOADS
+        ends += tiles * count * operations / LOADS
     return Plan(step, Shape(*best, lanes), groups * (price(best) + ends))
 
 

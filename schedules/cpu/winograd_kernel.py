@@ -58,7 +58,7 @@ class Builder:
         self.filter = self.tiles.filter
         self.held = decision.block_tiles * self.shape.rows
         spots = [self.filter.size] * len(found.bounds)
-        lanes = self.shape.lanes
+        lanes = found.chunk(self.shape.lanes)
         chunks = found.sizes[0] // lanes
         self.positions = tuple(
             Axis(Var("uvw"[d], "int64"), index(n), SPATIAL) for d, n in enumerate(spots)
@@ -78,7 +78,7 @@ class Builder:
         assert load is not None
         moved = {bound.tap.var: u for bound, u in zip(self.windows.bounds, at)}
         taps = [dim for dim, i in enumerate(load.indices) if i in moved]
-        channel = self.chunk.var * self.shape.lanes + self.lane.var
+        channel = self.chunk.var * self.lane.extent + self.lane.var
         places = {**moved, self.windows.channels.var: channel}
         shape = [self.filter.size if d in taps else n for d, n in enumerate(load.source.shape)]
         old = tirx.decl_buffer(shape, self.total.dtype, load.source.name)
@@ -157,7 +157,7 @@ class Builder:
 
     def _load(self, at: Values, tile: Expr) -> tirx.Stmt:
         """The transformed input of one tile; what lies outside of the picture is zero."""
-        chunks, lanes = known(self.chunk.extent), self.shape.lanes
+        chunks, lanes = known(self.chunk.extent), known(self.lane.extent)
 
         def vector(read: Callable[[Point, Expr], Expr], chunk: Expr, lane: Expr) -> tirx.Stmt:
             channel = chunk * lanes + lane

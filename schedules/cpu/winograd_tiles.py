@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
+from math import gcd
 
 from tvm import tirx
 from tvm.ir import Expr, Var
@@ -42,6 +43,10 @@ class Windows:
         (column,) = self.total.cols
         assert self.channels.size is not None and column.size is not None
         return self.channels.size, column.size
+
+    def chunk(self, lanes: int) -> int:
+        """How many channels the vectors of the transformed input have: no more than `lanes`."""
+        return gcd(self.sizes[0], lanes)
 
 
 def windows(total: Contraction, weight_arg: int) -> Windows | None:
