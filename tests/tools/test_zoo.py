@@ -19,11 +19,16 @@ PASSED = {
     "seconds": 2.0,
     "bytes": 1_000_000,
     "compiler_rss": 300_000_000,
-    "sides": {
-        "tvmext": {"min_us": 2000.0, "median_us": 3000.0, "noisy": False},
-        "onnxruntime": {"min_us": 4000.0, "median_us": 5000.0, "noisy": True},
+    "latency": {
+        "1": {
+            "sides": {
+                "tvmext": {"min_us": 2000.0, "median_us": 3000.0, "noisy": False},
+                "onnxruntime": {"min_us": 4000.0, "median_us": 5000.0, "noisy": True},
+            },
+            "ratios": {"onnxruntime": {"value": 2.0, "low": 1.9, "high": 2.1}},
+        },
+        "2": {"sides": {}, "ratios": {"onnxruntime": {"noisy": "too busy"}}},
     },
-    "ratios": {"onnxruntime": {"value": 2.0, "low": 1.9, "high": 2.1}},
 }
 CRASHED = {"network": "b", "mode": "static", "exit_code": -11, "error": "ended | with -11"}
 
@@ -33,9 +38,10 @@ def test_a_failure_is_a_row() -> None:
     assert "| a | static | passed | 1.0e-06 | 2.0 | 1.0 | 300 | 2 / 3 | 4 / 5 ? | 2.00" in text
     assert "| b | static | exit -11: ended / with -11 |" in text
     assert "- static: 1 of 2 pass" in text
-    assert "geometric mean 2.00" in text
+    assert "- static, threads: 1; time of ONNX Runtime / tvmext: geometric mean 2.00" in text
+    assert "- static, threads: 2; time of ONNX Runtime / tvmext: none; no ratio for 1" in text
     widths = {line.count("|") for line in text.splitlines() if line.startswith("|")}
-    assert widths == {11}
+    assert widths == {14}
 
 
 def test_every_network_has_its_sizes() -> None:

@@ -1,7 +1,7 @@
 """Compile and verify every network of the zoo, time it against ONNX Runtime, print the table.
 
     python -m tools.zoo                           # all, static and dynamic, with latency
-    python -m tools.zoo --static --only 'bert*'   # some
+    python -m tools.zoo --static --threads 1,2    # some, on one thread and on two
     python -m tools.zoo --resume                  # go on where it was interrupted
 
 Each network runs in a process of its own, under a time limit. What fails is a row with its exit
@@ -18,42 +18,45 @@ from pathlib import Path
 
 from ..bench.host import cpu_name
 from ..bench.report import ratio_text
-from .case import MODES, wanted
+from .case import MODES, counts, wanted
 from .runner import Row, all_rows, run_case
 
 
 def table(rows: Iterable[Row]) -> str:
     """The rows as a Markdown table, and a summary below it."""
     rows = list(rows)
+    threads = sorted({count for row in rows for count in row.get("latency", {})})
     lines = [
-        "| network | dims | result | max abs | compile s | .so MB | compiler MB "
-        "| tvmext ms | ONNX Runtime ms | ratio |",
-        "|---|---|---|---:|---:|---:|---:|---:|---:|---:|",
-        *map(table_line, rows),
+        "| network | dims | result | max abs | compile s | .so MB | compiler MB |"
+        + "".join(f" tvmext ms, {n} | ONNX Runtime ms, {n} | ratio, {n} |" for n in threads),
+        "|---|---|---|---:|---:|---:|---:|" + "---:|---:|---:|" * len(threads),
+        *(table_line(row, threads) for row in rows),
         "",
     ]
     by_mode = {m: [row for row in rows if row["mode"] == m] for m in MODES}
-    lines += [f"- {mode}: {summary(chosen)}" for mode, chosen in by_mode.items() if chosen]
+    for mode, chosen in by_mode.items():
+        passed = sum(row["exit_code"] == 0 for row in chosen)
+        lines += [f"- {mode}: {passed} of {len(chosen)} pass"] if chosen else []
+        lines += [
+            f"- {mode}, threads: {n}; time of ONNX Runtime / tvmext: {summary(chosen, n)}"
+            for n in threads
+        ]
     return "\n".join(lines)
 
 
-def summary(rows: Iterable[Row]) -> str:
-    """How many rows passed, and the geometric mean and the ends of their ratios."""
-    rows = list(rows)
-    passed = [row for row in rows if row["exit_code"] == 0]
-    text = f"{len(passed)} of {len(rows)} pass"
-    found = [row["ratios"]["onnxruntime"] for row in passed if "ratios" in row]
-    if ratios := [ratio["value"] for ratio in found if "value" in ratio]:
-        text += (
-            "; time of ONNX Runtime / tvmext: geometric mean "
-            f"{statistics.geometric_mean(ratios):.2f}, {min(ratios):.2f} to {max(ratios):.2f}"
-        )
-    if noisy := sum("noisy" in ratio for ratio in found):
-        text += f"; no ratio for {noisy}, which were disturbed"
-    return text
+def summary(rows: Iterable[Row], threads: str) -> str:
+    """The geometric mean and the ends of the ratios of a mode."""
+    found = [row["latency"][threads]["ratios"]["onnxruntime"] for row in rows if "latency" in row]
+    ratios = [ratio["value"] for ratio in found if "value" in ratio]
+    text = "none"
+    if ratios:
+        mean = statistics.geometric_mean(ratios)
+        text = f"geometric mean {mean:.2f}, {min(ratios):.2f} to {max(ratios):.2f}"
+    noisy = sum("noisy" in ratio for ratio in found)
+    return text + (f"; no ratio for {noisy}, which were disturbed" if noisy else "")
 
 
-def table_line(row: Row) -> str:
+def table_line(row: Row, threads: Iterable[str]) -> str:
     """One row of the Markdown table; minimum / median for the latencies."""
     result = "passed" if row["exit_code"] == 0 else f"exit {row['exit_code']}"
     if detail := row.get("error") or row.get("detail"):
@@ -64,9 +67,10 @@ def table_line(row: Row) -> str:
         cells += [f"{row['bytes'] / 1e6:.1f}", f"{row['compiler_rss'] / 1e6:.0f}"]
     else:
         cells += [""] * 4
-    sides = row.get("sides", {})
-    cells += [milliseconds(sides.get(name)) for name in ("tvmext", "onnxruntime")]
-    cells.append(ratio_text(row.get("ratios", {}).get("onnxruntime", {})))
+    for count in threads:
+        found = row.get("latency", {}).get(count, {"sides": {}, "ratios": {}})
+        cells += [milliseconds(found["sides"].get(name)) for name in ("tvmext", "onnxruntime")]
+        cells.append(ratio_text(found["ratios"].get("onnxruntime", {})))
     return f"| {' | '.join(cells)} |"
 
 
@@ -88,7 +92,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--static", action="store_true", help="only with all dims bound")
     parser.add_argument("--dynamic", action="store_true", help="only with all dims free")
     parser.add_argument("--latency", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="of either side")
+    parser.add_argument("--threads", default="1", metavar="N,...", help="of either side, as 1,2")
     for name in ("rtol", "atol"):
         parser.add_argument(
             f"--{name}", type=float, help="taken literally; else by dtype and scale"
@@ -106,14 +110,15 @@ def main() -> int:
     args = parse()
     cases = wanted(args.only, [mode for mode in MODES if getattr(args, mode)])
     options = [f"--latency={args.threads}"] if args.latency else []
+    most = max(counts(args.threads))
     given = {name: getattr(args, name) for name in ("rtol", "atol")}
     options += [f"--{name}={value}" for name, value in given.items() if value is not None]
 
     def run(network: str, mode: str) -> Row:
-        return run_case(network, mode, args.timeout, args.threads, options)
+        return run_case(network, mode, args.timeout, most, options)
 
     chosen = all_rows(cases, args.json, args.resume, run)
-    print(f"{cpu_name()}; threads: {args.threads}; latencies: minimum / median.\n")
+    print(f"{cpu_name()}; latencies: minimum / median.\n")
     print(table(chosen))
     return 0 if all(row["exit_code"] == 0 for row in chosen) else 1
 

@@ -22,7 +22,7 @@ from tests.zoo import light
 
 ZOO = Path(__file__).resolve().parents[2] / "tests" / "zoo"
 
-TIMING_SECONDS = 10.0
+TIMING_SECONDS = 6.0
 MODES = ("static", "dynamic")
 
 
@@ -88,12 +88,13 @@ def drawn(
         yield path, inputs, dims
 
 
-def measure(network: str, mode: str, latency_threads: int, **tolerance: float) -> dict[str, Any]:
-    """Compile, verify and, unless `latency_threads` is 0, time one network.
+def measure(network: str, mode: str, threads: Sequence[int], **tolerance: float) -> dict[str, Any]:
+    """Compile and verify one network, and time it with each number of `threads`.
 
     Keys: "seconds" (compile), "bytes" (of the library), "compiler_rss" (peak, bytes), "passed",
-    "max_abs" and "detail" over all sizes, and with timing the "sides" and "ratios" of one call
-    (tools/bench/figures.py). `tolerance` is "rtol" and "atol", by default those of `verify`.
+    "max_abs" and "detail" over all sizes, and "latency": the figures of one call
+    (tools/bench/figures.py) by number of threads. `tolerance` is "rtol" and "atol", by default
+    those of `verify`.
     """
     import tvmext
 
@@ -106,10 +107,13 @@ def measure(network: str, mode: str, latency_threads: int, **tolerance: float) -
         compiled.save(library)
         result = {"seconds": seconds, "bytes": library.stat().st_size, "compiler_rss": rss}
         result |= verified(path, compiled, inputs, **tolerance)
-        if latency_threads:
+        if threads:
             from ..bench.models import latency
 
-            result |= latency(path, library, inputs[0], TIMING_SECONDS, latency_threads)
+            result["latency"] = {
+                str(count): latency(path, library, inputs[0], TIMING_SECONDS, count)
+                for count in threads
+            }
     return result
 
 
@@ -154,13 +158,18 @@ def told(failed: Any) -> str:
     )
 
 
+def counts(text: str) -> list[int]:
+    """Numbers of threads: "1,2"."""
+    return [int(part) for part in text.split(",")]
+
+
 def main() -> int:
     """Measure the network of the command line; the exit code of what went wrong, else 0."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("network", choices=networks(), metavar="NETWORK")
     parser.add_argument("mode", choices=("static", "dynamic"))
     parser.add_argument(
-        "--latency", type=int, default=0, metavar="THREADS", help="time it against ONNX Runtime"
+        "--latency", type=counts, default=[], metavar="THREADS", help="time it, as 1,2"
     )
     parser.add_argument("--rtol", type=float)
     parser.add_argument("--atol", type=float)
