@@ -13,22 +13,25 @@ if TYPE_CHECKING:
     from tvmext.frontends.model import Model
     from tvmext.options import Options
 
+    from .virtual.join import Reading
+
 
 def lower(
     model: Model,
     schedule: tvm.transform.Pass,
+    reading: Reading,
     target: tvm.target.Target,
     options: Options,
     report: Callable[[str, str], None],
 ) -> tvm.IRModule:
     """The module of `model` as VM calls and scheduled PrimFuncs, which code generation takes.
 
-    `schedule` is the pass that schedules PrimFuncs for `target`; `report` is told of every pass as
-    it begins.
+    `schedule` is the pass that schedules PrimFuncs for `target`, and `reading` tells its
+    rule and price of one; `report` is told of every pass as it begins.
     """
     from .pipeline import pipeline
 
-    passes = pipeline(model, schedule, target.kind.name, options)
+    passes = pipeline(model, schedule, reading, target.kind.name, options)
     return run(passes, model.mod, target, options, report)
 
 
@@ -48,7 +51,8 @@ def run(
     watch = Watch(passes, options, lambda name: report("optimise", name))
     with target, _context(options, [watch, timing] if options.print_pass_times else [watch]):
         for each in passes:
-            mod = each(mod)
+            if each.info.name not in options.disabled_pass:  # TVM asks only inside of Sequential
+                mod = each(mod)
         if options.print_pass_times:
             print(timing.render(), flush=True)
     return mod

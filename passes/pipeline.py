@@ -26,17 +26,18 @@ from .quantized.products import QuantizedProducts
 from .quantized.sink import SinkDequantize
 from .quantized.unsigned import UnsignedActivations
 from .safe_division import SafeDivision
+from .virtual.join import JoinLoaders, Reading
 from .virtual.views import Views
 from .virtual.virtualize import VirtualTensors
 
 
 def pipeline(
-    model: Model, schedule: tvm.transform.Pass, kind: str, options: Options
+    model: Model, schedule: tvm.transform.Pass, reading: Reading, kind: str, options: Options
 ) -> list[tvm.transform.Pass]:
     """The passes of a compilation for `kind`, "llvm" or "cuda"; the first takes ``model.mod``.
 
     `schedule` turns the fused PrimFuncs of a module into scheduled ones (schedules/schedule.py,
-    which knows the machine).
+    which knows the machine); `reading` prices one.
     """
     # Before constants are folded: weights are seen as they are stored.
     integers = [
@@ -46,6 +47,8 @@ def pipeline(
         transform.CanonicalizeBindings(),
         transform.DeadCodeElimination(),
     ]
+    virtual = options.opt_level >= 2 and options.virtual_tensors != "off"
+    memory = options.virtual_tensors == "memory"
     normalise = [
         *_bound(model),
         *(integers if options.opt_level >= 1 else []),
@@ -78,7 +81,8 @@ def pipeline(
         FuseOperators(),
         transform.FuseTIR(),
         transform.EliminateCommonSubexpr(),
-        Views(),
+        *([JoinLoaders(reading, memory)] if virtual and kind == "llvm" else []),
+        *([Views()] if virtual else [transform.RewriteDataflowReshape()]),
         transform.DeadCodeElimination(),
     ]
     views = [transform.RewriteDataflowReshape(), transform.DeadCodeElimination()]
@@ -87,7 +91,7 @@ def pipeline(
         *(layout if options.opt_level >= 2 else []),
         *clean,
         *([FuseRmsNorm(), FuseAttention()] if options.opt_level >= 1 and kind == "llvm" else []),
-        *([VirtualTensors()] if options.opt_level >= 2 else []),
+        *([VirtualTensors()] if virtual else []),
         *kernels,
         *(fuse if options.opt_level >= 1 else views),
         schedule,

@@ -12,7 +12,7 @@ view alone, never from a name.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -127,6 +127,50 @@ class View:
     @cached_property
     def reductions(self) -> tuple[Block, ...]:
         return tuple(block for block in self.blocks if block.is_reduction)
+
+
+def without_copies(seen: View) -> View:
+    """The same equations, with copies of one element each read where they were copied from.
+
+    b[i, j] = a[f(i, j)];  c[i] = .. b[i, 0] ..     becomes     c[i] = .. a[f(i, 0)] ..
+    """
+    copies: dict[Var, Block] = {}
+    blocks: list[Block] = []
+    for block in seen.blocks:
+        moved = _reading_through(block, copies)
+        if _is_copy(moved) and moved.stores[0].buffer not in seen.outputs:
+            copies[moved.stores[0].buffer] = moved
+        else:
+            blocks.append(moved)
+    return View(seen.func, tuple(blocks))
+
+
+def _is_copy(block: Block) -> bool:
+    """One load, stored at the block's axes in order."""
+    store = block.stores[0]
+    axes = [axis.var for axis in block.axes]
+    in_order = len(axes) == len(store.indices) and all(
+        index.same_as(var) for index, var in zip(store.indices, axes)
+    )
+    return len(block.stores) == 1 and isinstance(store.value, TensorLoad) and in_order
+
+
+def _reading_through(block: Block, copies: dict[Var, Block]) -> Block:
+    ana = analyzer(block.axes)
+
+    def visit(load: TensorLoad) -> Expr:
+        copy = copies.get(load.source)
+        if copy is None:
+            return load
+        at = dict(zip((axis.var for axis in copy.axes), load.indices))
+        source = substitute(copy.stores[0].value, at)
+        return tirx.BufferLoad(source.source, [ana.simplify(i) for i in source.indices])
+
+    stores = tuple(
+        replace(store, value=tvm_ffi.structural_map(store.value, (TensorLoad, visit)))
+        for store in block.stores
+    )
+    return Block(block.name, block.axes, stores)
 
 
 # ------------------------------------------------------------------ expressions

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
+from math import inf
 from typing import Any
 
 import tvm
@@ -17,11 +18,12 @@ from tvm.ir import GenericConst, GlobalVar
 from tvm.relax.expr_functor import PyExprMutator, mutator
 from tvm.tirx import PrimFunc
 
-from tvmext.arch import AnyArch
+from tvmext.arch import AnyArch, CpuArch
 
 from .layout import relayout
+from .price import cycles
 from .rule import Kernel, Rule, Scheduled
-from .select import Selection, select
+from .select import Selection, select, which
 
 SCHEDULED = "tvmext.scheduled"
 """Attribute of a PrimFunc that a rule has scheduled."""
@@ -42,6 +44,17 @@ class ScheduleKernels:
             one.kernel: {"rule": one.rule, "decision": plain(one.decision)}
             for one in self.selections
         }
+
+    def reading(self, func: PrimFunc, constant_args: frozenset[int]) -> tuple[str, float]:
+        """The rule that would schedule a kernel, "" if only the last takes it, and its price.
+
+        Only kernels for CPUs have one.
+        """
+        kernel = Kernel("", func, constant_args)
+        rule = which(kernel, self.rules)
+        if rule is self.rules[-1] or not isinstance(self.arch, CpuArch):
+            return "", inf
+        return rule.name, cycles(kernel, self.arch)
 
     def transform_module(self, mod: tvm.IRModule, _ctx: Any) -> tvm.IRModule:
         self.selections.clear()

@@ -41,3 +41,9 @@ def select(kernel: Kernel, arch: AnyArch, rules: Sequence[Rule]) -> tuple[Schedu
         return scheduled, Selection(kernel.name, rule.name, workload, decision, tuple(declined))
     reasons = "; ".join(f"{name}: {reason}" for name, reason in declined)
     raise InternalError(f"no schedule rule takes kernel '{kernel.name}' ({reasons})")
+
+
+def which(kernel: Kernel, rules: Sequence[Rule]) -> Rule:
+    """The rule that would schedule `kernel`; the last one matches everything."""
+    *earlier, last = rules
+    return next((r for r in earlier if not isinstance(r.match(kernel), Declined)), last)

@@ -160,7 +160,7 @@ def compile_here(request: CompileRequest, report: Callable[..., None]) -> None:
     target = tvm.target.Target(chosen)
 
     schedule = ScheduleKernels(arch, rules_for(arch, request.options))
-    mod = lower(model, schedule, target, request.options, report)
+    mod = lower(model, schedule, schedule.reading, target, request.options, report)
 
     metadata = ArtifactMetadata(
         inputs=model.inputs,

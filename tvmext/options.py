@@ -9,6 +9,7 @@ from typing import Any
 from .errors import OptionError
 
 DUMP_FORMATS = ("relax", "tir", "ll", "asm")
+VIRTUAL_TENSORS = ("latency", "memory", "off")
 
 WINOGRAD: Mapping[str, tuple[int, ...]] = {"off": (), "f2": (2,), "f4": (2, 4)}
 """For each choice, the tiles F(m, 3) of Winograd's method that convolutions may use, by m."""
@@ -27,6 +28,11 @@ class Options:
     )
     fast_math: bool = _option(
         False, "let CUDA code use faster, less exact functions; denormal numbers become 0"
+    )
+    virtual_tensors: str = _option(
+        "latency",
+        "what operators that only move data give way to: the fastest, the least memory, or nothing",
+        metavar="|".join(VIRTUAL_TENSORS),
     )
     disabled_pass: tuple[str, ...] = _option((), "passes to leave out, by name")
     pass_config: tuple[tuple[str, bool | int | str], ...] = _option(
@@ -50,6 +56,11 @@ class Options:
             raise OptionError(f"opt_level is {self.opt_level}", hint="0, 1, 2 or 3")
         if self.winograd not in WINOGRAD:
             raise OptionError(f"winograd is '{self.winograd}'", hint=", ".join(WINOGRAD))
+        if self.virtual_tensors not in VIRTUAL_TENSORS:
+            raise OptionError(
+                f"virtual_tensors is '{self.virtual_tensors}'",
+                hint=f"one of {', '.join(VIRTUAL_TENSORS)}",
+            )
         for name in self.dump_code:
             if name not in DUMP_FORMATS:
                 raise OptionError(

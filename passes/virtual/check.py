@@ -19,7 +19,7 @@ from tvmext.arch import dtype_bits
 from .emit import OPERATORS
 
 KEPT = "tvmext.kept"
-"""Attribute of a function that moves data because its price said so: the reason in words."""
+"""Attribute of a function that moves data: why no other kernel does it, a price or in words."""
 
 FORCED, PRICED, NO_RULE = "forced", "priced", "no rule"
 
@@ -103,11 +103,12 @@ class _Function:
         read = dict.fromkeys(self._name(source) for source in sources)
         leaves = [f"output {k}" for k in self._leaves(var)]
         detail = f"{' and '.join(read)} for {', '.join([*self._users(var), *leaves])}"
-        reason = NO_RULE
+        reason, why = NO_RULE, str(func.attrs.get(KEPT, ""))
         if leaves and any(source.startswith("input ") for source in read):
             reason = FORCED
-        elif KEPT in func.attrs:
-            reason, detail = PRICED, f"{detail}: {func.attrs[KEPT]}"
+        elif why:
+            reason = PRICED if why.startswith(PRICED) else NO_RULE
+            detail = f"{detail}; {why}"
         nodes = tuple(str(func.attrs.get(OPERATORS, name.removeprefix("fused_"))).split(","))
         return MovementKernel(name, var.name, nodes, self._bytes(var.ty), reason, detail)
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tvm
+import tvm_ffi
 from tvm import relax, te, tirx, topi
 
 from tvmext.frontends.dims import names_of
@@ -36,11 +37,13 @@ def loader(
     prims: Prims,
     dtype: str,
     operators: Sequence[str],
+    select: bool = False,
 ) -> relax.Call:
     """A ``call_tir`` that computes the tensor from its homes; the function is added to the module.
 
     `homes` are expressions by name of home. `dtype` is the element type of the result. `operators`
-    are the movement operators that the kernel stands for.
+    are the movement operators that the kernel stands for. With `select`, pieces that are rows of
+    one home become one read at a selected index.
     """
     name = _name(operators)
     inputs = [homes[home.name] for home in tensor.homes]
@@ -48,7 +51,7 @@ def loader(
     dims = relax.ShapeExpr(prims.variables(symbols))
 
     def compute(buffers: list[te.Tensor], sizes: Sequence[Any]) -> te.Tensor:
-        kernel = _Kernel(tensor, buffers, dict(zip(symbols, sizes)), dtype)
+        kernel = _Kernel(tensor, buffers, dict(zip(symbols, sizes)), dtype, select)
         return te.compute(kernel.shape, lambda *point: kernel.element(*point), name=name)
 
     # FuseOps needs not guess: it would take a lookup for opaque.
@@ -101,8 +104,10 @@ class _Kernel:
         buffers: Sequence[te.Tensor],
         sizes: Mapping[str, Any],
         dtype: str,
+        select: bool,
     ) -> None:
         self.tensor = tensor
+        self.select = select
         self.buffers = {home.name: buffer for home, buffer in zip(tensor.homes, buffers)}
         self.sizes = sizes
         self.dtype = dtype
@@ -112,10 +117,49 @@ class _Kernel:
         """The value at an index: the last piece, which takes what is left, then those before it."""
         values = {**self.sizes, **{f"_x{k}": index for k, index in enumerate(point)}}
         *earlier, last = self.tensor.pieces
+        boxes = _boxes(earlier, self.tensor.shape)
+        if self.select and self._rows_of_one_home(boxes):
+            return self._selected(boxes, values)
         result = self._value(last, [], values, None)
-        for piece, box in reversed(list(zip(earlier, _boxes(earlier, self.tensor.shape)))):
+        for piece, box in reversed(list(zip(earlier, boxes))):
             result = self._value(piece, box, values, result)
         return result
+
+    def _rows_of_one_home(self, boxes: Sequence[Sequence[Guard]]) -> bool:
+        """Whether pieces of one home differ only in which of its rows they read."""
+        pieces = self.tensor.pieces
+        same = len(pieces) > 1 and len({p.home for p in pieces}) == 1
+        plain = not any(p.lookups or isinstance(p.home, Fill) for p in pieces)
+        last = f"_x{self.tensor.rank - 1}"
+        guards = [g for p, box in zip(pieces, boxes) for g in (*p.guards, *box)]
+        return same and plain and all(last not in names_of(guard.value) for guard in guards)
+
+    def _selected(self, boxes: Sequence[Sequence[Guard]], values: Mapping[str, Any]) -> tvm.ir.Expr:
+        """One read, at an index that is chosen: what reads it in a loop chooses once per row."""
+        *earlier, last = self.tensor.pieces
+        chosen = self._index(last, values)
+        for piece, box in reversed(list(zip(earlier, boxes))):
+            near = {**values, **self._moved(piece, values)}
+            inside = tirx.all(
+                *(c for guard in box for c in _conditions(guard, values)),
+                *(c for guard in piece.guards for c in _conditions(guard, near, piece)),
+            )
+            chosen = [
+                one if tvm_ffi.structural_equal(one, other) else tirx.Select(inside, one, other)
+                for one, other in zip(self._index(piece, values), chosen)
+            ]
+        return self.buffers[last.home.name][tuple(chosen)]  # type: ignore[union-attr]
+
+    def _index(self, piece: Piece, values: Mapping[str, Any]) -> list[Any]:
+        return [to_prim(i, {**values, **self._moved(piece, values)}) for i in piece.index]
+
+    def _moved(self, piece: Piece, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The local coordinates of a piece that differ from those of the tensor."""
+        return {
+            f"_x{axis}": values[f"_x{axis}"] - to_prim(origin, values)
+            for axis, origin in enumerate(piece.origin)
+            if origin != 0
+        }
 
     def _value(
         self,
@@ -126,12 +170,8 @@ class _Kernel:
     ) -> tvm.ir.Expr:
         """The piece's element where its conditions hold, else `other`."""
         inside = [condition for guard in box for condition in _conditions(guard, values)]
-        moved = {
-            f"_x{axis}": values[f"_x{axis}"] - to_prim(origin, values)
-            for axis, origin in enumerate(piece.origin)
-            if origin != 0
-        }
-        return self._guarded(piece, piece.steps, inside, {**values, **moved}, other)
+        local_values = {**values, **self._moved(piece, values)}
+        return self._guarded(piece, piece.steps, inside, local_values, other)
 
     def _guarded(
         self,

@@ -26,7 +26,7 @@ def general_rule(call: Any, operands: Operands, mod: tvm.IRModule) -> Result | N
         return None
     if call.op.name in FUSIBLE or call.op.name in _COMPUTES:
         return None
-    found = _kernel(call, mod) if call.op.name == "relax.call_tir" else _legalized(call)
+    found = kernel_of(call, mod) if call.op.name == "relax.call_tir" else _legalized(call)
     if found is None:
         return None
     func, args, sizes = found
@@ -44,7 +44,7 @@ Kernel = tuple[tirx.PrimFunc, Sequence[relax.Expr], Sequence[Any]]
 """A function, the tensors it is called with, and its integer arguments."""
 
 
-def _kernel(call: relax.Call, mod: tvm.IRModule) -> Kernel:
+def kernel_of(call: relax.Call, mod: tvm.IRModule) -> Kernel:
     """What a ``call_tir`` calls."""
     args = list(call.args[1].fields)
     tensors = [arg for arg in args if isinstance(arg.ty, relax.TensorType)]
@@ -68,7 +68,7 @@ def _legalized(call: relax.Call) -> Kernel | None:
     if len(kernels) != 1:
         return None
     back = dict(zip(mod["main"].params, params))
-    func, args, sizes = _kernel(kernels[0], mod)
+    func, args, sizes = kernel_of(kernels[0], mod)
     return (func, [back[arg] for arg in args], sizes) if back.keys() >= set(args) else None
 
 

@@ -21,11 +21,13 @@ from ..analysis import (
     Block,
     View,
     analyzer,
+    collect,
     flat_index,
     stride,
     substitute,
     variables,
     view,
+    without_copies,
 )
 from ..rule import Declined, Kernel
 
@@ -70,7 +72,7 @@ def attention(kernel: Kernel) -> Attention | Declined:
     if isinstance(seen, Declined):
         return seen
     try:
-        return _read(seen)
+        return _read(without_copies(seen))
     except _Declines as reason:
         return Declined(str(reason))
 
@@ -98,6 +100,9 @@ def _read(seen: View) -> Attention:
     if len(scores.reduce) != 1 or len(width) != 1:
         raise _Declines("the products have more than one inner axis")
     store = last.stores[0]
+    operands = [query, key, value, *collect(bias, TensorLoad)]
+    if any(load.source in seen.producer for load in operands):
+        raise _Declines("an operand is computed")
     return Attention(
         batch=batch,
         rows=rows,

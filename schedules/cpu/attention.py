@@ -20,7 +20,7 @@ from tvm.ir import Expr, TensorLoad, Var
 
 from tvmext.arch import Arch
 
-from ..analysis import constant, substitute
+from ..analysis import constant, substitute, variables
 from ..levels import UNKNOWN_COLS, UNKNOWN_ROWS, register_tiles, tile_cycles
 from ..rule import Declined, Kernel, Scheduled
 from .attend import Attention, attention
@@ -273,8 +273,9 @@ def _pack(found: Attention, at: Values, panels: Var, shape: Shape) -> tirx.Stmt:
         return loop(lanes, lambda lane: element(group, d, lane), VECTORIZED, "lane")
 
     groups = known(ceildiv(keys, lanes))
-    *_, last = found.key.indices
-    if depth % lanes == 0 and last.same_as(found.depth.var):
+    along = [found.depth.var in variables(i) for i in found.key.indices]
+    contiguous = not any(along[:-1]) and found.unit_stride(found.key, found.depth)
+    if depth % lanes == 0 and contiguous:
         return nest([groups, depth // lanes], lambda at: square(*at))
     return nest([groups, depth], lambda at: vector(*at))
 

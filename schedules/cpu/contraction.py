@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
 
+from tvm import tirx
 from tvm.ir import Expr, TensorLoad, Var
 
 from ..analysis import Axis, Block, collect, variables
@@ -96,22 +97,32 @@ def size(axes: Iterable[Axis]) -> Expr | int:
 
 
 def windowed(operand: Operand, reduce: Iterable[Axis]) -> bool:
-    """Whether an index of `operand` adds up reduce and other axes, as a sliding window does."""
+    """Whether an index of `operand` adds up reduce and other axes, as a sliding window does.
+
+    A window is affine in the axes; merged heads, such as ``4 * (m % 8) + k % 4``, are none.
+    """
     inner = {axis.var for axis in reduce}
     if operand.load is None:
         return False
-    used = [variables(index) for index in operand.load.indices]
+    affine = [index for index in operand.load.indices if not collect(index, _NOT_AFFINE)]
+    used = [variables(index) for index in affine]
     return any(names & inner and names - inner for names in used)
 
 
 def strided(found: Contraction) -> bool:
-    """Whether `lhs` skips elements between rows, as a 1x1 convolution of stride 2 does."""
+    """Whether `lhs` skips elements between rows, as a 1x1 convolution of stride 2 does.
+
+    Rows that are not affine in the axes, such as those of a window partition, are looked up in
+    place one by one.
+    """
     rows = {axis.var for axis in found.rows}
     if found.lhs.load is None:
         return False
-    return any(
-        variables(index) & rows and not isinstance(index, Var) for index in found.lhs.load.indices
-    )
+    moving = [i for i in found.lhs.load.indices if variables(i) & rows and not isinstance(i, Var)]
+    return any(not collect(index, _NOT_AFFINE) for index in moving)
+
+
+_NOT_AFFINE = (tirx.FloorDiv, tirx.FloorMod, tirx.Select)
 
 
 def rows_of(found: Contraction) -> tuple[tuple[Axis, ...], Axis | None, Axis]:

@@ -3,7 +3,9 @@
     stage[h, w, c] = source[h + first, w, c]          zero outside of the picture
 
 Inner loops then read a window with constant strides and no guard. A block of output rows stages
-only the input rows that it needs, so that they stay in the cache.
+only the input rows that it needs, so that they stay in the cache. The stage keeps the order that
+its source has in memory (a picture that comes as [c, h, w] is staged so): only single elements are
+read.
 """
 
 from __future__ import annotations
@@ -13,7 +15,17 @@ from dataclasses import dataclass
 from tvm import tirx
 from tvm.ir import Expr, Var
 
-from ..analysis import Axis, Block, analyzer, constant, replace_loads, stride, substitute, variables
+from ..analysis import (
+    Axis,
+    Block,
+    analyzer,
+    constant,
+    flat_index,
+    replace_loads,
+    stride,
+    substitute,
+    variables,
+)
 from .after import along
 from .contraction import Contraction
 from .emit import (
@@ -38,6 +50,8 @@ class Stage:
     source: Block
     moving: tuple[Axis, ...]
     extents: tuple[Size, ...]
+    order: tuple[int, ...]
+    """The dims of the source in the order in which the stage has them."""
     buffer: Var
 
     @staticmethod
@@ -49,8 +63,10 @@ class Stage:
         extents = window(total, moving)
         if extents is None:
             return None
-        buffer = allocate(extents, str(operand.load.source.dtype), "window")
-        return Stage(total, operand.source, tuple(moving), extents, buffer)
+        order = _memory_order(operand.source)
+        shape = [extents[dim] for dim in order]
+        buffer = allocate(shape, str(operand.load.source.dtype), "window")
+        return Stage(total, operand.source, tuple(moving), extents, order, buffer)
 
     def read(self, at: Values, k: Values) -> Expr:
         """The `lhs` factor; `at` gives the moving axes relative to where the window is."""
@@ -60,7 +76,7 @@ class Stage:
         origin = _zeros(self.sum)
         ana = analyzer(())
         where = [ana.simplify(substitute(i, point) - substitute(i, origin)) for i in load.indices]
-        moved = tirx.BufferLoad(self.buffer, where)
+        moved = tirx.BufferLoad(self.buffer, [where[dim] for dim in self.order])
         return replace_loads(self.sum.lhs.factor, load.source, lambda _at: moved)
 
     def fill(self, at: Values, lanes: int) -> tirx.Stmt:
@@ -107,17 +123,20 @@ class Stage:
             for own, start, i in zip(store.indices, first, where):
                 if isinstance(own, Var):
                     point[own] = start + i
-            return tirx.BufferStore(self.buffer, substitute(value, point), where)
+            stage = [where[dim] for dim in self.order]
+            return tirx.BufferStore(self.buffer, substitute(value, point), stage)
 
-        *outer, last = counts
-        fused = self._fusable(outer, last)
-        if fused is None:
-            return nest(outer, lambda at: along(last, lanes, lambda i: put([*at, i])))
-        width = fused
+        def dims(at: list[Expr]) -> list[Expr]:
+            return [at[self.order.index(dim)] for dim in range(len(at))]
+
+        *outer, last = (counts[dim] for dim in self.order)
+        width = self._fusable(outer, last)
+        if width is None:
+            return nest(outer, lambda at: along(last, lanes, lambda i: put(dims([*at, i]))))
         return nest(
             outer[:-1],
             lambda at: along(
-                known(outer[-1] * width), lanes, lambda i: put([*at, i // width, i % width])
+                known(outer[-1] * width), lanes, lambda i: put(dims([*at, i // width, i % width]))
             ),
         )
 
@@ -126,6 +145,21 @@ class Stage:
         full = known(self.buffer.shape[-1])
         short = isinstance(last, int) and last == full and last < 16 and bool(outer)
         return last if short else None
+
+
+def _memory_order(source: Block) -> tuple[int, ...]:
+    """The dims of what a block computes, last the one along which its only load is contiguous."""
+    store = source.stores[0]
+    dims = tuple(range(len(store.indices)))
+    if len(source.loads) != 1:
+        return dims
+    offset, ana = flat_index(source.loads[0]), analyzer(source.axes)
+    for dim in reversed(dims):
+        own = store.indices[dim]
+        step = stride(offset, own, ana) if isinstance(own, Var) else None
+        if step is not None and constant(step) == 1:
+            return (*dims[:dim], *dims[dim + 1 :], dim)
+    return dims
 
 
 def window(total: Contraction, moving: dict[Axis, Size]) -> tuple[Size, ...] | None:

@@ -126,7 +126,8 @@ def _compile(graph: Graph, tile: Shape | None) -> tuple[Shape | None, Call]:
         onnx.save(graph.model(), path)
         model = frontends.load(path)
     schedule = ScheduleKernels(arch, rules)
-    module = lower(model, schedule, target, Options(), lambda *_: None)
+    quiet = lambda *_: None  # noqa: E731
+    module = lower(model, schedule, schedule.reading, target, Options(), quiet)
     machine = relax.VirtualMachine(relax.build(module, target, relax_pipeline=None), tvm.cpu())
     main = machine["main"]
     tensors = [tvm.runtime.tensor(array) for array in graph.inputs.values()]

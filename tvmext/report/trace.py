@@ -10,6 +10,7 @@ from typing import Any
 import tvm
 from tvm import relax
 
+from tvmext.arch import resolve
 from tvmext.frontends.model import Model, Node
 from tvmext.options import Options
 from tvmext.passes import run
@@ -18,6 +19,8 @@ from tvmext.passes.stock import stock_pipeline
 from tvmext.passes.virtual.analysis import analyze
 from tvmext.passes.virtual.check import MovementKernel, movement_kernels
 from tvmext.passes.virtual.rules import rule_of
+from tvmext.schedules.rules import rules_for
+from tvmext.schedules.schedule import ScheduleKernels
 
 from .graph import steps_of
 from .provenance import readers_of
@@ -84,7 +87,9 @@ def network_of(model: Model, target: Any, sizes: Sizes, report: Report) -> Netwo
 def ours(model: Model, target: Any, sizes: Sizes, options: Options, report: Report) -> Outcome:
     """What our pipeline makes of the network."""
     catch = _Catch()
-    passes = pipeline(model, catch, target.kind.name, options)
+    arch = resolve(target)
+    schedule = ScheduleKernels(arch, rules_for(arch, options))
+    passes = pipeline(model, catch, schedule.reading, target.kind.name, options)
     return _outcome(passes, catch, model, target, sizes, options, report)
 
 

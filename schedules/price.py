@@ -1,0 +1,224 @@
+"""What a kernel costs beside its arithmetic, in cycles of one core: loads, indices, memory.
+
+Virtual tensors ask: a loader and its reader as two kernels, or as one? Only what differs between
+the two is priced: every load by how it moves along the axis that vectors run along, times how often
+it is done; every buffer by its bytes, at the bandwidth of the memory level that it fits in. The
+figures are of out-of-order cores in general (two loads a cycle, a gather an element at a time).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from tvm import tirx
+from tvm.ir import Call, Expr, TensorLoad
+
+from tvmext.arch import Arch, dtype_bits
+
+from .analysis import (
+    Axis,
+    analyzer,
+    buffer_of,
+    collect,
+    constant,
+    flat_index,
+    stride,
+    substitute,
+    variables,
+    view,
+)
+from .cpu.access import accesses, strides
+from .cpu.contraction import Contraction, Operand
+from .cpu.plan import plan
+from .cpu.read_contraction import contraction
+from .cpu.staged import as_stages
+from .cpu.stages import Stage
+from .rule import Declined, Kernel
+
+UNKNOWN_DIM = 64
+"""The size that a symbolic dim is taken for."""
+
+CALL = 500.0
+"""Calling a kernel from the virtual machine: 0.2 us (TVM-NOTES)."""
+
+SINGLE, FAR, DIVISION, SHIFT, CONDITION = 1.0, 4.0, 1.5, 0.3, 2.0
+"""An element loaded alone; one of many that are pages apart; a division in an index, by a power of
+two; a branch."""
+
+PAGE_ELEMENTS, STREAMS = 1024, 16
+"""A stride from which on elements are on different pages, and how many are too many for L1."""
+
+TILE, PANEL = 8, 48
+"""Rows and columns that a register tile of a product is taken to have."""
+
+
+def cycles(kernel: Kernel, arch: Arch) -> float:
+    """The price of a kernel that a rule other than the last one matches."""
+    total = CALL + _memory(kernel, arch)
+    found = contraction(kernel)
+    if isinstance(found, Contraction) and found.cols:
+        return total + _product(kernel, found, arch)
+    seen = as_stages(kernel)
+    if isinstance(seen, Declined):
+        return total
+    for nest in plan(seen.stages, arch):
+        for number, rows, one in zip(nest.stages, nest.rows, nest.plans):
+            stage = seen.stages[number]
+            inner = [axis for p, axis in enumerate(stage.spatial) if p not in rows]
+            along = stage.reduce[-1] if one.mode == "lanes" else inner[-1] if inner else None
+            total += _stage(stage, along, 1 if one.mode == "scalar" else one.lanes, one.across >= 0)
+    return total
+
+
+def _stage(stage: Stage, along: Axis | None, lanes: int, turned: bool) -> float:
+    """All loads and stores of a stage whose vectors run along an axis."""
+    vector = 2.0 / lanes if turned else 1.0 / lanes
+    steps = [None] * len(accesses(stage)) if along is None else strides(stage, along)
+    known = [None if step is None else constant(step) for step in steps]
+    each = [vector if turned else _element(step, along, vector) for step in known]
+    exprs = [*stage.point.exprs()]
+    each += [_indices(expr) for expr in exprs]
+    return _size(stage.axes) * sum(each)
+
+
+def _element(step: int | None, along: Axis | None, vector: float) -> float:
+    """What an element costs that is `step` away from its neighbour along an axis."""
+    if step in (0, 1):
+        return vector
+    far = step is not None and abs(step) >= PAGE_ELEMENTS
+    return FAR if far and along is not None and (along.size or UNKNOWN_DIM) >= STREAMS else SINGLE
+
+
+def _indices(expr: Expr) -> float:
+    """The index arithmetic in an expression that keeps it from running in vectors."""
+    conditions = [c for c in collect(expr, Call) if getattr(c.op, "name", "") == _CONDITIONAL]
+    return CONDITION * len(conditions) + _divisions(expr)
+
+
+_CONDITIONAL = "prim.if_then_else"
+
+
+def _product(kernel: Kernel, found: Contraction, arch: Arch) -> float:
+    """The operands of a matrix product or convolution, and what its epilogue loads."""
+    lanes = arch.vector_lanes("float32")
+    columns = _size(found.cols)
+    passes = math.ceil(columns / PANEL)
+    left = (*found.batch, *found.rows, *found.reduce)
+    right = (*found.batch, *found.cols, *found.reduce)
+    total = _broadcast(found.lhs, left, found.reduce, passes)
+    if found.constant_rhs(kernel) is None:
+        total += _size(right) * _packed(found.rhs, right, (found.cols[-1], *found.reduce), lanes)
+    spatial = (*found.batch, *found.rows, *found.cols)
+    for out in found.outputs:
+        loads = collect(out.value, TensorLoad)
+        steps = [_step(flat_index(load), found.cols[-1], spatial) for load in loads]
+        cost = sum(_element(step, found.cols[-1], 1.0 / lanes) for step in steps)
+        total += _size(spatial) * (cost + _indices(out.value))
+    return total
+
+
+def _broadcast(
+    operand: Operand, axes: tuple[Axis, ...], reduce: tuple[Axis, ...], passes: int
+) -> float:
+    """An operand of which single elements are read, over and over: its layout hardly matters."""
+    elements = _size(axes)
+    if operand.source is not None:
+        block = operand.source
+        last = block.axes[-1]
+        loads = collect(block.stores[0].value, TensorLoad)
+        steps = [_step(flat_index(load), last, block.axes) for load in loads]
+        each = sum(_element(step, last, 0.1) for step in steps) / max(1, len(steps))
+        return _size(block.axes) * (0.1 + each + _divisions(block.stores[0].value))
+    if operand.load is None or not reduce:
+        return elements * passes * CONDITION
+    offset = flat_index(operand.load)
+    near = any(_first_step(offset, axis, axes) == 1 for axis in axes if axis.size != 1)
+    inner, outer = ({axis.var for axis in some} for some in (reduce, axes))
+    total = 0.0 if near else 0.15 * elements
+    for kind in _INDEX_OPS:
+        for node in collect(operand.value, kind):
+            used = variables(node) & outer
+            mixed = used & inner and used - inner
+            shared = 1 if mixed else TILE if used & inner else _size(reduce)
+            total += elements * _index_op(node) / shared
+    return total * passes
+
+
+def _first_step(offset: Expr, axis: Axis, axes: Iterable[Axis]) -> int | None:
+    """Elements between the first two indices of an axis, the others being 0."""
+    origin = {other.var: tirx.const(0, other.var.ty.dtype) for other in axes}
+    ahead = {**origin, axis.var: tirx.const(1, axis.var.ty.dtype)}
+    return constant(analyzer(()).simplify(substitute(offset, ahead) - substitute(offset, origin)))
+
+
+_INDEX_OPS = (tirx.FloorDiv, tirx.FloorMod, tirx.Select)
+
+
+def _divisions(expr: Expr) -> float:
+    """Cycles of the index arithmetic in an expression."""
+    return sum(_index_op(node) for kind in _INDEX_OPS for node in collect(expr, kind))
+
+
+def _index_op(node: Expr) -> float:
+    """A division, or the shift, mask or selection that it is instead."""
+    divisor = constant(node.b) if isinstance(node, tirx.FloorDiv | tirx.FloorMod) else 1
+    return DIVISION if divisor is None or divisor & (divisor - 1) else SHIFT
+
+
+def _packed(operand: Operand, axes: tuple[Axis, ...], along: Iterable[Axis], lanes: int) -> float:
+    """Cycles per element to copy an operand into panels: vectors along columns or along the sum."""
+    loads = collect(operand.value, TensorLoad)
+    vectors = any(all(_step(flat_index(load), axis, axes) == 1 for load in loads) for axis in along)
+    return (2.0 / lanes if vectors else SINGLE) + _indices(operand.value)
+
+
+def _step(offset: Expr, axis: Axis, axes: Iterable[Axis]) -> int | None:
+    """Elements from one index of the axis to the next, if that is one number."""
+    step = stride(offset, axis.var, analyzer(axes))
+    return None if step is None else constant(step)
+
+
+def _size(axes: Iterable[Axis]) -> int:
+    return math.prod(_known(axis.extent) for axis in axes)
+
+
+def _known(extent: Expr) -> int:
+    """A size, with every dim that is known at run time only taken for the same one."""
+    size = constant(extent)
+    if size is None:
+        unknown = {var: tirx.const(UNKNOWN_DIM, var.ty.dtype) for var in variables(extent)}
+        size = constant(analyzer(()).simplify(substitute(extent, unknown)))
+    return UNKNOWN_DIM if size is None else size
+
+
+def _memory(kernel: Kernel, arch: Arch) -> float:
+    """Every parameter once, as far as it is read or written, at the bandwidth of its level."""
+    seen = view(kernel.func)
+    if isinstance(seen, Declined):
+        return 0.0
+    touched: dict[object, int] = {}
+    for block in seen.blocks:
+        points = _size(block.axes)
+        for access in (*block.loads, *block.stores):
+            buffer = buffer_of(access)
+            if buffer in seen.buffers:
+                touched[buffer] = max(touched.get(buffer, 0), min(points, _elements(buffer)))
+    total = 0.0
+    for position, param in enumerate(kernel.func.params):
+        if param in touched and position not in kernel.constant_args:
+            size = touched[param] * dtype_bits(str(param.dtype)) / 8
+            total += size / _bandwidth(size, arch)
+    return total
+
+
+def _elements(buffer: Any) -> int:
+    return math.prod(_known(dim) for dim in buffer.shape)
+
+
+def _bandwidth(size: float, arch: Arch) -> float:
+    """Bytes a cycle of the level that a buffer fits in."""
+    if size <= arch.l2_bytes / 2:
+        return 32.0
+    return 10.0 if size <= arch.l3_bytes / 2 else arch.dram_gb_s / arch.ghz
