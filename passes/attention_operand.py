@@ -37,18 +37,22 @@ class Operand:
 
 
 def operand(expr: relax.Expr, bindings: Bindings, scaled: bool, sharing: bool) -> Operand:
-    """Walk from `expr` to its source; `scaled`, `sharing`: whether factors, copies are left out."""
+    """Walk from `expr` to its source; `scaled`, `sharing`: whether factors, copies are left out.
+
+    An output of the graph is read where it is, because it is in memory anyway.
+    """
     axes = tuple(range(len(shape_of(expr))))
     found = Operand(expr, axes)
-    while True:
+    while isinstance(found.source, relax.DataflowVar):
         step = (
             _permuted(found, bindings)
             or _reshaped(found, bindings, sharing)
             or (_factor(found, bindings) if scaled else None)
         )
         if step is None:
-            return found
+            break
         found = step
+    return found
 
 
 def _permuted(found: Operand, bindings: Bindings) -> Operand | None:

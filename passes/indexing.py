@@ -3,6 +3,7 @@
     position(i, n, "fast")   i + n if i < 0 else i, moved to the nearest of 0 .. n-1
     position(i, n, "clip")   i, moved to the nearest of 0 .. n-1
     position(i, n, "wrap")   i modulo n
+    position(i, n, "outside")    i + n if i < 0 else i, which may be out of range: to compare with
 
 A gather reads at such a position; a scatter leaves out what is to go outside. ONNX and Relax say
 nothing about indices out of range, and ONNX Runtime refuses them; here they cost two instructions.
@@ -32,8 +33,10 @@ def position(index: Expr, extent: Any, mode: str = "fast") -> Expr:
     index, extent = index.astype("int64"), tirx.convert(extent).astype("int64")
     if mode == "wrap":
         return tirx.floormod(index, extent)
-    if mode == "fast":
+    if mode in ("fast", "outside"):
         index = from_end(index, extent)
+    if mode == "outside":
+        return index
     return tirx.max(tirx.min(index, extent - 1), tirx.const(0, "int64"))
 
 
@@ -47,8 +50,10 @@ def positions(indices: np.ndarray, extent: int, mode: str = "fast") -> np.ndarra
     indices = indices.astype(np.int64)
     if mode == "wrap":
         return indices % extent
-    if mode == "fast":
+    if mode in ("fast", "outside"):
         indices = np.where(indices < 0, indices + extent, indices)
+    if mode == "outside":
+        return indices
     return np.clip(indices, 0, extent - 1)
 
 

@@ -36,7 +36,7 @@ def take(x: VirtualTensor, operands: Operands, indices: Any, axis: int, mode: st
         if sliced is not None:
             return ops.reshape(sliced, shape)
     place = [local(axis + k) for k in range(len(index_shape))]
-    lookup = _lookup(operands, indices, place, x.shape[axis], mode)
+    lookup = lookup_at(operands, indices, place, x.shape[axis], mode)
     return ops.take(x, lookup, axis, len(index_shape), shape)
 
 
@@ -44,7 +44,7 @@ def gather_elements(x: VirtualTensor, operands: Operands, indices: Any, axis: in
     """out[i, j, ..] = x[indices[i, j, ..], j, ..], the index taking the place of `axis`."""
     axis %= x.rank
     shape = operands.prims.shape(indices.ty)
-    lookup = _lookup(operands, indices, locals_of(len(shape)), x.shape[axis], "fast")
+    lookup = lookup_at(operands, indices, locals_of(len(shape)), x.shape[axis], "fast")
     index: list[Size] = list(locals_of(x.rank))
     index[axis] = lookup.symbol
     return x.remap(shape, index, (lookup,))
@@ -75,7 +75,7 @@ def gather_nd(x: VirtualTensor, operands: Operands, indices: Any, batch_dims: in
     return x.remap(shape, index, lookups)
 
 
-def _lookup(
+def lookup_at(
     operands: Operands, indices: Any, place: Sequence[Size], extent: Size, mode: str
 ) -> Lookup:
     """The index at `place` of `indices`, read where those are: their home, if they are a view."""

@@ -19,6 +19,7 @@ from . import operations as ops
 from .gather import gather_elements, gather_nd, take
 from .piece import local
 from .prims import Prims, UnmappedError
+from .scatter import scatter_elements, scatter_nd
 from .scope import Size
 from .tensor import VirtualTensor, filled
 
@@ -217,6 +218,26 @@ def _gather_nd(call: Any, operands: Operands) -> VirtualTensor:
     return gather_nd(operands.tensor(x), operands, indices, int(call.attrs.batch_dims))
 
 
+def _scatter_nd(call: Any, operands: Operands) -> VirtualTensor:
+    data, indices, updates = call.args
+    _overwriting(call)
+    return scatter_nd(operands.tensor(data), operands, indices, operands.tensor(updates))
+
+
+def _scatter_elements(call: Any, operands: Operands) -> VirtualTensor:
+    data, indices, updates = call.args
+    _overwriting(call)
+    axis = int(call.attrs.axis)
+    return scatter_elements(
+        operands.tensor(data), operands, indices, operands.tensor(updates), axis
+    )
+
+
+def _overwriting(call: Any) -> None:
+    if call.attrs.reduction != "update":
+        raise UnmappedError(f"a scatter that combines by '{call.attrs.reduction}'")
+
+
 _BY_NAME: dict[str, Rule] = {
     "reshape": _reshape,
     "flatten": _reshape,
@@ -243,6 +264,8 @@ _BY_NAME: dict[str, Rule] = {
     "take": _take,
     "gather_elements": _gather_elements,
     "gather_nd": _gather_nd,
+    "scatter_nd": _scatter_nd,
+    "scatter_elements": _scatter_elements,
 }
 
 RULES: Mapping[str, Rule] = {f"relax.{name}": rule for name, rule in _BY_NAME.items()}
