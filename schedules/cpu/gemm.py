@@ -55,8 +55,8 @@ THIN_ROWS = 3
 AHEAD_ROWS = 4
 """Rows below which a product streams through its weight as fast as memory gives it anyway."""
 
-UNKNOWN_TILES = 16
-"""Tiles per panel that are assumed when their number is known at run time only."""
+UNKNOWN_TILES = 4
+"""Tiles that fetch the next panel when their number is known at run time only: not many."""
 
 TYPES = ("float32", "float64", "int32")
 """What sums are kept in; half types and 64-bit integers are left to other rules."""

@@ -36,6 +36,7 @@ from .emit import (
     ceildiv,
     index,
     known,
+    least,
     loop,
     nest,
     vectors,
@@ -75,7 +76,8 @@ class Weight:
 
         def ahead(step: Expr) -> tirx.Stmt:
             following = index(row) * steps
-            first = at[-1] + following + (tile * steps + step) * elements
+            done = least(tile, tiles - 1) * steps + step
+            first = at[-1] + following + done * elements
             places = [[*at[:-1], first + more] for more in range(0, elements, line)]
             return block(*(_fetch(tirx.BufferLoad(self.buffer, place)) for place in places))
 
