@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import inf
+from math import gcd, inf
 
 FMA_LATENCY = 4
 """Cycles from one FMA to a dependent one: Skylake and later, Zen 2 and later, Neoverse N1, V1."""
@@ -30,6 +30,11 @@ UNKNOWN_ROWS, UNKNOWN_COLS, UNKNOWN_DEPTH = 128, 768, 256
 
 UNKNOWN_SIDE = 56
 """The side of an image that is known at run time only."""
+
+
+PAGE_BYTES = 4096
+"""Sets of an L1 cache are chosen by the offset in a page, so that it needs no translated address
+(Intel 248966, section 2.2; AMD 56665, section 2.6): addresses a page apart compete for one set."""
 
 
 @dataclass(frozen=True)
@@ -96,3 +101,9 @@ def best_tile(
         if cycles < price or (cycles == price and rows * vectors > best[0] * best[1]):
             best, price = (rows, vectors), cycles
     return best
+
+
+def rows_in_l1(pitch: int, l1_bytes: int) -> int:
+    """Rows `pitch` bytes apart that L1 holds a line of each of, one way left for what passes by."""
+    ways = l1_bytes // PAGE_BYTES
+    return max(1, ways - 1) * (PAGE_BYTES // gcd(pitch, PAGE_BYTES))

@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 from tvmext.arch import Arch, dtype_bits
 
+from ..analysis import analyzer, constant, flat_index, stride
 from ..rule import Declined, Kernel, Scheduled
 from . import conv_direct, winograd_choice, winograd_kernel
 from .contraction import Contraction, rows_of
@@ -128,7 +129,12 @@ def _describe(found: Contraction, weight_arg: int | None) -> conv_direct.Workloa
     elements = 1
     for extent in one_row:
         elements *= extent if isinstance(extent, int) else 64
-    assert found.lhs.load is not None
+    load = found.lhs.load
+    assert load is not None
+    width_of = dtype_bits(str(load.source.dtype)) // 8
+    axes = (*found.batch, *found.rows, *found.reduce)
+    step = stride(flat_index(load), width.var, analyzer(axes, load.source.shape))
+    pitch = None if step is None else constant(step)
     return conv_direct.Workload(
         known_size(found.batch),
         known_size(images),
@@ -137,7 +143,8 @@ def _describe(found: Contraction, weight_arg: int | None) -> conv_direct.Workloa
         known_size(found.cols),
         known_size(found.reduce),
         found.lhs.source is not None,
-        elements * dtype_bits(str(found.lhs.load.source.dtype)) // 8,
+        elements * width_of,
+        (pitch or 0) * width_of,
         weight_arg,
         found.dtype,
         found,

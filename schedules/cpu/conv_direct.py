@@ -27,6 +27,7 @@ from ..levels import (
     Product,
     best_tile,
     product_cycles,
+    rows_in_l1,
 )
 from ..rule import Kernel, Layout, Scheduled
 from .after import followed
@@ -77,6 +78,8 @@ class Workload:
     staged: bool
     row_bytes: int | None
     """Bytes of input that one more output row reads."""
+    pitch: int
+    """Bytes between the inputs of neighbouring pixels, 0 if that is known at run time only."""
     weight_arg: int | None
     dtype: str
     contraction: Contraction = field(repr=False, compare=False)
@@ -148,7 +151,7 @@ def _tile(work: Workload, dot: Dot | None, arch: Arch) -> tuple[Shape, bool]:
     """The register tile, and whether pixels are better taken row after row."""
     lanes, steps, registers = register_units(work.dtype, work.reduce, dot, arch)
     units = arch.fma_units
-    limit = 14 if work.width is not None else 8
+    limit = min(14 if work.width is not None else 8, rows_in_l1(work.pitch, arch.l1_bytes))
     row = Product(work.width, work.channels, steps)
     apart = best_tile(row, lanes, registers, units, limit)
     if work.width is not None and work.height is not None and work.height > 1:

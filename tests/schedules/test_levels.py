@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from tvmext.schedules.levels import Product, best_tile, product_cycles, register_tiles
+from tvmext.schedules.levels import (
+    Product,
+    best_tile,
+    product_cycles,
+    register_tiles,
+    rows_in_l1,
+)
 
 
 @pytest.mark.parametrize("registers", [16, 32])
@@ -35,3 +41,10 @@ def test_columns_are_not_padded_without_need() -> None:
 def test_unknown_sizes_have_a_tile() -> None:
     rows, vectors = best_tile(Product(None, None, None), 8, 16, 2, max_rows=8)
     assert rows * vectors >= 8
+
+
+def test_rows_that_compete_for_one_set_of_l1() -> None:
+    assert rows_in_l1(4096, 32 << 10) == 7
+    assert rows_in_l1(3072, 32 << 10) == 28
+    assert rows_in_l1(2048, 48 << 10) == 22
+    assert rows_in_l1(0, 32 << 10) == 7
