@@ -15,7 +15,7 @@ from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from ..constants import constant
 from ..rewrite import rewrite
-from .operand import called, limited, value_of
+from .operand import called, limited, stored, value_of
 
 
 @tvm.transform.module_pass(opt_level=0, name="DecomposeQuantize")
@@ -41,9 +41,12 @@ class _Rewriter(PyExprMutator):
         dtype = str(call.attrs.out_dtype)
         if str(x.ty.dtype) != "float32":
             x = emit(relax.op.astype(x, "float32"))
-        whole = emit(relax.op.round(emit(relax.op.divide(x, self._spread(call, scale, "float32")))))
-        if not self._is_zero(zero):
-            whole = emit(relax.op.add(whole, self._spread(call, zero, "float32")))
+        units = emit(relax.op.divide(x, self._spread(call, scale, "float32")))
+        known = value_of(zero, self.lookup_binding)
+        if known is not None and known.size == 1:
+            return stored(self.builder_, units, int(known.reshape(-1)[0]), dtype)
+        whole = emit(relax.op.round(units))
+        whole = emit(relax.op.add(whole, self._spread(call, zero, "float32")))
         limits = np.iinfo(dtype)
         clipped = limited(self.builder_, whole, float(limits.min), float(limits.max))
         return relax.op.astype(clipped, dtype)
@@ -70,8 +73,10 @@ class _Rewriter(PyExprMutator):
         shape = [1] * rank
         known = value_of(term, self.lookup_binding)
         if known is not None:
+            if known.size == 1:
+                return constant(known.astype(dtype).reshape(()))
             shape[int(call.attrs.axis)] = -1
-            return constant(known.astype(dtype).reshape(shape if known.size > 1 else ()))
+            return constant(known.astype(dtype).reshape(shape))
         if str(term.ty.dtype) != dtype:
             term = self.builder_.emit(relax.op.astype(term, dtype))
         if term.ty.ndim == 0:

@@ -144,3 +144,23 @@ def limited(builder: relax.BlockBuilder, real: relax.Expr, low: float, high: flo
         if np.isfinite(end):
             real = builder.emit(bound_by(real, relax.const(end, "float32")))
     return real
+
+
+def stored(
+    builder: relax.BlockBuilder,
+    real: relax.Expr,
+    zero: int,
+    dtype: str,
+    low: float = -np.inf,
+    high: float = np.inf,
+) -> relax.Expr:
+    """`real`, in units of the scale, rounded and saturated; bounds are those of the result.
+
+    Limited first, it is small enough to be rounded by one sum.
+    """
+    limits = np.iinfo(dtype)
+    ends = (float(np.clip(end, limits.min, limits.max)) - zero for end in (low, high))
+    whole = builder.emit(relax.op.round(limited(builder, real, *ends)))
+    if zero:
+        whole = builder.emit(relax.op.add(whole, relax.const(float(zero), "float32")))
+    return relax.op.astype(whole, dtype)

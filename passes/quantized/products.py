@@ -21,7 +21,7 @@ from tvm.relax.analysis import get_var2val, udchain
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from ..constants import Lookup, constant
-from .operand import Quantized, Term, bound, called, limited, quantized, value_of
+from .operand import Quantized, Term, bound, called, limited, quantized, stored, value_of
 
 CONVOLUTIONS = {
     f"relax.nn.conv{n}d": build
@@ -262,15 +262,8 @@ class _Rewriter(PyExprMutator):
 
     def _requantized(self, chain: _Chain, real: relax.Expr) -> relax.Expr:
         assert chain.scale is not None
-        limits = np.iinfo(chain.dtype)
-        low, high = (
-            float(np.clip(np.rint(end / chain.scale) + chain.zero, limits.min, limits.max))
-            for end in (chain.low, chain.high)
-        )
-        whole = self._emit(relax.op.round(real))
-        if chain.zero:
-            whole = self._emit(relax.op.add(whole, relax.const(float(chain.zero), "float32")))
-        return relax.op.astype(limited(self.builder_, whole, low, high), chain.dtype)
+        ends = (float(np.rint(end / chain.scale)) + chain.zero for end in (chain.low, chain.high))
+        return stored(self.builder_, real, chain.zero, chain.dtype, *ends)
 
 
 def _tensor(term: Term) -> relax.Expr:

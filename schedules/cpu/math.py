@@ -122,6 +122,8 @@ def rsqrt(x: Expr) -> Expr:
 def nearbyint(x: Expr) -> Expr:
     """Round half to even: floats from 2^23 on are integers, below the sum with 2^23 is rounded."""
     limit = 2.0**23
+    if _between(x, limit / 2):
+        return _rounded(x + _f(ROUND)) - _f(ROUND)
 
     def at(x: Expr) -> Expr:
         positive = rounded(x + f32(limit)) - f32(limit)
@@ -130,6 +132,15 @@ def nearbyint(x: Expr) -> Expr:
         return tirx.Select(tirx.abs(x) < f32(limit), whole, x)
 
     return let(x, at, "x")
+
+
+def _between(x: Expr, limit: float) -> bool:
+    """Whether `x` is written as something between ``-limit`` and ``limit``."""
+    ends: dict[type, bool] = {}
+    while isinstance(x, tirx.Max | tirx.Min) and isinstance(x.a, tirx.FloatImm):
+        ends[type(x)] = abs(x.a.value) <= limit
+        x = x.b
+    return len(ends) == 2 and all(ends.values())
 
 
 def isnan(x: Expr) -> Expr:

@@ -154,12 +154,20 @@ def _qlinear_conv(call: Call) -> Result:
     real = call.emit(convolution(call, left, right, call.shape(3)))
     if call.has(8):
         dims = call.shape(8)
-        scale = call.emit(relax.op.multiply(_real(call, 1), _real(call, 4)))
+        scale = _product(call, 1, 4)
         zero = relax.const(0, "int32")
         bias = call.emit(relax.op.dequantize(call.tensor(8), scale, zero, 0, "float32"))
         bias = call.emit(call.reshape(bias, _along(call.rank(0), 1, dims)))
         real = call.emit(relax.op.add(real, bias))
     return _requantized(call, real, 6)
+
+
+def _product(call: Call, left: int, right: int) -> relax.Expr:
+    """The product of two scales, a constant if they are."""
+    known = call.known(left), call.known(right)
+    if known[0] is None or known[1] is None:
+        return call.emit(relax.op.multiply(_real(call, left), _real(call, right)))
+    return call.constant(np.float32(known[0]) * np.float32(known[1]), "scale")
 
 
 def _operand(call: Call, index: int, axis: int) -> relax.Expr:

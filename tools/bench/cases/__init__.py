@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from fnmatch import fnmatch
 
-from . import attention, conv, gemm, others
+from . import attention, conv, gemm, lowprecision, others
 from .case import Case
 
 __all__ = ["Case", "all_cases", "named", "select"]
@@ -11,7 +11,8 @@ __all__ = ["Case", "all_cases", "named", "select"]
 
 def all_cases() -> list[Case]:
     """Every case, by family."""
-    return [*gemm.cases(), *conv.cases(), *attention.cases(), *others.cases()]
+    families = (gemm, conv, attention, lowprecision, others)
+    return [case for family in families for case in family.cases()]
 
 
 def select(patterns: Sequence[str]) -> list[Case]:

@@ -25,6 +25,8 @@ class Graph:
     weights: Arrays
     opset: int = OPSET
     domains: tuple[tuple[str, int], ...] = ()
+    dtype: str = "float32"
+    """Of the output."""
 
     def model(self) -> onnx.ModelProto:
         """The model, every dim of its inputs fixed."""
@@ -37,7 +39,11 @@ class Graph:
                 )
                 for name, array in self.inputs.items()
             ],
-            [helper.make_tensor_value_info(self.output, onnx.TensorProto.FLOAT, None)],
+            [
+                helper.make_tensor_value_info(
+                    self.output, helper.np_dtype_to_tensor_dtype(np.dtype(self.dtype)), None
+                )
+            ],
             [numpy_helper.from_array(array, name) for name, array in self.weights.items()],
         )
         opsets = [helper.make_opsetid(domain, n) for domain, n in (("", self.opset), *self.domains)]
