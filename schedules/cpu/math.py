@@ -123,7 +123,7 @@ def nearbyint(x: Expr) -> Expr:
     """Round half to even: floats from 2^23 on are integers, below the sum with 2^23 is rounded."""
     limit = 2.0**23
     if _between(x, limit / 2):
-        return _rounded(x + _f(ROUND)) - _f(ROUND)
+        return rounded(x + f32(1.5 * limit)) - f32(1.5 * limit)
 
     def at(x: Expr) -> Expr:
         positive = rounded(x + f32(limit)) - f32(limit)
