@@ -167,7 +167,8 @@ def _product(call: Call, left: int, right: int) -> relax.Expr:
     known = call.known(left), call.known(right)
     if known[0] is None or known[1] is None:
         return call.emit(relax.op.multiply(_real(call, left), _real(call, right)))
-    return call.constant(np.float32(known[0]) * np.float32(known[1]), "scale")
+    scales = [np.asarray(each, np.float32) for each in known]
+    return call.constant(np.asarray(scales[0] * scales[1]), "scale")
 
 
 def _operand(call: Call, index: int, axis: int) -> relax.Expr:
