@@ -29,6 +29,7 @@ from .safe_division import SafeDivision
 from .virtual.join import JoinLoaders, Reading
 from .virtual.views import Views
 from .virtual.virtualize import VirtualTensors
+from .widen_halves import WidenHalves
 
 
 def pipeline(
@@ -53,6 +54,7 @@ def pipeline(
         *_bound(model),
         *(integers if options.opt_level >= 1 else []),
         DecomposeQuantize(),
+        WidenHalves(),
         FoldConstants(),
         DecomposeStack(),
         FoldPadding(),
