@@ -36,6 +36,7 @@ from ..analysis import (
     view,
 )
 from ..rule import Declined, Kernel, Layout, Rule, Scheduled
+from .emit import hidden
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,8 @@ class Workload:
     """The phases of a kernel, each of which fills its part of the outputs."""
 
     parts: tuple[Part, ...] = field(repr=False, compare=False)
+    names: tuple[tuple[Var, Expr], ...] = field(default=(), repr=False, compare=False)
+    """Sizes of the phases that are known at run time only, by the variables that stand for them."""
 
     def __str__(self) -> str:
         return f"{len(self.parts)} phases: " + ", ".join(str(part.workload) for part in self.parts)
@@ -91,7 +94,7 @@ class Phases:
             if part is None:
                 return Declined(f"no rule takes phase {residues}")
             parts.append(part)
-        return Workload(tuple(parts))
+        return Workload(tuple(parts), tuple(split.names.values()))
 
     def choose(self, workload: Workload, arch: Arch) -> tuple[PartDecision, ...]:
         return tuple(
@@ -112,7 +115,9 @@ class Phases:
                 layouts[position] = layout
             done.append(result.func)
         bodies = [substitute(func.body, dict(zip(func.params, params))) for func in done]
-        body = tirx.SeqStmt(bodies)
+        # As they stand, such sizes are in the index of every row: minutes of code generation.
+        names = [stmt for var, size in workload.names for stmt in hidden(var, size)]
+        body = tirx.SeqStmt([*names, *bodies])
         return Scheduled(
             tirx.PrimFunc(params, body, kernel.func.ret_type, kernel.func.attrs), layouts
         )
@@ -137,6 +142,7 @@ class _Split:
     strides: dict[Var, int]
     axes: dict[Var, Var]
     tail: tuple[Block, ...]
+    names: dict[Any, tuple[Var, Expr]] = field(default_factory=dict)
 
     @staticmethod
     def of(seen: View) -> _Split | Declined:
@@ -200,11 +206,8 @@ class _Split:
                 axes.append(axis)
                 continue
             stride, residue = self.strides[root], residues[root]
-            own = Axis(
-                Var(axis.var.name, axis.var.ty),
-                simplify((axis.extent + (stride - 1 - residue)) // stride),
-                SPATIAL,
-            )
+            extent = simplify((axis.extent + (stride - 1 - residue)) // stride)
+            own = Axis(Var(axis.var.name, axis.var.ty), self._named(extent), SPATIAL)
             axes.append(own)
             values[axis.var] = own.var * stride + residue
             small[axis.var] = own.var
@@ -232,6 +235,13 @@ class _Split:
         value = _decided(block, values, ana)
         value = tvm_ffi.structural_map(value, (TensorLoad, load))
         return Block(block.name, tuple(axes), (Store(buffer, indices, value),))
+
+    def _named(self, extent: Expr) -> Expr:
+        """A variable for a size that is known at run time only, the same for equal sizes."""
+        if constant(extent) is not None or isinstance(extent, Var):
+            return extent
+        name = Var("size", extent.ty)
+        return self.names.setdefault(tvm_ffi.StructuralKey(extent), (name, extent))[0]
 
 
 def _strides(block: Block) -> dict[Var, int]:
