@@ -86,6 +86,15 @@ class Phases:
         split = _Split.of(seen)
         if isinstance(split, Declined):
             return split
+        named = self._workload(kernel, seen, split)
+        # A window is known to stay inside its input only where sizes are written out.
+        return (
+            named
+            if isinstance(named, Workload)
+            else self._workload(kernel, seen, replace(split, names=None))
+        )
+
+    def _workload(self, kernel: Kernel, seen: View, split: _Split) -> Workload | Declined:
         parts = []
         for number, residues in enumerate(product(*map(range, split.strides.values()))):
             blocks = split.blocks(dict(zip(split.strides, residues)))
@@ -94,7 +103,7 @@ class Phases:
             if part is None:
                 return Declined(f"no rule takes phase {residues}")
             parts.append(part)
-        return Workload(tuple(parts), tuple(split.names.values()))
+        return Workload(tuple(parts), tuple((split.names or {}).values()))
 
     def choose(self, workload: Workload, arch: Arch) -> tuple[PartDecision, ...]:
         return tuple(
@@ -135,14 +144,15 @@ class _Split:
     """Which axes of which blocks are cut into phases.
 
     `strides` has the number of phases for each axis of the block that interleaves. `axes` says for
-    the axes of all blocks that follow which of those they are.
+    the axes of all blocks that follow which of those they are. `names` collects the variables that
+    stand for sizes of phases; None has the sizes written out.
     """
 
     view: View
     strides: dict[Var, int]
     axes: dict[Var, Var]
     tail: tuple[Block, ...]
-    names: dict[Any, tuple[Var, Expr]] = field(default_factory=dict)
+    names: dict[Any, tuple[Var, Expr]] | None = field(default_factory=dict)
 
     @staticmethod
     def of(seen: View) -> _Split | Declined:
@@ -238,7 +248,7 @@ class _Split:
 
     def _named(self, extent: Expr) -> Expr:
         """A variable for a size that is known at run time only, the same for equal sizes."""
-        if constant(extent) is not None or isinstance(extent, Var):
+        if self.names is None or constant(extent) is not None or isinstance(extent, Var):
             return extent
         name = Var("size", extent.ty)
         return self.names.setdefault(tvm_ffi.StructuralKey(extent), (name, extent))[0]
