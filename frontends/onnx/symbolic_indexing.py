@@ -90,6 +90,8 @@ def one_hot(node: Node) -> Value | None:
 
 def _assume_some(node: Node, size: Size, picks: Shape, least: int = 1) -> None:
     """An axis has `least` elements if there are any indices into it."""
+    if least == 1 and size in picks:
+        return  # no elements, no indices
     node.facts.assume_at_least(size, least * minimum(1, product(picks)), node.where)
 
 

@@ -28,7 +28,7 @@ def run(
     model = load(str(path), dims=dict(dims or {}))
     schedule = ScheduleKernels(arch, rules_for(arch, Options()))
     with emulated():
-        mod = lower(model, schedule, target, Options(), lambda *_: None)
+        mod = lower(model, schedule, schedule.reading, target, Options(), lambda *_: None)
         machine = relax.VirtualMachine(relax.build(mod, target, relax_pipeline=None), tvm.cuda())
         given = [tvm.runtime.tensor(inputs[spec.name], tvm.cuda()) for spec in model.inputs]
         result = machine["main"](*given)
