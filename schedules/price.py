@@ -15,7 +15,7 @@ from typing import Any
 from tvm import tirx
 from tvm.ir import Call, Expr, TensorLoad
 
-from tvmext.arch import Arch, dtype_bits
+from tvmext.arch import CpuArch, dtype_bits
 
 from .analysis import (
     Axis,
@@ -54,7 +54,7 @@ TILE, PANEL = 8, 48
 """Rows and columns that a register tile of a product is taken to have."""
 
 
-def cycles(kernel: Kernel, arch: Arch) -> float:
+def cycles(kernel: Kernel, arch: CpuArch) -> float:
     """The price of a kernel that a rule other than the last one matches."""
     total = CALL + _memory(kernel, arch)
     found = contraction(kernel)
@@ -100,7 +100,7 @@ def _indices(expr: Expr) -> float:
 _CONDITIONAL = "prim.if_then_else"
 
 
-def _product(kernel: Kernel, found: Contraction, arch: Arch) -> float:
+def _product(kernel: Kernel, found: Contraction, arch: CpuArch) -> float:
     """The operands of a matrix product or convolution, and what its epilogue loads."""
     lanes = arch.vector_lanes("float32")
     columns = _size(found.cols)
@@ -193,7 +193,7 @@ def _known(extent: Expr) -> int:
     return UNKNOWN_DIM if size is None else size
 
 
-def _memory(kernel: Kernel, arch: Arch) -> float:
+def _memory(kernel: Kernel, arch: CpuArch) -> float:
     """Every parameter once, as far as it is read or written, at the bandwidth of its level."""
     seen = view(kernel.func)
     if isinstance(seen, Declined):
@@ -217,7 +217,7 @@ def _elements(buffer: Any) -> int:
     return math.prod(_known(dim) for dim in buffer.shape)
 
 
-def _bandwidth(size: float, arch: Arch) -> float:
+def _bandwidth(size: float, arch: CpuArch) -> float:
     """Bytes a cycle of the level that a buffer fits in."""
     if size <= arch.l2_bytes / 2:
         return 32.0

@@ -18,7 +18,7 @@ from tvm.ir import GenericConst, GlobalVar
 from tvm.relax.expr_functor import PyExprMutator, mutator
 from tvm.tirx import PrimFunc
 
-from tvmext.arch import AnyArch, CpuArch
+from tvmext.arch import Arch, CpuArch
 
 from .layout import relayout
 from .price import cycles
@@ -33,7 +33,7 @@ SCHEDULED = "tvmext.scheduled"
 class ScheduleKernels:
     """Schedule each PrimFunc that is called from Relax; `selections` tells how, in order."""
 
-    def __init__(self, arch: AnyArch, rules: Sequence[Rule]) -> None:
+    def __init__(self, arch: Arch, rules: Sequence[Rule]) -> None:
         self.arch = arch
         self.rules = tuple(rules)
         self.selections: list[Selection] = []

@@ -11,7 +11,7 @@ from tvmext.errors import InternalError
 from .rule import Declined, Kernel, Rule, Scheduled
 
 if TYPE_CHECKING:
-    from tvmext.arch import AnyArch
+    from tvmext.arch import Arch
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Selection:
     declined: tuple[tuple[str, str], ...]
 
 
-def select(kernel: Kernel, arch: AnyArch, rules: Sequence[Rule]) -> tuple[Scheduled, Selection]:
+def select(kernel: Kernel, arch: Arch, rules: Sequence[Rule]) -> tuple[Scheduled, Selection]:
     """Schedule `kernel` by the first rule that matches it.
 
     The last rule of a complete list matches everything; that no rule matches is a defect.

@@ -18,7 +18,7 @@ from math import gcd
 from tvm import tirx
 from tvm.ir import Expr, TensorLoad, Var
 
-from tvmext.arch import Arch
+from tvmext.arch import CpuArch
 
 from ..analysis import constant, substitute, variables
 from ..levels import UNKNOWN_COLS, UNKNOWN_ROWS, register_tiles, tile_cycles
@@ -106,7 +106,7 @@ class FusedAttention:
             found,
         )
 
-    def choose(self, workload: Workload, arch: Arch) -> Decision:
+    def choose(self, workload: Workload, arch: CpuArch) -> Decision:
         scores, values = _best(workload, arch)
         row_bytes = 4 * scores.rows
         fits = workload.keys is not None and workload.keys * row_bytes <= arch.l1_bytes
@@ -123,7 +123,7 @@ class FusedAttention:
         return Decision(scores, values, block_keys, parts, parallel, skips)
 
     def apply(
-        self, kernel: Kernel, workload: Workload, decision: Decision, arch: Arch
+        self, kernel: Kernel, workload: Workload, decision: Decision, arch: CpuArch
     ) -> Scheduled:
         found = workload.attention
         body = cut(
@@ -136,7 +136,7 @@ class FusedAttention:
         return Scheduled(func)
 
 
-def _tiles(workload: Workload, arch: Arch) -> Iterator[tuple[Shape, Shape]]:
+def _tiles(workload: Workload, arch: CpuArch) -> Iterator[tuple[Shape, Shape]]:
     """Pairs of register tiles of equal height, a power of two if rows are not known."""
     lanes = arch.vector_lanes("float32")
     narrow = gcd(lanes, workload.width)
@@ -157,7 +157,7 @@ NEARLY = 1.05
 """Tiles whose prices differ by less are told apart by what they load."""
 
 
-def _best(workload: Workload, arch: Arch) -> tuple[Shape, Shape]:
+def _best(workload: Workload, arch: CpuArch) -> tuple[Shape, Shape]:
     """The pair of the fewest loads among those of nearly the least price.
 
     Vectors of keys and values come from L2, elements of queries and scores from L1: half the price.

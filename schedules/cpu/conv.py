@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
-from tvmext.arch import Arch, dtype_bits
+from tvmext.arch import CpuArch, dtype_bits
 
 from ..analysis import analyzer, constant, flat_index, stride
 from ..rule import Declined, Kernel, Scheduled
@@ -59,7 +59,7 @@ class Conv:
             return Declined(reason)
         return _workload(found, found.constant_rhs(kernel))
 
-    def choose(self, workload: Workload, arch: Arch) -> Decision:
+    def choose(self, workload: Workload, arch: CpuArch) -> Decision:
         """The kernel of the least price, with groups as they are or some of them taken together."""
         decision, cycles = self._priced(workload, arch)
         if workload.groups is None:
@@ -70,7 +70,7 @@ class Conv:
         other, price = self._priced(_merged(workload, factor), arch)
         return replace(other, merged=factor) if price <= cycles else decision
 
-    def _priced(self, workload: Workload, arch: Arch) -> tuple[Decision, float]:
+    def _priced(self, workload: Workload, arch: CpuArch) -> tuple[Decision, float]:
         decision = conv_direct.decide(workload.direct, arch)
         cycles = conv_direct.cycles(workload.direct, decision, arch)
         if workload.windows is None:
@@ -81,7 +81,7 @@ class Conv:
         return winograd_choice.decide(workload.windows, plan, arch), plan.cycles
 
     def apply(
-        self, kernel: Kernel, workload: Workload, decision: Decision, arch: Arch
+        self, kernel: Kernel, workload: Workload, decision: Decision, arch: CpuArch
     ) -> Scheduled:
         work = _merged(workload, decision.merged) if decision.merged > 1 else workload
         if isinstance(decision, conv_direct.Decision):

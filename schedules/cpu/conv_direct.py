@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from tvm import tirx
 from tvm.ir import Expr, Var
 
-from tvmext.arch import Arch
+from tvmext.arch import CpuArch
 
 from ..analysis import Axis, constant, substitute
 from ..levels import (
@@ -106,7 +106,7 @@ class Decision:
     """Groups that are taken together as one (conv_groups.py)."""
 
 
-def decide(work: Workload, arch: Arch) -> Decision:
+def decide(work: Workload, arch: CpuArch) -> Decision:
     """The tile of the least price, then blocks that fit the caches and feed the cores."""
     dot = find_dot(work.types, arch)
     shape, flat = _tile(work, dot, arch)
@@ -136,7 +136,7 @@ def decide(work: Workload, arch: Arch) -> Decision:
     return Decision(shape, flat, block_rows, parallel, tiles, dot)
 
 
-def cycles(work: Workload, decision: Decision, arch: Arch) -> float:
+def cycles(work: Workload, decision: Decision, arch: CpuArch) -> float:
     """The price of a decision."""
     tile, units = decision.tile, arch.fma_units
     lines, pixels = work.height or UNKNOWN_SIDE, work.width or UNKNOWN_SIDE
@@ -147,7 +147,7 @@ def cycles(work: Workload, decision: Decision, arch: Arch) -> float:
     return images * lines * product_cycles(line, tile.rows, tile.vectors, tile.lanes, units)
 
 
-def _tile(work: Workload, dot: Dot | None, arch: Arch) -> tuple[Shape, bool]:
+def _tile(work: Workload, dot: Dot | None, arch: CpuArch) -> tuple[Shape, bool]:
     """The register tile, and whether pixels are better taken row after row."""
     lanes, steps, registers = register_units(work.dtype, work.reduce, dot, arch)
     units = arch.fma_units

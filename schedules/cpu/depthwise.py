@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from tvm import tirx
 from tvm.ir import Expr, Var
 
-from tvmext.arch import Arch
+from tvmext.arch import CpuArch
 
 from ..analysis import Axis, analyzer, constant, flat_index, stride, substitute, variables
 from ..rule import Declined, Kernel, Scheduled
@@ -123,7 +123,7 @@ class Depthwise:
             tap,
         )
 
-    def choose(self, workload: Workload, arch: Arch) -> Decision:
+    def choose(self, workload: Workload, arch: CpuArch) -> Decision:
         tile = _tile(workload, arch)
         height, width = workload.height or UNKNOWN_SIDE, workload.width or UNKNOWN_SIDE
         lines, taps = workload.lines or 3, workload.taps or 3
@@ -136,12 +136,12 @@ class Depthwise:
         return Decision(tile, group, max(1, block_rows), parallel)
 
     def apply(
-        self, kernel: Kernel, workload: Workload, decision: Decision, arch: Arch
+        self, kernel: Kernel, workload: Workload, decision: Decision, arch: CpuArch
     ) -> Scheduled:
         return _Builder(workload, decision).build(kernel)
 
 
-def _tile(work: Workload, arch: Arch) -> Shape:
+def _tile(work: Workload, arch: CpuArch) -> Shape:
     """The register tile of the least price: sums, the taps' weights and one input in registers."""
     lanes = arch.vector_lanes(work.dtype)
     while lanes > work.channels:

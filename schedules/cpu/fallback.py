@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tvmext.arch import Arch
+from tvmext.arch import CpuArch
 
 from ..rule import Kernel, Scheduled
 
@@ -22,8 +22,8 @@ class Fallback:
     def match(self, kernel: Kernel) -> AsItIs:
         return AsItIs()
 
-    def choose(self, workload: AsItIs, arch: Arch) -> AsItIs:
+    def choose(self, workload: AsItIs, arch: CpuArch) -> AsItIs:
         return workload
 
-    def apply(self, kernel: Kernel, workload: AsItIs, decision: AsItIs, arch: Arch) -> Scheduled:
+    def apply(self, kernel: Kernel, workload: AsItIs, decision: AsItIs, arch: CpuArch) -> Scheduled:
         return Scheduled(kernel.func)

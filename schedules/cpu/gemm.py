@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from tvm import tirx
 from tvm.ir import Expr
 
-from tvmext.arch import Arch
+from tvmext.arch import CpuArch
 
 from ..analysis import Axis, analyzer, constant, flat_index, stride, substitute
 from ..levels import UNKNOWN_COLS, UNKNOWN_DEPTH, Product, best_tile
@@ -110,11 +110,11 @@ class Gemm:
             return Declined(reason)
         return describe(found, kernel)
 
-    def choose(self, workload: Workload, arch: Arch) -> Decision:
+    def choose(self, workload: Workload, arch: CpuArch) -> Decision:
         return decide(workload, arch)
 
     def apply(
-        self, kernel: Kernel, workload: Workload, decision: Decision, arch: Arch
+        self, kernel: Kernel, workload: Workload, decision: Decision, arch: CpuArch
     ) -> Scheduled:
         return _Builder(workload, decision).build(kernel)
 
@@ -181,7 +181,7 @@ def unit_stride(found: Contraction) -> bool:
     return step is not None and constant(step) == 1
 
 
-def decide(workload: Workload, arch: Arch) -> Decision:
+def decide(workload: Workload, arch: CpuArch) -> Decision:
     """The tile of the least price, and where the operands stay."""
     dot = None if workload.rhs == "sum" else find_dot(workload.types, arch)
     lanes, steps, registers = register_units(workload.dtype, workload.reduce, dot, arch)
@@ -206,7 +206,7 @@ def decide(workload: Workload, arch: Arch) -> Decision:
 
 
 def register_units(
-    dtype: str, reduce: int | None, dot: Dot | None, arch: Arch
+    dtype: str, reduce: int | None, dot: Dot | None, arch: CpuArch
 ) -> tuple[int, int | None, int]:
     """Sums in a vector, steps of the sum, and registers for a tile."""
     if dot is None:
@@ -224,7 +224,7 @@ def _rhs(workload: Workload, shape: Shape) -> str:
     return "in place" if workload.rhs == "vectors" and few and fits else "pack"
 
 
-def _block_tiles(tiles: int | None, tile_bytes: int, arch: Arch) -> int:
+def _block_tiles(tiles: int | None, tile_bytes: int, arch: CpuArch) -> int:
     """Tiles per block of rows, equal blocks of at most half of L2; 0 if `lhs` fits as a whole."""
     limit = max(4, arch.l2_bytes // 2 // max(1, tile_bytes))
     if tiles is None:
@@ -232,7 +232,7 @@ def _block_tiles(tiles: int | None, tile_bytes: int, arch: Arch) -> int:
     return 0 if tiles * tile_bytes <= arch.l2_bytes else -(-tiles // -(-tiles // limit))
 
 
-def fetches_ahead(column_bytes: int, cols: int | None, width: int, arch: Arch) -> bool:
+def fetches_ahead(column_bytes: int, cols: int | None, width: int, arch: CpuArch) -> bool:
     """Whether a weight comes from beyond L2, and two of its panels fit there."""
     total, panel = column_bytes * (cols or width), column_bytes * width
     return total > arch.l2_bytes // 2 and 2 * panel <= arch.l2_bytes

@@ -21,7 +21,7 @@ import tvm_ffi
 from tvm import s_tir, sym, tirx
 from tvm.ir import Call, Expr, TensorLoad, Var
 
-from tvmext.arch import Arch
+from tvmext.arch import CpuArch
 
 from ..analysis import (
     SPATIAL,
@@ -105,14 +105,14 @@ class Phases:
             parts.append(part)
         return Workload(tuple(parts), tuple((split.names or {}).values()))
 
-    def choose(self, workload: Workload, arch: Arch) -> tuple[PartDecision, ...]:
+    def choose(self, workload: Workload, arch: CpuArch) -> tuple[PartDecision, ...]:
         return tuple(
             PartDecision(part.rule.name, part.rule.choose(part.workload, arch))
             for part in workload.parts
         )
 
     def apply(
-        self, kernel: Kernel, workload: Workload, decision: tuple[PartDecision, ...], arch: Arch
+        self, kernel: Kernel, workload: Workload, decision: tuple[PartDecision, ...], arch: CpuArch
     ) -> Scheduled:
         params = list(kernel.func.params)
         layouts: dict[int, Layout] = {}

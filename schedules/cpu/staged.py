@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tvmext.arch import Arch
+from tvmext.arch import CpuArch
 
 from ..analysis import view
 from ..rule import Declined, Kernel, Scheduled
@@ -37,10 +37,10 @@ def as_stages(kernel: Kernel) -> Stages | Declined:
 class StagedRule:
     """`choose` and `apply` of a rule whose workload is a list of stages."""
 
-    def choose(self, workload: Stages, arch: Arch) -> tuple[NestPlan, ...]:
+    def choose(self, workload: Stages, arch: CpuArch) -> tuple[NestPlan, ...]:
         return plan(workload.stages, arch)
 
     def apply(
-        self, kernel: Kernel, workload: Stages, decision: tuple[NestPlan, ...], arch: Arch
+        self, kernel: Kernel, workload: Stages, decision: tuple[NestPlan, ...], arch: CpuArch
     ) -> Scheduled:
         return Scheduled(emit(kernel.func, workload.stages, decision))

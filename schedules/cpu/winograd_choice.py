@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import ceil
 
-from tvmext.arch import Arch
+from tvmext.arch import CpuArch
 
 from ..levels import LOADS, Product, product_cycles, register_tiles
 from ..rule import Matrix
@@ -31,13 +31,13 @@ class Plan:
     cycles: float
 
 
-def best_plan(found: Windows, steps: Iterable[int], arch: Arch) -> Plan | None:
+def best_plan(found: Windows, steps: Iterable[int], arch: CpuArch) -> Plan | None:
     """The plan of the least price among the filters `steps`; None without any."""
     plans = [_plan(found, step, arch) for step in steps]
     return min(plans, key=lambda plan: plan.cycles, default=None)
 
 
-def _plan(found: Windows, step: int, arch: Arch) -> Plan:
+def _plan(found: Windows, step: int, arch: CpuArch) -> Plan:
     """The register tile of the least price; the transforms are priced by their vector operations.
 
     The last register tile is computed in full.
@@ -88,7 +88,7 @@ class Decision:
     """Groups that are taken together as one (conv_groups.py)."""
 
 
-def decide(found: Windows, plan: Plan, arch: Arch) -> Decision:
+def decide(found: Windows, plan: Plan, arch: CpuArch) -> Decision:
     """Blocks that leave half of L2 to the weight, and feed the cores."""
     channels, columns = found.sizes
     points = FILTERS[plan.step].size ** len(found.bounds)

@@ -19,7 +19,7 @@ import tvm
 from tvm import relax
 
 from tvmext import frontends
-from tvmext.arch import Arch, resolve, to_target
+from tvmext.arch import CpuArch, resolve, to_target
 from tvmext.options import Options
 from tvmext.passes import lower
 from tvmext.schedules.cpu import RULES
@@ -54,13 +54,13 @@ class _WithTile:
     def match(self, kernel: Kernel) -> Any | Declined:
         return self.rule.match(kernel)
 
-    def choose(self, workload: Any, arch: Arch) -> Any:
+    def choose(self, workload: Any, arch: CpuArch) -> Any:
         self.made = self.rule.choose(workload, arch)
         if self.tile is None or not isinstance(getattr(self.made, "tile", None), Shape):
             return self.made
         return replace(self.made, tile=self.tile)
 
-    def apply(self, kernel: Kernel, workload: Any, decision: Any, arch: Arch) -> Scheduled:
+    def apply(self, kernel: Kernel, workload: Any, decision: Any, arch: CpuArch) -> Scheduled:
         return self.rule.apply(kernel, workload, decision, arch)
 
 

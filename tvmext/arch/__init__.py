@@ -8,11 +8,10 @@ the speed of what they choose, never its results.
 from .common import dtype_bits
 from .cpu import FAMILIES, CpuArch, from_device, physical_cores
 from .cuda import CudaArch
-from .target import AnyArch, Arch, flags, from_target, resolve, target_fields, to_target
+from .target import Arch, flags, from_target, resolve, target_fields, to_target
 
 __all__ = [
     "FAMILIES",
-    "AnyArch",
     "Arch",
     "CpuArch",
     "CudaArch",

@@ -16,9 +16,8 @@ from .common import EXAMPLES
 from .cpu import CpuArch
 from .cuda import CudaArch
 
-Arch: TypeAlias = CpuArch
-"""A machine that a rule of schedules/cpu may be asked about."""
-AnyArch: TypeAlias = CpuArch | CudaArch
+Arch: TypeAlias = CpuArch | CudaArch
+"""Any machine that code is made for."""
 
 
 _READ = {
@@ -60,7 +59,7 @@ def target_fields(target: Any) -> dict[str, Any]:
     return fields
 
 
-def from_target(target: Any) -> AnyArch:
+def from_target(target: Any) -> Arch:
     """The machine that a TVM target names, without asking any hardware.
 
     `target` is a `tvm.target.Target`, its dict or JSON, or a string such as "llvm",
@@ -75,7 +74,7 @@ def from_target(target: Any) -> AnyArch:
     return cpu.from_fields(fields)
 
 
-def resolve(target: Any) -> AnyArch:
+def resolve(target: Any) -> Arch:
     """This machine for "llvm", "native" and "cuda", which name none; `from_target` for the rest."""
     if target == "native":
         return cpu.from_device()
@@ -92,7 +91,7 @@ def resolve(target: Any) -> AnyArch:
     return replace(device, cores=int(fields.get("num-cores", device.cores)))
 
 
-def to_target(arch: AnyArch) -> dict[str, Any]:
+def to_target(arch: Arch) -> dict[str, Any]:
     """The TVM target, as a dict, whose code uses all of `arch`."""
     return cuda.to_target(arch) if isinstance(arch, CudaArch) else cpu.to_target(arch)
 

@@ -19,7 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from tvmext.arch import AnyArch, CudaArch
+from tvmext.arch import Arch, CudaArch
 from tvmext.arch.cuda_driver import load_runtime, toolkit
 from tvmext.errors import InternalError, ToolchainError
 from tvmext.options import Options
@@ -106,7 +106,7 @@ class Toolchain:
         return [option.encode() for option in options]
 
 
-def toolchain_for(arch: AnyArch, options: Options) -> Toolchain | None:
+def toolchain_for(arch: Arch, options: Options) -> Toolchain | None:
     """What compiles device code for `arch`; None for a CPU, which LLVM is enough for."""
     if not isinstance(arch, CudaArch):
         return None
