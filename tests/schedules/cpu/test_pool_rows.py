@@ -36,7 +36,8 @@ def test_equals_the_unscheduled_kernel(data: st.DataObject) -> None:
     x = {"x0": normal(2, 3, *sizes)}
     (expected,) = run(before.func, x)
     function, selection = scheduled(before)
-    assert selection.rule == "pool rows" or 1 in (window[-1], expected.shape[-1])
+    # A stride over a window of one element, cut off at an unknown end, is left to another rule.
+    assert selection.rule == "pool rows" or 1 in (*window, expected.shape[-1])
     np.testing.assert_allclose(run(function, x)[0], expected, rtol=1e-5, atol=1e-6)
 
 
