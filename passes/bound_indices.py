@@ -18,18 +18,19 @@ from tvm import s_tir, sym, tirx
 from tvm.ir import Expr, TensorLoad, Var
 from tvm.tirx import PrimFunc
 
+from .rewrite import rewrite_bodies
+
 
 @tvm.transform.module_pass(opt_level=0, name="BoundIndices")
 class BoundIndices:
     """Rewrites the accesses of every PrimFunc at indices that are data."""
 
     def transform_module(self, mod: tvm.IRModule, _ctx: Any) -> tvm.IRModule:
-        for var, func in mod.functions_items():
-            if isinstance(func, PrimFunc) and not _for_threads(func):
-                body = _Accesses(func.body).bounded()
-                if not body.same_as(func.body):
-                    mod[var] = PrimFunc(func.params, body, func.ret_type, func.attrs)
-        return mod
+        return rewrite_bodies(mod, _bounded)
+
+
+def _bounded(func: PrimFunc) -> tirx.Stmt:
+    return func.body if _for_threads(func) else _Accesses(func.body).bounded()
 
 
 def _for_threads(func: PrimFunc) -> bool:

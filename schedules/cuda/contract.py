@@ -12,7 +12,7 @@ arXiv 1410.0759): the stage reads through whatever map the operand has, padding 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from math import inf
 
@@ -272,10 +272,10 @@ class _Builder:
         return _unrolled(tile.thread_rows, tile.thread_cols, one)
 
 
-def _unrolled(high: int, wide: int, body: object) -> Stmt:
+def _unrolled(high: int, wide: int, body: Callable[[Expr, Expr], Stmt]) -> Stmt:
     return loop(
         high,
-        lambda i: loop(wide, lambda j: body(i, j), ForKind.UNROLLED, "j"),  # type: ignore[operator]
+        lambda i: loop(wide, lambda j: body(i, j), ForKind.UNROLLED, "j"),
         ForKind.UNROLLED,
         "i",
     )
@@ -288,7 +288,7 @@ def _at(axes: tuple[Axis, ...], flat: Expr) -> dict[Var, Expr]:
 
 
 def _type(operand: Operand) -> str:
-    """The type that an operand is staged in: that of its memory where it is only loaded."""
+    """The type that an operand is staged in: its own, not that of the sums."""
     return str(operand.value.ty.dtype)
 
 

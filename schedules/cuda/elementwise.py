@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tvm import tirx
-from tvm.ir import Expr, Var
+from tvm.ir import Expr, Range, Var
 from tvm.tirx import ForKind, Stmt
 
 from tvmext.arch import CudaArch, dtype_bits
 
-from ..analysis import Axis, analyzer, buffer_of, constant, flat_index, substitute
-from ..cpu.access import accesses, flattened, relocated, strides
+from ..analysis import analyzer, buffer_of, constant, flat_index, substitute
+from ..cpu.access import accesses, flattened, relocated, strides, vectorizable
 from ..cpu.axes import Group, merged, product
 from ..cpu.emit import Size, allocate, block, ceildiv, index, known, loop
 from ..cpu.stages import Stage
@@ -133,13 +133,10 @@ def _lanes(stage: Stage, groups: Sequence[Group]) -> int:
     """Elements per vector: all accesses contiguous or constant along the last axis, and aligned."""
     last = groups[-1]
     bits = max(dtype_bits(str(buffer_of(a).ty.dtype)) for a in accesses(stage))
-    narrowest = min(dtype_bits(str(buffer_of(a).ty.dtype)) for a in accesses(stage))
     steps = [None if s is None else constant(s) for s in strides(stage, last.axes[-1])]
-    if any(step not in (0, 1) for step in steps) or _branches(stage, last.axes[-1]):
+    if any(step not in (0, 1) for step in steps) or not vectorizable(stage, last.axes[-1]):
         return 1
     lanes = ACCESS_BYTES * 8 // bits
-    # A vector of four halves is half as wide an access; wider ones of the widest type do not exist.
-    lanes = lanes if narrowest >= 8 else 1
     while lanes > 1 and not _aligned(stage, groups, lanes):
         lanes //= 2
     return lanes
@@ -150,7 +147,7 @@ def _aligned(stage: Stage, groups: Sequence[Group], lanes: int) -> bool:
     last = groups[-1].axes[-1]
     step = Var("chunk", last.var.ty)
     ana = analyzer([axis for axis in stage.spatial if axis is not last])
-    ana.bind(step, tirx_range(last))
+    ana.bind(step, Range(0, last.extent))
     for access, stride in zip(accesses(stage), strides(stage, last)):
         if constant(stride) != 1:
             continue
@@ -161,20 +158,6 @@ def _aligned(stage: Stage, groups: Sequence[Group], lanes: int) -> bool:
         if constant(ana.simplify(tirx.floormod(start, index(lanes)))) != 0:
             return False
     return True
-
-
-def tirx_range(axis: Axis) -> object:
-    """The range of an axis as TVM's analyzer takes it."""
-    import tvm
-
-    return tvm.ir.Range(0, axis.extent)
-
-
-def _branches(stage: Stage, axis: Axis) -> bool:
-    """Whether a condition changes along `axis`, which vectors cannot follow."""
-    from ..cpu.access import vectorizable
-
-    return not vectorizable(stage, axis)
 
 
 def _across(stage: Stage, groups: Sequence[Group]) -> int:

@@ -14,13 +14,14 @@ from tvm import tirx
 from tvm.ir import Expr, Var
 from tvm.tirx import Stmt
 
+from tvmext.arch.cuda import WARP
+
 from ..cpu.axes import merged, product
 from ..cpu.emit import Size, allocate, block, ceildiv, index, known, loop
 from ..cpu.inside import COMBINE
 from ..cpu.stages import Stage
 from .launch import at_outer, code, finished, replaced, sync, when
 
-WARP = 32
 FULL = 0xFFFFFFFF
 """All threads of a warp take part in a shuffle."""
 

@@ -23,7 +23,7 @@ from tvm.ir import Expr, Var
 from tvm.tirx import Stmt
 
 from tvmext.arch import CudaArch, dtype_bits
-from tvmext.arch.cuda import STATIC_SHARED
+from tvmext.arch.cuda import STATIC_SHARED, WARP
 
 from ..analysis import Axis, constant
 from ..cpu.access import Homes, flattened, relocated, strides
@@ -37,7 +37,6 @@ from .launch import Block, at_outer, element, launch, sync, unraveled
 from .reduce import Share, reduced
 from .staged import Stages, as_stages, function, handed_over, loads, stores
 
-WARP = 32
 MOST_THREADS = 512
 """Threads for one row: more would wait for each other longer than they compute."""
 BLOCK_THREADS = 256

@@ -82,22 +82,28 @@ def run(
     """Outputs of a kernel; `arrays` are its inputs by name and give symbolic dims their sizes."""
     module = tvm.IRModule({"main": function.with_attr("global_symbol", "main")})
     compiled = tvm.compile(module, tvm.target.Target(to_target(arch)))["main"]
+    return call(compiled, function, arrays, tvm.cpu())
+
+
+def call(
+    compiled: Callable[..., None],
+    function: tirx.PrimFunc,
+    arrays: Mapping[str, np.ndarray],
+    device: tvm.runtime.Device,
+) -> list[np.ndarray]:
+    """What `compiled`, which was made of `function`, writes to its outputs on `device`."""
     sizes: dict[Any, int] = {}
     for param in function.params:
         if param.name in arrays:
-            sizes.update(
-                (dim, size)
-                for dim, size in zip(param.shape, arrays[param.name].shape)
-                if isinstance(dim, tirx.Var)
-            )
+            pairs = zip(param.shape, arrays[param.name].shape)
+            sizes |= {dim: size for dim, size in pairs if isinstance(dim, tirx.Var)}
     values, outputs = [], []
     for param in function.params:
         if param.name in arrays:
-            values.append(tvm.runtime.tensor(arrays[param.name]))
+            values.append(tvm.runtime.tensor(arrays[param.name], device))
             continue
         shape = [evaluate(dim, sizes) for dim in param.shape]
-        fill = np.full(shape, 99, str(param.ty.dtype))
-        values.append(tvm.runtime.tensor(fill))
+        values.append(tvm.runtime.tensor(np.full(shape, 99, str(param.ty.dtype)), device))
         outputs.append(values[-1])
     compiled(*values)
     return [output.numpy() for output in outputs]

@@ -87,10 +87,10 @@ def translated(source: str, functions: Mapping[str, Any]) -> str:
     head = r'extern "C" __global__ void (?:__launch_bounds__\(\d+\) )?(\w+)'
     kernels = re.findall(head + r"\(([^;{]*)\) \{", text)
     entries = [_entry(name, arguments, functions[name]) for name, arguments in kernels]
-    return "\n".join(['#include "emulator.h"', _ERROR, text, *entries])
+    return "\n".join(['#include "emulator.h"', _RUNTIME, text, *entries])
 
 
-_ERROR = """\
+_RUNTIME = """\
 extern "C" void TVMFFIErrorSetRaisedFromCStr(const char*, const char*);
 extern "C" int tvmext_emulator_order() {
   const char* order = getenv("TVMEXT_EMULATOR_ORDER");

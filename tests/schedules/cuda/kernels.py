@@ -9,7 +9,7 @@ import numpy as np
 import tvm
 from tvm import tirx
 
-from tests.schedules.cpu.kernels import Build, evaluate, kernel
+from tests.schedules.cpu.kernels import Build, call, kernel
 from tvmext.arch import to_target
 from tvmext.arch.cuda import CudaArch, from_name
 from tvmext.schedules.cuda import RULES
@@ -38,24 +38,8 @@ def run(
     """Outputs of a kernel; `arrays` are its inputs by name and give symbolic dims their sizes."""
     target = tvm.target.Target(to_target(ARCH))
     module = tvm.IRModule({"main": function.with_attr("global_symbol", "main")})
-    device = tvm.cuda()
     with emulated(order, mutation), target:
-        compiled = tvm.tirx.build(module, target)["main"]
-        sizes: dict[Any, int] = {}
-        for param in function.params:
-            if param.name in arrays:
-                pairs = zip(param.shape, arrays[param.name].shape)
-                sizes |= {dim: size for dim, size in pairs if isinstance(dim, tirx.Var)}
-        values, outputs = [], []
-        for param in function.params:
-            if param.name in arrays:
-                values.append(tvm.runtime.tensor(arrays[param.name], device))
-                continue
-            shape = [evaluate(dim, sizes) for dim in param.shape]
-            values.append(tvm.runtime.tensor(np.full(shape, 99, str(param.ty.dtype)), device))
-            outputs.append(values[-1])
-        compiled(*values)
-    return [output.numpy() for output in outputs]
+        return call(tvm.tirx.build(module, target)["main"], function, arrays, tvm.cuda())
 
 
 def check(
