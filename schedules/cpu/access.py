@@ -9,7 +9,16 @@ import tvm_ffi
 from tvm import tirx
 from tvm.ir import Call, Expr, TensorLoad, Var
 
-from ..analysis import Axis, analyzer, buffer_of, collect, flat_index, stride, variables
+from ..analysis import (
+    Axis,
+    analyzer,
+    buffer_of,
+    collect,
+    constant,
+    flat_index,
+    stride,
+    variables,
+)
 from .math import approximate
 from .stages import Point, Stage, Write
 
@@ -39,6 +48,27 @@ def strides(stage: Stage, axis: Axis) -> list[Expr | None]:
         None if variables(offset) & bound else stride(offset, axis.var, ana)
         for offset in offsets(stage)
     ]
+
+
+def crossing(stage: Stage, along: Axis, last: Axis) -> list[TensorLoad]:
+    """Loads that are contiguous along one axis and move otherwise along the last one, each once.
+
+    Loads that stand under a condition must stay there, and are left out.
+    """
+    loads = stage.point.loads()
+    guarded = {
+        tvm_ffi.StructuralKey(load)
+        for expr in stage.point.exprs()
+        for call in collect(expr, Call)
+        if getattr(call.op, "name", "") == "prim.if_then_else"
+        for load in collect(call, TensorLoad)
+    }
+    found: dict[object, TensorLoad] = {}
+    for load, here, there in zip(loads, strides(stage, along), strides(stage, last)):
+        key = tvm_ffi.StructuralKey(load)
+        if constant(here) == 1 and constant(there) not in (0, 1) and key not in guarded:
+            found.setdefault(key, load)
+    return list(found.values())
 
 
 def with_reciprocals(stage: Stage, scalars: set[Var]) -> Stage:

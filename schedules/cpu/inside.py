@@ -92,9 +92,15 @@ class Inside:
         """One store of the stage, at an index."""
         return BufferStore(write.buffer, value, self.indices(write, values))
 
-    def point(self, values: dict[Var, Expr]) -> Stmt:
-        """An elementwise stage at an index."""
-        binds, results = self.code(self.stage.point, values)
+    def point(self, values: dict[Var, Expr], loaded: Sequence[tuple[Expr, Expr]] = ()) -> Stmt:
+        """An elementwise stage at an index; `loaded` says what stands for some of its loads."""
+        known = {tvm_ffi.StructuralKey(load): value for load, value in loaded}
+
+        def visit(load: TensorLoad) -> Expr:
+            return known.get(tvm_ffi.StructuralKey(load), load)
+
+        code = self.stage.point.map(visit) if known else self.stage.point
+        binds, results = self.code(code, values)
         stored = [self.store(w, r, values) for w, r in zip(self.stage.writes, results)]
         return sequence([*binds, *stored])
 

@@ -8,7 +8,9 @@ from tvm import tirx
 from tvm.ir import Expr, Var
 from tvm.tirx import BufferStore, ForKind, Stmt
 
+from ..analysis import substitute
 from . import loops
+from .access import crossing
 from .axes import Group, fused, merged
 from .inside import Inside
 from .loops import int64, local, sequence, strip
@@ -31,7 +33,7 @@ def emit_map(inside: Inside) -> Stmt:
 
 
 def emit_transpose(inside: Inside) -> Stmt:
-    """Square tiles, read along one axis, turned in registers, stored along the last one.
+    """Square tiles: what is contiguous along another axis is turned in registers first.
 
     What is left over at the right and at the bottom is done element by element.
     """
@@ -63,27 +65,37 @@ def emit_transpose(inside: Inside) -> Stmt:
 
 
 def _tile(inside: Inside, at: dict[Var, Expr], along: Group, last: Group, a: Expr, b: Expr) -> Stmt:
-    side, write = inside.plan.lanes, inside.stage.writes[0]
-    square = local((side * side,), write.buffer.ty.dtype, "tile")
-    inside.buffers.append(square)
+    """One square: what lies across the order of the store is turned, then all of it computed."""
+    side = inside.plan.lanes
+    across = crossing(inside.stage, along.axes[-1], last.axes[-1])
+    loaded, columns = [], []
+    for load in across:
+        rows = []
+        for row in range(side):
+            where = inside.rows | at | along.at(a) | last.at(b + row)
+            *zeros, offset = (substitute(index, where) for index in load.indices)
+            rows.append(load.source[(*zeros, _ramp(offset, side))])
+        binds, values = turned(rows)
+        held = [local((side,), load.ty.dtype, "turned") for _ in values]
+        inside.buffers += held
+        loaded += binds
+        loaded += [BufferStore(h, v, [_ramp(int64(0), side)]) for h, v in zip(held, values)]
+        columns.append(held)
 
-    def read(row: int) -> Stmt:
+    def stored(row: int) -> Stmt:
+        own = [(load, held[row]) for load, held in zip(across, columns)]
+
         def element(lane: Expr) -> Stmt:
-            values = at | along.at(a + lane) | last.at(b + row)
-            binds, (value,) = inside.code(inside.stage.point, values)
-            return sequence([*binds, BufferStore(square, value, [lane + row * side])])
+            values = at | along.at(a + row) | last.at(b + lane)
+            return inside.point(values, [(load, held[lane]) for load, held in own])
 
         return loops.vector(side, element)
 
-    def ramp(start: Expr) -> Expr:
-        return tirx.Ramp(start, int64(1), side)
+    return sequence([*loaded, *map(stored, range(side))])
 
-    binds, columns = turned([square[ramp(int64(row * side))] for row in range(side)])
-    writes = []
-    for row, value in enumerate(columns):
-        *zeros, offset = inside.indices(write, at | along.at(a + row) | last.at(b))
-        writes.append(BufferStore(write.buffer, value, [*zeros, ramp(offset)]))
-    return sequence([*map(read, range(side)), *binds, *writes])
+
+def _ramp(start: Expr, lanes: int) -> Expr:
+    return tirx.Ramp(start, int64(1), lanes)
 
 
 def turned(rows: Sequence[Expr]) -> tuple[list[Stmt], list[Expr]]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from tvm.ir import Expr, Var
+from tvm.ir import Var
 
 from tvmext.arch import CpuArch
 
 from ..analysis import Axis, analyzer, buffer_of, called_ops, constant, variables
-from .access import accesses, strides, vectorizable
+from .access import accesses, crossing, strides, vectorizable
 from .axes import merged
 from .decision import NestPlan, StagePlan
 from .nest import loads, stores
@@ -223,30 +223,21 @@ def _stage_plan(stage: Stage, rows: tuple[int, ...], arch: CpuArch) -> StagePlan
 
 
 def _transposes(stage: Stage, inner: Sequence[Axis], side: int) -> int:
-    """Which joined axis the loads are contiguous along, if it is not the one stored along; else -1.
+    """Which joined axis some load is contiguous along that is not along the last one; else -1.
 
-    Only where whole squares fit, and where no load prefers the order of the store.
+    Only where whole squares fit.
     """
     groups = merged(stage, inner)
     if len(stage.writes) != 1 or len(groups) < 2 or side < 4:
         return -1
-    sizes = [constant(group.extent) for group in groups]
-    along_last = [constant(s) for s in _load_strides(stage, groups[-1].axes[-1])]
-    for position in reversed(range(len(groups) - 1)):
-        axis = groups[position].axes[-1]
-        along = [constant(s) for s in _load_strides(stage, axis)]
-        if not any(here == 1 and there not in (0, 1) for here, there in zip(along, along_last)):
+    *others, last = groups
+    for position, group in reversed(list(enumerate(others))):
+        if not crossing(stage, group.axes[-1], last.axes[-1]):
             continue
-        if any(there == 1 or here is None for here, there in zip(along, along_last)):
-            continue
-        fits = all(size is None or size >= side for size in (sizes[position], sizes[-1]))
-        return position if fits and vectorizable(stage, axis) else -1
+        sizes = [constant(extent) for extent in (group.extent, last.extent)]
+        fits = all(size is None or size >= side for size in sizes)
+        return position if fits and vectorizable(stage, group.axes[-1]) else -1
     return -1
-
-
-def _load_strides(stage: Stage, axis: Axis) -> list[Expr | None]:
-    """The stage's strides along an axis, without those of its stores."""
-    return strides(stage, axis)[: len(stage.point.loads())]
 
 
 def _bits(stage: Stage) -> list[int]:

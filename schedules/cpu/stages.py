@@ -7,7 +7,7 @@ places), with everything else expanded into its expressions.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import tvm_ffi
@@ -82,6 +82,15 @@ class Point:
             binds.append((fresh, substitute(value, values)))
             values[var] = fresh
         return Point(tuple(binds), tuple(substitute(value, values) for value in self.values))
+
+    def map(self, visit: Callable[[TensorLoad], Expr]) -> Point:
+        """The same code with other expressions for its loads."""
+
+        def new(expr: Expr) -> Expr:
+            return tvm_ffi.structural_map(expr, (TensorLoad, visit))
+
+        binds = tuple((var, new(value)) for var, value in self.binds)
+        return Point(binds, tuple(map(new, self.values)))
 
     def loads(self) -> list[TensorLoad]:
         return [load for expr in self.exprs() for load in collect(expr, TensorLoad)]
