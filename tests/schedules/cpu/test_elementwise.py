@@ -191,6 +191,24 @@ def test_turned_tiles_with_a_prologue(shape: tuple[int, int]) -> None:
     check(build, [x], np.maximum(x, 0).transpose(0, 2, 1), arch=replace(ARCH, cores=4))
 
 
+@pytest.mark.parametrize("shape", [(64, 48), (37, 50), (5, 70)])
+def test_only_what_lies_across_the_store_is_turned(shape: tuple[int, int]) -> None:
+    m, n = shape
+    x, y, bias, scale = normal(2, m, n), normal(2, n, m, seed=1), normal(n, 1), normal(m, seed=2)
+
+    def build(x: relax.Expr, y: relax.Expr, bias: relax.Expr, scale: relax.Expr) -> relax.Expr:
+        turned = op.multiply(op.permute_dims(x, (0, 2, 1)), scale)
+        return op.nn.relu(op.add(op.add(turned, bias), y))
+
+    inputs = [x, y, bias, scale]
+    _, selection = scheduled(kernel(build, *((a.shape, "float32") for a in inputs)))
+    fits = min(shape) >= ARCH.vector_lanes("float32")
+    assert selection.decision[0].plans[0].mode == ("transpose" if fits else "map")
+    expected = np.maximum(x.transpose(0, 2, 1) * scale + bias + y, 0)
+    check(build, inputs, expected)
+    check(build, inputs, expected, dims=[("b", "m", "n"), ("b", "n", "m"), ("n", 1), ("m",)])
+
+
 def test_each_part_of_a_transposed_concat_is_turned() -> None:
     x, y = normal(48, 35), normal(32, 35, seed=1)
 
