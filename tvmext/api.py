@@ -37,6 +37,7 @@ def compile(
     trust: bool = False,
     model_format: str | None = None,
     dump_prefix: str | Path | None = None,
+    cache: str | None = None,
     progress: Callable[[Progress], None] | None = None,
     output: Callable[[str], None] | None = None,
 ) -> CompiledModel:
@@ -49,6 +50,8 @@ def compile(
     may have any size.
     `model_format`, "onnx" or "relax", is for files whose suffix does not say it.
     Files of `options.dump_code` are named after `dump_prefix`, a path (default: the model's name).
+    `cache` is the folder where kernels compiled for a GPU are kept, or "off"; by default
+    $TVMEXT_CACHE, else ~/.cache/tvmext.
     `progress` hears of every step, `output` gets what compilation prints.
 
     Raises `tvmext.errors` types: ModelError, DimError and OptionError for what cannot be used,
@@ -56,7 +59,8 @@ def compile(
     """
     with _request(model, target, dims, options, trust, model_format) as request:
         prefix = Path(dump_prefix or Path(request.name).stem).absolute()
-        compile_in_child(replace(request, dump_prefix=str(prefix)), progress, output)
+        chosen = replace(request, dump_prefix=str(prefix), cache=cache)
+        compile_in_child(chosen, progress, output)
         return CompiledModel(request.output, deferred=True)
 
 
@@ -155,7 +159,7 @@ def compile_here(request: CompileRequest, report: Callable[..., None]) -> None:
         name=request.name,
     )
     arch = resolve(request.target)
-    toolchain = toolchain_for(arch, request.options)
+    toolchain = toolchain_for(arch, request.options, request.cache)
     chosen = to_target(arch)
     target = tvm.target.Target(chosen)
 
@@ -184,6 +188,7 @@ def compile_here(request: CompileRequest, report: Callable[..., None]) -> None:
     if toolchain:
         told = replace(metadata, usage=toolchain.report())
         executable = replace(executable, metadata=told.to_json())
+        report("build", f"{toolchain.compiled} of {len(toolchain.usage)} kernels were compiled")
     dump(request.options.dump_code, mod, executable.code, Path(request.dump_prefix))
     report("link", "")
     link(executable, Path(request.output))

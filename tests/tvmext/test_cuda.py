@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tvm
 
 import tvmext
+from tests.schedules.cuda.emulator import emulated
+from tests.tvmext.models import build, spec
 from tests.tvmext.networks import network
 from tvmext.arch import cuda
 from tvmext.artifact import read_metadata
+from tvmext.build.cache import Cache
 from tvmext.build.cuda import Toolchain, Usage, usage
+from tvmext.build.cuda_source import kernels
+from tvmext.build.link import link
 from tvmext.errors import ArtifactError, InternalError, OptionError
 
-SOURCE = 'extern "C" __global__ void twice(float* x) {{ {body} }}'
+SOURCE = 'extern "C" __global__ void twice(float* x) {{\n{body}\n}}\n'
 
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("cuda") / "model.so"
-    tvmext.compile(network(), "cuda -arch=sm_90a").save(path)
+    cache = path.with_name("cache")
+    tvmext.compile(network(), "cuda -arch=sm_90a", cache=str(cache)).save(path)
+    assert any(cache.glob("*/*"))
     return path
 
 
@@ -61,8 +71,69 @@ def test_refused_code_is_a_defect_of_ours_with_the_log() -> None:
     toolchain = Toolchain(cuda.from_name("sm_80"))
     with pytest.raises(InternalError, match=r"(?s)NVRTC refused.*nonsense"):
         toolchain.compile(SOURCE.format(body="nonsense"))
-    assert toolchain.compile(SOURCE.format(body="x[threadIdx.x] *= 2;")).startswith(b"\x7fELF")
+    cubins = toolchain.compile(SOURCE.format(body="x[threadIdx.x] *= 2;"))
+    assert cubins["twice"].startswith(b"\x7fELF")
     assert toolchain.usage["twice"].spill_stores == 0
+
+
+TWO = """\
+#include <cuda/std/type_traits>
+template <class T> constexpr float factor = cuda::std::is_signed<T>::value ? 2 : 3;
+extern "C" __global__ void __launch_bounds__(32) twice(float* x);
+extern "C" __global__ void thrice(float* x, int64_t n);
+extern "C" __global__ void __launch_bounds__(32) twice(float* x) {
+  x[threadIdx.x] *= factor<int>;
+}
+
+extern "C" __global__ void thrice(float* x, int64_t n) {
+  x[n] *= factor<unsigned int>;
+}
+"""
+
+
+def test_every_kernel_is_compiled_once_and_found_again(tmp_path: Path) -> None:
+    def toolchain(arch: str = "sm_80", fast_math: bool = False) -> Toolchain:
+        kept = Cache(tmp_path)
+        return Toolchain(cuda.from_name(arch), fast_math=fast_math, kept=kept)
+
+    first, again = toolchain(), toolchain()
+    made = first.compile(TWO)
+    assert list(made) == ["twice", "thrice"] and first.compiled == 2
+    assert again.compile(TWO) == made and again.compiled == 0
+    assert again.usage == first.usage
+    changed = TWO.replace("x[n] *=", "x[n] +=")
+    assert again.compile(changed)["twice"] == made["twice"] and again.compiled == 1
+    for other in (toolchain("sm_90a"), toolchain(fast_math=True)):
+        other.compile(TWO)
+        assert other.compiled == 2
+
+
+def test_helpers_between_kernels_belong_to_all() -> None:
+    helper = "static __device__ float own(float x) { return x; }\n"
+    first, second = kernels(
+        TWO.replace(
+            '\nextern "C" __global__ void thrice(float* x, int64_t n) {',
+            helper + 'extern "C" __global__ void thrice(float* x, int64_t n) {',
+        )
+    ).values()
+    assert first == second and helper in first
+
+
+def test_weights_of_a_gpu_are_copied_once_and_can_be_released(tmp_path: Path) -> None:
+    weight = np.random.default_rng(0).standard_normal((64, 32), dtype=np.float32)
+    shape = spec("x", "float32", 64, 32)
+    constant = tvm.relax.const(tvm.runtime.tensor(weight))
+    made = build([shape], [shape], lambda x: tvm.relax.op.add(x, constant))
+    link(replace(made, on_gpu=True), tmp_path / "m.so")
+    with emulated():  # the memory of the GPU is that of the CPU
+        library = tvm.runtime.load_module(str(tmp_path / "m.so"))
+        get = library.get_function("tvmext_weight", True)
+        first, second = get(0), get(0)
+        assert first.device == tvm.cuda() and first.data_ptr() == second.data_ptr()
+        np.testing.assert_array_equal(first.numpy(), weight)
+        library.get_function("tvmext_release_weights", True)()
+        assert get(0).data_ptr() != first.data_ptr()
+        np.testing.assert_array_equal(first.numpy(), weight)
 
 
 def test_the_report_of_ptxas() -> None:

@@ -10,11 +10,17 @@ function of it says that there is no device.
 from __future__ import annotations
 
 import ctypes
+import hashlib
+import json
+import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -24,6 +30,8 @@ from tvmext.arch.cuda_driver import load_runtime, toolkit
 from tvmext.errors import InternalError, ToolchainError
 from tvmext.options import Options
 
+from .cache import Cache, cache_for
+from .cuda_source import HEADERS, PREAMBLE, kernels
 from .link import find_compiler
 
 _NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE
@@ -43,7 +51,7 @@ class Usage:
     """What one kernel takes of a multiprocessor, as ptxas reports it.
 
     `registers` per thread; `stack`, `spill_stores` and `spill_loads` in bytes per thread; `shared`
-    in bytes per block, without what is asked for at launch.
+    in bytes per block, without what is asked for at launch. `code` is the size of its cubin.
     """
 
     registers: int
@@ -51,15 +59,24 @@ class Usage:
     spill_stores: int
     spill_loads: int
     shared: int
+    code: int = 0
 
 
 class Toolchain:
-    """NVRTC, set up for one architecture; `usage` holds {kernel: what it takes}."""
+    """NVRTC, set up for one architecture; `usage` holds {kernel: what it takes}.
 
-    def __init__(self, arch: CudaArch, *, fast_math: bool = False) -> None:
+    Every kernel is compiled alone, several at a time, unless the cache `kept` has it, and is a module of its
+    own in the library. `compiled` counts those that the cache had not.
+    """
+
+    def __init__(
+        self, arch: CudaArch, *, fast_math: bool = False, kept: Cache | None = None
+    ) -> None:
         self.arch = arch
         self.fast_math = fast_math
+        self.cache = kept or Cache(None)
         self.usage: dict[str, Usage] = {}
+        self.compiled = 0
         self._folder = _toolkit()
         _load_driver()
         load_runtime()
@@ -68,62 +85,100 @@ class Toolchain:
         """Have TVM compile with this; the code generator calls it once per module."""
         import tvm_ffi
 
-        tvm_ffi.register_global_func("tvm_callback_cuda_compile", self.compile, override=True)
+        create = "ffi.Module.create.cuda"
+        known = tvm_ffi.get_global_func(create)
 
-    def compile(self, source: str) -> bytes:
-        """The cubin of a CUDA C++ source as TVM writes it. Raises InternalError with NVRTC's log."""
+        def module(code: Any, form: str, functions: Mapping[str, Any], sources: Any) -> Any:
+            if form != "cuda":
+                return known(code, form, functions, sources)
+            cubins = self.compile(bytes(code).decode())
+            first, *others = (
+                known(cubin, "cubin", {name: functions[name]}, {}) for name, cubin in cubins.items()
+            )
+            for other in others:
+                first.import_module(other)
+            return first
+
+        tvm_ffi.register_global_func(create, module, override=True)
+
+    def compile(self, source: str) -> dict[str, bytes]:
+        """{kernel: its cubin} of a CUDA C++ source as TVM writes it.
+
+        Raises InternalError with NVRTC's log.
+        """
+        units = kernels(source)
+        # The longest first, so that no core is left alone with it.
+        names = sorted(units, key=lambda name: -len(units[name]))
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            made = dict(zip(names, pool.map(lambda name: self._cubin(name, units[name]), names)))
+        self.cache.trim()
+        for name, (_, used) in made.items():
+            self.usage[name] = used
+        return {name: made[name][0] for name in units}
+
+    def _cubin(self, name: str, source: str) -> tuple[bytes, Usage]:
+        """A kernel's machine code and what it takes, from the cache or from NVRTC."""
+        options = self._options()
+        made_from = (name, source, PREAMBLE, HEADERS, options, _versions())
+        key = hashlib.sha256(repr(made_from).encode()).hexdigest()
+        if entry := self.cache.get(key):
+            head, _, cubin = entry.partition(b"\n")
+            return cubin, Usage(**json.loads(head))
+        cubin, log = self._compiled(source, options)
+        used = replace(usage(log)[name], code=len(cubin))
+        self.compiled += 1
+        self.cache.put(key, json.dumps(asdict(used)).encode() + b"\n" + cubin)
+        return cubin, used
+
+    def _compiled(self, source: str, options: list[str]) -> tuple[bytes, str]:
+        """Machine code and the report of ptxas."""
         from cuda.bindings import nvrtc
 
-        text = _PREAMBLE + source.replace("#include <cuda.h>\n", "")
-        program = _checked(nvrtc.nvrtcCreateProgram(text.encode(), b"kernels.cu", 0, None, None))
-        options = self._options()
-        (status,) = nvrtc.nvrtcCompileProgram(program, len(options), options)
+        text = PREAMBLE + source.replace("#include <cuda.h>\n", "")
+        names, texts = [n.encode() for n in HEADERS], [t.encode() for t in HEADERS.values()]
+        program = _checked(
+            nvrtc.nvrtcCreateProgram(text.encode(), b"kernels.cu", len(names), texts, names)
+        )
+        given = [*options, *self._places()]
+        (status,) = nvrtc.nvrtcCompileProgram(program, len(given), [o.encode() for o in given])
         log = _text(nvrtc.nvrtcGetProgramLogSize, nvrtc.nvrtcGetProgramLog, program).decode()
         if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
             raise InternalError(f"NVRTC refused the generated code for {self.arch.compute}:\n{log}")
-        self.usage |= usage(log)
-        return _text(nvrtc.nvrtcGetCUBINSize, nvrtc.nvrtcGetCUBIN, program)
+        cubin = _text(nvrtc.nvrtcGetCUBINSize, nvrtc.nvrtcGetCUBIN, program)
+        nvrtc.nvrtcDestroyProgram(program)
+        return cubin, log
 
     def report(self) -> dict[str, dict[str, int]]:
         """`usage` as plain data."""
         return {name: asdict(used) for name, used in self.usage.items()}
 
-    def _options(self) -> list[bytes]:
-        include = self._folder / "include"
+    def _options(self) -> list[str]:
         options = [
             f"--gpu-architecture={self.arch.compute}",
             "--std=c++17",
             "-default-device",
             "--device-int128",
-            f"-I{include}",
-            f"-I{include / 'cccl'}",
             "-D__NV_SILENCE_DEPRECATION_BEGIN=",
             "-D__NV_SILENCE_DEPRECATION_END=",
+            "--disable-warnings",
             "--ptxas-options=-v",
         ]
-        if self.fast_math:
-            options.append("--use_fast_math")
-        return [option.encode() for option in options]
+        return [*options, "--use_fast_math"] if self.fast_math else options
+
+    def _places(self) -> list[str]:
+        include = self._folder / "include"
+        return [f"-I{include}", f"-I{include / 'cccl'}"]
 
 
-def toolchain_for(arch: Arch, options: Options) -> Toolchain | None:
-    """What compiles device code for `arch`; None for a CPU, which LLVM is enough for."""
+def toolchain_for(arch: Arch, options: Options, folder: str | None = None) -> Toolchain | None:
+    """What compiles device code for `arch`; None for a CPU, which LLVM is enough for.
+
+    `folder` is where compiled kernels are kept, as in `cache.cache_for`.
+    """
     if not isinstance(arch, CudaArch):
         return None
-    return Toolchain(arch, fast_math=options.fast_math)
+    return Toolchain(arch, fast_math=options.fast_math, kept=cache_for(folder))
 
-
-# NVRTC has no host headers: what TVM's code takes from <stdint.h> and <math.h>.
-_PREAMBLE = """\
-#include <cuda/std/cstdint>
-#include <cuda/std/limits>
-using cuda::std::int8_t; using cuda::std::int16_t; using cuda::std::int32_t;
-using cuda::std::int64_t; using cuda::std::uint8_t; using cuda::std::uint16_t;
-using cuda::std::uint32_t; using cuda::std::uint64_t;
-#define INFINITY (::cuda::std::numeric_limits<float>::infinity())
-struct alignas(64) CUtensorMap_st { unsigned long long opaque[16]; };
-typedef struct CUtensorMap_st CUtensorMap;
-"""
 
 _FUNCTION = re.compile(r"Compiling entry function '(\w+)'")
 _FRAME = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
@@ -151,6 +206,13 @@ def _toolkit() -> Path:
             hint="pip install 'tvmext[cuda]'",
         )
     return folder
+
+
+@cache
+def _versions() -> dict[str, str]:
+    """Of what machine code depends on beside its source: the compiler and CUDA's own headers."""
+    wheels = ("nvidia-cuda-nvrtc", "nvidia-cuda-runtime", "nvidia-cuda-cccl")
+    return {wheel: version(wheel) for wheel in wheels}
 
 
 def _installed(name: str) -> bool:

@@ -25,6 +25,7 @@ class Executable:
     code: relax.VMExecutable
     weights: list[tvm.runtime.Tensor]
     metadata: str
+    on_gpu: bool = False
 
 
 def build_module(
@@ -44,12 +45,21 @@ def build_module(
         _build_alone(mod, target, report)
     kernels = sum(isinstance(function, PrimFunc) for function in mod.functions.values())
     report("build", f"{kernels} kernels")
-    mod = _with_metadata(mod, metadata)
-    weights: list[tvm.runtime.Tensor] = []
-    if str(target.kind.name) == "llvm":  # other devices want copies, which the machine makes
-        mod, weights = detach(mod)
-    code = relax.build(mod, target, relax_pipeline=None)
-    return Executable(code, weights, metadata)
+    mod, weights = detach(_with_metadata(mod, metadata))
+    with code_generation(target):
+        code = relax.build(mod, target, relax_pipeline=None)
+    return Executable(code, weights, metadata, str(target.kind.name) == "cuda")
+
+
+def code_generation(target: tvm.target.Target) -> tvm.transform.PassContext:
+    """How TVM is to generate code for `target`.
+
+    CUDA's compiler unrolls loops where it is told to. Before it they would only grow the source:
+    DenseNet-121 is 0.6 MB of CUDA C++ that way, not 5.9, and 12 s of NVRTC, not some 350.
+    """
+    cuda = str(target.kind.name) == "cuda"
+    config = {"tirx.UnrollLoop": {"explicit_unroll": 0}} if cuda else {}
+    return tvm.transform.PassContext(config=config)
 
 
 def _with_metadata(mod: tvm.IRModule, text: str) -> tvm.IRModule:

@@ -18,7 +18,8 @@ from tvmext.errors import InternalError, ToolchainError
 from .elf import METADATA_SECTION
 from .files import naming, scratch_folder
 from .kernels import Executable
-from .weights import ALIGNMENT, FUNCTION, memory, objects, write_weights
+from .weight_function import source
+from .weights import ALIGNMENT, memory, objects, write_weights
 
 LARGE_BYTES = 1 << 30
 """Above this the weights go to ``.lrodata``: x86-64 code reaches only 2 GB around itself."""
@@ -38,7 +39,7 @@ def link(executable: Executable, output: Path) -> None:
         with naming(output):
             folder.mkdir()
             function = folder / "weights.c"
-            function.write_text(FUNCTION)
+            function.write_text(source(executable.on_gpu))
             executable.code.export_library(
                 str(output),
                 workspace_dir=str(folder),
@@ -88,8 +89,8 @@ def _write_imports(
     large = weights.stat().st_size + blob.stat().st_size > LARGE_BYTES
     section = '.lrodata,"al",%progbits' if large else '.rodata,"a",%progbits'
     tensors = "\n".join(objects(executable.weights, offsets, ".Lweights"))
-    source = folder / "imports.s"
-    source.write_text(
+    assembler = folder / "imports.s"
+    assembler.write_text(
         f"""\
     .section {section}
     .balign {ALIGNMENT}
@@ -107,7 +108,7 @@ def _write_imports(
     .section .note.GNU-stack,"",%progbits
 """
     )
-    return str(source)
+    return str(assembler)
 
 
 def _run_compiler(compiler: list[str], output: str, objects: list[str]) -> None:

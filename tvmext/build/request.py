@@ -19,7 +19,8 @@ class CompileRequest:
 
     `dims`, `trust` and `model_format` are as in `tvmext.compile`. Files of
     `options.dump_code` begin with the path `dump_prefix`. `name` is what messages call the model;
-    `one_by_one` builds every kernel alone first, to find the one that crashes LLVM.
+    `one_by_one` builds every kernel alone first, to find the one that crashes LLVM. `cache` is where
+    compiled kernels are kept, as in `cache.cache_for`.
     """
 
     model: str
@@ -32,6 +33,7 @@ class CompileRequest:
     dump_prefix: str = ""
     name: str = ""
     one_by_one: bool = False
+    cache: str | None = None
 
     def to_json(self) -> str:
         """One line of text that `from_json` reads back. Raises OptionError for foreign objects."""

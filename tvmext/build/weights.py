@@ -3,7 +3,7 @@
 Among the constants of TVM's executable they would be copied three times when a library is loaded,
 and a few times more while it is made. Here the large constants leave the Relax module before code
 generation (`detach`): a kernel gets its weight from a call of `WEIGHT`, a function of the library
-that returns the tensor at an index. The tensors are static objects in the layout of TVM's C ABI
+that returns the tensor at an index (weight_function.py). The tensors are static objects in the layout of TVM's C ABI
 (tvm/ffi/c_api.h: TVMFFIObject, then DLTensor) and point at the bytes beside them. So plain TVM runs
 the library, nothing is copied, and processes share the pages.
 """
@@ -28,35 +28,6 @@ ALIGNMENT = 64
 
 WEIGHT = "tvmext_weight"
 """``tvmext_weight(index)``: the tensor; the library keeps its own reference, so it never ends."""
-
-FUNCTION = """\
-#include <stdint.h>
-typedef struct {
-  int32_t type;
-  uint32_t zero;
-  union { int64_t integer; void *object; } value;
-} Any;
-typedef struct { uint64_t references, words[8]; } Weight;
-#ifdef __cplusplus
-extern "C" {
-#endif
-extern Weight tvmext_weights[], tvmext_weights_end[];
-int __tvm_ffi_tvmext_weight(void *self, const Any *arguments, int32_t count, Any *result) {
-  int64_t index = count == 1 ? arguments[0].value.integer : -1;
-  (void)self;
-  if (index < 0 || index >= tvmext_weights_end - tvmext_weights) return 0; /* None */
-  __atomic_fetch_add(&tvmext_weights[index].references, 1, __ATOMIC_RELAXED);
-  result->type = 70; /* kTVMFFITensor */
-  result->zero = 0;
-  result->value.object = &tvmext_weights[index];
-  return 0;
-}
-#ifdef __cplusplus
-}
-#endif
-"""
-"""`WEIGHT` in the language that C and C++ have in common, in TVM's calling convention."""
-
 
 def detach(mod: tvm.IRModule) -> tuple[tvm.IRModule, list[tvm.runtime.Tensor]]:
     """The module with calls of `WEIGHT` for the large constants of kernels, and the constants.
@@ -129,6 +100,8 @@ def objects(tensors: list[tvm.runtime.Tensor], offsets: list[int], data: str) ->
         yield f".byte {dtype.type_code}, {dtype.bits}\n.short {dtype.lanes}"
         yield f".quad .Lshape{k}, .Lshape{k} + {8 * ndim}, 0"  # strides follow the shape
     yield "tvmext_weights_end:"
+    yield ".globl tvmext_copies"
+    yield f"tvmext_copies: .fill {len(tensors)}, 8, 0"  # where a GPU's are found
     for k, tensor in enumerate(tensors):
         shape = [int(size) for size in tensor.shape]
         strides = [1]

@@ -36,6 +36,7 @@ Examples:
 )
 @parameters.model_options
 @parameters.compile_options
+@parameters.cache_options
 @common_options
 @click.pass_obj
 def command(session: Session, model: Path, output: Path | None, **given: Any) -> None:

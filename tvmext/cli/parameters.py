@@ -156,6 +156,18 @@ def runtime_options(function: Callable[..., Any]) -> Callable[..., Any]:
     )
 
 
+def cache_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add what says where kernels compiled for a GPU are kept."""
+    function = click.option(
+        "--no-cache", is_flag=True, help="Compile every kernel anew, and keep none."
+    )(function)
+    return click.option(
+        "--cache-dir",
+        metavar="FOLDER",
+        help="Where compiled kernels are kept.  [default: $TVMEXT_CACHE, else ~/.cache/tvmext]",
+    )(function)
+
+
 def compile_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add one command line option per field of `Options`, in the order of the fields."""
     hints = get_type_hints(Options)
@@ -194,6 +206,7 @@ def compile_model(
         path,
         **model_arguments(path, given),
         dump_prefix=dump_prefix,
+        cache="off" if given.get("no_cache") else given.get("cache_dir"),
         progress=progress,
         output=progress.output,
     )

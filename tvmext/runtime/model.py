@@ -133,7 +133,10 @@ class CompiledModel:
 
     def _load(self, path: Path) -> Callable[..., Any]:
         check_runs_here(self.metadata, self._path)
-        return _load_main(path, self.device)
+        main, library = _load_main(path, self.device)
+        if self.device == "cuda":  # the library itself would keep what lies on the GPU
+            weakref.finalize(self, library.get_function("tvmext_release_weights", True))
+        return main
 
     def _main(self) -> Callable[..., Any]:
         """The function ``main`` of the library."""
@@ -166,8 +169,8 @@ def load(
     return CompiledModel(path, device=device, num_threads=num_threads)
 
 
-def _load_main(path: Path, device: str) -> Callable[..., Any]:
-    """The function ``main`` of the library, on a virtual machine of its own."""
+def _load_main(path: Path, device: str) -> tuple[Callable[..., Any], Any]:
+    """The function ``main`` of the library, on a virtual machine of its own, and the library."""
     # Threads bound to cores ignore the affinity of the process and double the median run time.
     os.environ.setdefault("TVM_BIND_THREADS", "0")
     # Workers wait for the next kernel this many turns before they sleep: 30 us rather than 50 ms.
@@ -176,7 +179,7 @@ def _load_main(path: Path, device: str) -> Callable[..., Any]:
         if device == "cuda":
             load_runtime()
         library = tvm.runtime.load_module(str(path.resolve()))
-        return relax.VirtualMachine(library, tvm.device(device))["main"]
+        return relax.VirtualMachine(library, tvm.device(device))["main"], library
     except Exception as error:
         raise ArtifactError(
             f"cannot load {path}: {error}", hint="compile the model again with this version"

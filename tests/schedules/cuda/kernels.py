@@ -12,6 +12,7 @@ from tvm import tirx
 from tests.schedules.cpu.kernels import Build, call, kernel
 from tvmext.arch import to_target
 from tvmext.arch.cuda import CudaArch, from_name
+from tvmext.build.kernels import code_generation
 from tvmext.schedules.cuda import RULES
 from tvmext.schedules.rule import Kernel
 from tvmext.schedules.select import Selection, select
@@ -38,7 +39,7 @@ def run(
     """Outputs of a kernel; `arrays` are its inputs by name and give symbolic dims their sizes."""
     target = tvm.target.Target(to_target(ARCH))
     module = tvm.IRModule({"main": function.with_attr("global_symbol", "main")})
-    with emulated(order, mutation), target:
+    with emulated(order, mutation), target, code_generation(target):
         return call(tvm.tirx.build(module, target)["main"], function, arrays, tvm.cuda())
 
 

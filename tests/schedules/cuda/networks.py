@@ -10,6 +10,7 @@ import tvm
 from tvm import relax
 
 from tvmext.arch import from_target, to_target
+from tvmext.build.kernels import code_generation
 from tvmext.frontends import load
 from tvmext.options import Options
 from tvmext.passes import lower
@@ -29,7 +30,9 @@ def run(
     schedule = ScheduleKernels(arch, rules_for(arch, Options()))
     with emulated():
         mod = lower(model, schedule, schedule.reading, target, Options(), lambda *_: None)
-        machine = relax.VirtualMachine(relax.build(mod, target, relax_pipeline=None), tvm.cuda())
+        with code_generation(target):
+            executable = relax.build(mod, target, relax_pipeline=None)
+        machine = relax.VirtualMachine(executable, tvm.cuda())
         given = [tvm.runtime.tensor(inputs[spec.name], tvm.cuda()) for spec in model.inputs]
         result = machine["main"](*given)
     results = (result,) if len(model.outputs) == 1 else result

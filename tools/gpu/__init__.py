@@ -1,0 +1,1 @@
+"""Work on GPUs: the zoo compiled without one; checks and benchmarks on a host that has one."""

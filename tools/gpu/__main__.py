@@ -1,0 +1,35 @@
+"""GPUs: what can be done without one, and what a host with one does.
+
+python -m tools.gpu compile --arch sm_80,sm_90a     the zoo to machine code, on any machine
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from . import compile as compiling
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.gpu",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    for name, verb in (("compile", compiling),):
+        part = verbs.add_parser(name, help=(verb.__doc__ or "").splitlines()[0])
+        verb.add_arguments(part)
+        part.set_defaults(run=verb.main)
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Do what the command line asks for; 0 if it went well."""
+    args = parse()
+    return int(args.run(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""One network of the zoo, compiled for a GPU: ``python -m tools.gpu.case NETWORK MODE ARCH``.
+
+Prints one JSON object (see `measure`); an error ends it with its message and exit code.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ..zoo.case import drawn
+
+
+def measure(network: str, mode: str, arch: str) -> dict[str, Any]:
+    """Compile one network; what it took and what came of it.
+
+    Keys: "seconds" of compilation, "bytes" of the library, and those of `summary`.
+    """
+    import tvmext
+
+    said = ""
+
+    def hear(progress: Any) -> None:
+        nonlocal said
+        said = progress.detail or said
+
+    with drawn(network, mode) as (path, _, dims):
+        started = time.monotonic()
+        compiled = tvmext.compile(path, f"cuda -arch={arch}", dims=dims, progress=hear)
+        seconds = time.monotonic() - started
+        library = path.with_suffix(".so")
+        compiled.save(library)
+        size = library.stat().st_size
+    return {
+        "seconds": seconds,
+        "bytes": size,
+        "built": said,
+        **summary(compiled.metadata.usage, compiled.metadata.decisions),
+    }
+
+
+def summary(
+    usage: Mapping[str, Mapping[str, int]], decisions: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """What the kernels of a library take.
+
+    Keys: "kernels", "code" (bytes of machine code), "registers" (most of a thread), "spills"
+    ({kernel: bytes}), "stack" ({kernel: bytes} of the others that use local memory), "rules"
+    ({rule: kernels}), and "slow", the kernels that move one element per thread.
+    """
+    rules: dict[str, int] = {}
+    for one in decisions.values():
+        rules[one["rule"]] = rules.get(one["rule"], 0) + 1
+    spills = {name: used["spill_stores"] for name, used in usage.items() if used["spill_stores"]}
+    return {
+        "kernels": len(usage),
+        "code": sum(used["code"] for used in usage.values()),
+        "registers": max((used["registers"] for used in usage.values()), default=0),
+        "spills": spills,
+        "stack": {
+            name: used["stack"]
+            for name, used in usage.items()
+            if used["stack"] and name not in spills
+        },
+        "rules": rules,
+        "slow": sorted(name for name, one in decisions.items() if is_slow(one)),
+    }
+
+
+def is_slow(decision: Mapping[str, Any]) -> bool:
+    """Whether a kernel is the fallback's, or moves one element per thread and access."""
+    return decision["rule"] == "fallback" or any(
+        plan.get("mode") == "strided" and plan.get("lanes") == 1 for plan in plans(decision)
+    )
+
+
+def plans(decision: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The parts of a decision, one per launch."""
+    made = decision["decision"]
+    yield from (part for part in (made if isinstance(made, list) else [made]))
+
+
+def main() -> int:
+    """Compile the network of the command line; the exit code of what went wrong, else 0."""
+    from tvmext.errors import TvmextError
+
+    try:
+        result = measure(*sys.argv[1:4])
+    except TvmextError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    print(json.dumps(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
