@@ -16,7 +16,8 @@ from math import prod
 from typing import Any
 
 import numpy as np
-from tvm import relax, te, tirx
+import tvm_ffi
+from tvm import relax, sym, te, tirx
 from tvm.ir import Expr, Op
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
@@ -43,6 +44,39 @@ def position(index: Expr, extent: Any, mode: str = "fast") -> Expr:
 def from_end(index: Expr, extent: Expr) -> Expr:
     """The index, counted from the end if it is negative."""
     return tirx.Select(index < 0, index + extent, index)
+
+
+def read_position(expr: Expr) -> tuple[Expr, Expr, str] | None:
+    """The (index, extent, mode) of which an expression is the `position`; None if it is none."""
+    if isinstance(expr, tirx.FloorMod):
+        return _uncast(expr.a), expr.b, "wrap"
+    if isinstance(expr, tirx.Max) and isinstance(expr.a, tirx.Min) and _is_zero(expr.b):
+        extent = expr.a.b + 1
+        inner = _read_from_end(expr.a.a)
+        if inner is None:
+            return _uncast(expr.a.a), extent, "clip"
+        same = sym.Analyzer().can_prove_equal(inner[1], extent)
+        return (_uncast(inner[0]), extent, "fast") if same else None
+    inner = _read_from_end(expr)
+    return None if inner is None else (_uncast(inner[0]), inner[1], "outside")
+
+
+def _read_from_end(expr: Expr) -> tuple[Expr, Expr] | None:
+    """The (index, extent) of which an expression is `from_end`."""
+    if not (isinstance(expr, tirx.Select) and isinstance(expr.true_value, tirx.Add)):
+        return None
+    index, test, extent = expr.false_value, expr.condition, expr.true_value.b
+    below = isinstance(test, tirx.LT) and _is_zero(test.b)
+    same = below and all(tvm_ffi.structural_equal(index, i) for i in (test.a, expr.true_value.a))
+    return (index, extent) if same else None
+
+
+def _is_zero(expr: Expr) -> bool:
+    return isinstance(expr, tirx.IntImm) and expr.value == 0
+
+
+def _uncast(expr: Expr) -> Expr:
+    return expr.value if isinstance(expr, tirx.Cast) else expr
 
 
 def positions(indices: np.ndarray, extent: int, mode: str = "fast") -> np.ndarray:

@@ -99,10 +99,11 @@ class _Function:
     def _described(self, var: relax.Var, call: relax.Call) -> MovementKernel:
         name = call.args[0].name_hint
         func = self.mod[call.args[0]]
-        sources = [arg for arg in call.args[1].fields if isinstance(arg, relax.Var)]
+        sources = [arg for arg in call.args[1].fields if _is_tensor_var(arg)]
         read = dict.fromkeys(self._name(source) for source in sources)
         leaves = [f"output {k}" for k in self._leaves(var)]
-        detail = f"{' and '.join(read)} for {', '.join([*self._users(var), *leaves])}"
+        made = " and ".join(read) or "constants"
+        detail = f"{made} for {', '.join([*self._users(var), *leaves])}"
         reason, why = NO_RULE, str(func.attrs.get(KEPT, ""))
         if leaves and any(source.startswith("input ") for source in read):
             reason = FORCED
@@ -162,6 +163,10 @@ class _Function:
 
         value = sym.Analyzer().simplify(tvm_ffi.structural_map(dim, (ir.Var, known)))
         return int(value.value) if isinstance(value, tirx.IntImm) else None
+
+
+def _is_tensor_var(expr: Any) -> bool:
+    return isinstance(expr, relax.Var) and isinstance(expr.ty, relax.TensorType)
 
 
 def _outputs(result: Any, values: Mapping[relax.Var, Any]) -> list[relax.Var]:

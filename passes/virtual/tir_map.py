@@ -4,7 +4,8 @@
     out[x] = if_then_else(c(x), in[i(x)], 0.0)    pieces: the first whose condition holds
 
 A function is a list of such blocks; blocks in between are composed away. So an operator needs no
-rule of its own to take part: its legalization says what it does. Conditions within an index (mirror
+rule of its own to take part: its legalization says what it does. Where an index is data, the
+expression of passes/indexing.py around it is a `Lookup`. Other conditions within an index (mirror
 padding) are declined.
 """
 
@@ -16,11 +17,12 @@ from typing import Any
 
 from tvm import ir, s_tir, tirx
 
+from ..indexing import read_position
 from .gather import lookup_of
-from .piece import Fill, Guard, Lookup, Piece, local, scope_of
+from .piece import Guard, Lookup, Piece, local, locals_of, scope_of
 from .prims import Prims, UnmappedError
 from .scope import Scope, Size
-from .tensor import VirtualTensor, layered
+from .tensor import VirtualTensor, filled, layered
 
 
 def map_of(
@@ -79,27 +81,47 @@ class _Function:
         if list(store.indices) != axes:
             raise UnmappedError("a block does not write its elements in order")
         known = {**self.sizes, **{axis: local(k) for k, axis in enumerate(axes)}}
-        prims = Prims(known)
-        shape = tuple(prims.size(extent) for extent in extents)
-        index = _Index(prims, scope_of(shape), self.tensors)
+        shape = tuple(Prims(known).size(extent) for extent in extents)
+        index = _Index(known, shape, self.tensors)
         if shape != tuple(index.size(size) for size in store.buffer.shape):
             raise UnmappedError("a block writes a part of its buffer")
         pieces: list[Piece] = []
         for branch in index.branches(store.value, ()):
-            pieces += index.pieces(branch, shape)
+            pieces += index.pieces(branch)
         self.tensors[store.buffer] = layered(shape, pieces)
 
 
-class _Index:
-    """TIR expressions over the axes of one block."""
+class _Index(Prims):
+    """TIR expressions over the axes of one block; where they are data, they have lookups."""
 
-    def __init__(self, prims: Prims, scope: Scope, tensors: Mapping[Any, VirtualTensor]) -> None:
-        self.prims = prims
-        self.scope = scope
+    def __init__(
+        self,
+        known: Mapping[ir.Var, Size],
+        shape: tuple[Size, ...],
+        tensors: Mapping[Any, VirtualTensor],
+    ) -> None:
+        super().__init__(known)
+        self.shape = shape
         self.tensors = tensors
+        self.lookups: dict[str, Lookup] = {}
+
+    @property
+    def scope(self) -> Scope:
+        return scope_of(self.shape, tuple(self.lookups.values()))
 
     def size(self, prim: Any) -> Size:
-        return self.prims.size(prim)
+        """The expression in the algebra, the symbol of a lookup for a position that is data."""
+        found = read_position(prim)
+        if found is None or not isinstance(found[0], ir.TensorLoad):
+            return super().size(prim)
+        load, extent, mode = found
+        return self._looked_up(load, super().size(extent), mode)
+
+    def _looked_up(self, load: ir.TensorLoad, extent: Size, mode: str) -> Size:
+        where = {f"_x{k}": self.size(prim) for k, prim in enumerate(load.indices)}
+        lookup = lookup_of(self._source(load), where, extent, mode)
+        self.lookups[lookup.name] = lookup
+        return lookup.symbol
 
     def branches(self, value: Any, guards: tuple[Guard, ...]) -> list[_Branch]:
         """The ends of a tree of conditional expressions, in the order in which they apply."""
@@ -135,36 +157,32 @@ class _Index:
             raise UnmappedError(f"the condition {condition} compares values without bounds")
         return [(guard,) for guard in compare(difference, low, high, truth is sense)]
 
-    def pieces(self, branch: _Branch, shape: tuple[Size, ...]) -> list[Piece]:
+    def pieces(self, branch: _Branch) -> list[Piece]:
         """What the branch contributes to the tensor that the block writes."""
-        if isinstance(branch.value, tirx.IntImm | tirx.FloatImm):
-            fill = Piece((0,) * len(shape), shape, Fill(branch.value.value), ())
-            return VirtualTensor(shape, (fill,)).read(
-                shape, [local(k) for k in range(len(shape))], (), branch.guards
-            )
-        if not isinstance(branch.value, ir.TensorLoad):
-            raise UnmappedError(f"{branch.value} is computed, not copied")
-        source = self._source(branch.value)
-        lookups: list[Lookup] = []
-        index: list[Size] = []
-        for prim, extent in zip(branch.value.indices, source.shape, strict=True):
-            if isinstance(prim, tirx.Cast) and isinstance(prim.value, ir.TensorLoad):
-                prim = prim.value
-            if isinstance(prim, ir.TensorLoad):
-                lookups.append(self._lookup(prim, extent))
-                index.append(lookups[-1].symbol)
-            else:
-                index.append(self.size(prim))
-        return source.read(shape, index, lookups, branch.guards)
+        source, index = self._end(branch.value)
+        return source.read(self.shape, index, tuple(self.lookups.values()), branch.guards)
+
+    def _end(self, value: Any) -> tuple[VirtualTensor, Sequence[Size]]:
+        """A tensor, and where in it the value is that a branch ends with."""
+        if isinstance(value, tirx.IntImm | tirx.FloatImm):
+            return filled(self.shape, value.value), locals_of(len(self.shape))
+        if not isinstance(value, ir.TensorLoad):
+            raise UnmappedError(f"{value} is computed, not copied")
+        source = self._source(value)
+        at = zip(value.indices, source.shape, strict=True)
+        return source, [self._index(prim, extent) for prim, extent in at]
+
+    def _index(self, prim: Any, extent: Size) -> Size:
+        """An index along an axis; data that nobody keeps within the axis is clamped."""
+        inner = prim.value if isinstance(prim, tirx.Cast) else prim
+        if isinstance(inner, ir.TensorLoad):
+            return self._looked_up(inner, extent, "fast")
+        return self.size(prim)
 
     def _source(self, load: ir.TensorLoad) -> VirtualTensor:
         if load.source not in self.tensors:
             raise UnmappedError("a block reads what no block before it wrote")
         return self.tensors[load.source]
-
-    def _lookup(self, load: ir.TensorLoad, extent: Size) -> Lookup:
-        where = {f"_x{k}": self.size(prim) for k, prim in enumerate(load.indices)}
-        return lookup_of(self._source(load), where, extent, "fast")
 
 
 def _conditional(value: Any) -> tuple[Any, Any, Any] | None:

@@ -4,7 +4,8 @@
 
 which the virtual machine runs without copying. TVM's RewriteDataflowReshape does this for whatever
 looks like a reshape; it proves that anew for every kernel, and some symbolic shapes make it fail.
-Only variables of a dataflow block: outside, the memory may be somebody else's.
+What leaves its dataflow block is a view only of what a kernel wrote for nobody else: an output must
+not be the memory of an input, of a weight or of another output.
 """
 
 from __future__ import annotations
@@ -36,17 +37,39 @@ class _Rewriter(PyExprMutator):
     def __init__(self, mod: tvm.IRModule, views: set[tvm.ir.GlobalVar]) -> None:
         super().__init__(mod)
         self.views = views
+        self.values: dict[relax.Var, relax.Expr] = {}
+        self.left: set[relax.Var] = set()
 
     def visit_var_binding_(self, binding: relax.VarBinding) -> None:
         var, value = binding.var, binding.value
-        if isinstance(var, relax.DataflowVar) and self._is_view(value):
-            source = self.visit_expr(value.args[1].fields[0])
-            reshaped = relax.op.reshape(source, var.ty.shape)
-            self.set_var_remap(var, self.builder_.emit(reshaped, var.name))
-        else:
+        self.values[var] = value
+        inside = isinstance(var, relax.DataflowVar)
+        if not self._is_view(value) or not (inside or self._may_leave(value)):
             super().visit_var_binding_(binding)
+            return
+        source = self.visit_expr(value.args[1].fields[0])
+        reshaped = relax.op.reshape(source, var.ty.shape)
+        emit = self.builder_.emit if inside else self.builder_.emit_output
+        self.set_var_remap(var, emit(reshaped, var.name))
 
-    def _is_view(self, value: relax.Expr) -> bool:
+    def _may_leave(self, view: relax.Call) -> bool:
+        """Whether the memory of a view may be an output's, and be no other one's."""
+        root = self._root(view)
+        value = self.values.get(root)
+        own = isinstance(root, relax.DataflowVar) and root not in self.left
+        made = isinstance(value, relax.Call) and value.op.same_as(_CALL_TIR)
+        if not (own and made and self.builder_.current_block_is_dataflow()):
+            return False
+        self.left.add(root)
+        return True
+
+    def _root(self, view: relax.Call) -> relax.Expr:
+        """What a view is a view of in the end."""
+        source = view.args[1].fields[0]
+        value = self.values.get(source)
+        return self._root(value) if self._is_view(value) else source
+
+    def _is_view(self, value: Any) -> bool:
         called = isinstance(value, relax.Call) and value.op.same_as(_CALL_TIR)
         return called and value.args[0] in self.views
 

@@ -12,21 +12,29 @@ have the data in memory. After VTC (arXiv 2604.09558), read side.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
+import numpy as np
 import tvm
 from tvm import relax
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from tvmext.frontends.dims import product
 
+from ..constants import constant, constant_values
 from .analysis import Moved, Movement, analyze
 from .classify import Access, classify
 from .emit import loader, view
+from .evaluate import materialize
 from .piece import Home
 from .regroup import regrouped
 from .scope import Size
 from .tensor import VirtualTensor
+
+
+MAX_KNOWN = 1 << 14
+"""Elements of known values that are at most this many are written down, not copied at run time."""
 
 
 @tvm.transform.module_pass(opt_level=1, name="VirtualTensors")
@@ -87,8 +95,11 @@ class _Rewriter(PyExprMutator):
         return expr
 
     def _write(self, var: relax.Var, moved: Moved) -> relax.Expr:
-        """Nothing, a reshape or a loader, whatever the map needs."""
+        """Nothing, a constant, a reshape or a loader, whatever the map needs."""
         tensor = _cheaper(moved)
+        known = self._constant(tensor, str(var.ty.dtype))
+        if known is not None and (tensor.homes or var in self.movement.materialized):
+            return known
         profile = classify(tensor)
         if profile.access in (Access.IDENTITY, Access.VIEW) and profile.offset == 0:
             (home,) = tensor.homes
@@ -98,6 +109,18 @@ class _Rewriter(PyExprMutator):
             if product(home.shape) == product(tensor.shape):
                 return self._view(source, tensor.shape, var.name, self._may_fuse(var, home))
         return self._load(var, moved, tensor)
+
+    def _constant(self, tensor: VirtualTensor, dtype: str) -> relax.Expr | None:
+        """The elements, if they are known and few."""
+        homes = {home.name: self.movement.homes[home.name] for home in tensor.homes}
+        sizes = [size for size in tensor.shape if isinstance(size, int)]
+        count = prod(sizes)
+        if len(sizes) < tensor.rank or count > MAX_KNOWN:
+            return None
+        values = constant_values(list(homes.values()), lambda _: None)
+        if values is None:
+            return None
+        return constant(materialize(tensor, dict(zip(homes, values)), dtype=np.dtype(dtype)))
 
     def _may_fuse(self, var: relax.Var, home: Home) -> bool:
         """Whether a reshape saves more in the kernel before or after it than as a view.

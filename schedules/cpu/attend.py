@@ -125,17 +125,21 @@ def _read(seen: View) -> Attention:
 def _classified(
     scores: Block, query: TensorLoad, key: TensorLoad, value: TensorLoad
 ) -> tuple[tuple[Axis, ...], tuple[Axis, ...]]:
-    """The batch axes and the rows of the scores, whose last axis must be that of the keys."""
+    """The batch axes and the rows of the scores, whose last axis must be that of the keys.
+
+    An axis of one element may be a batch axis that no operand has.
+    """
     *outer, keys = scores.spatial
     ours, theirs = variables(query), variables(key)
     if keys.var in ours or keys.var not in theirs:
         raise _Declines("the last axis of the scores is not that of the keys")
-    if any(axis.var not in ours for axis in outer):
+    unused = {axis.var for axis in outer if axis.size == 1 and axis.var not in ours}
+    if any(axis.var not in ours for axis in outer if axis.size != 1):
         raise _Declines("the keys have an axis of their own")
-    rows = tuple(axis for axis in outer if axis.var not in theirs)
+    rows = tuple(axis for axis in outer if axis.var not in theirs | unused)
     if variables(value) & {axis.var for axis in rows}:
         raise _Declines("values differ between the rows")
-    return tuple(axis for axis in outer if axis.var in theirs), rows
+    return tuple(axis for axis in outer if axis not in rows), rows
 
 
 def _factors(block: Block) -> tuple[TensorLoad, TensorLoad]:

@@ -14,10 +14,12 @@ from tvm.relax import op
 
 from tests.passes.modules import build
 from tvmext.frontends.dims import symbol
+from tvmext.passes.indexing import positions, take
 from tvmext.passes.virtual.evaluate import materialize
 from tvmext.passes.virtual.prims import UnmappedError
 from tvmext.passes.virtual.tensor import VirtualTensor, physical
 from tvmext.passes.virtual.tir_map import map_of
+from tvmext.passes.virtual.virtualize import VirtualTensors
 
 N = tirx.Var("n", "int64")
 X = np.arange(4 * 5 * 6, dtype="float32").reshape(4, 5, 6)
@@ -85,6 +87,42 @@ def test_indices_that_are_read() -> None:
     rows = np.array([4, 0, 4])
     actual = materialize(tensor, {"x": MATRIX, "i": rows})
     np.testing.assert_array_equal(actual, MATRIX[rows])
+
+
+@pytest.mark.parametrize("mode", ["fast", "clip", "wrap"])
+@pytest.mark.parametrize("n", [5, N], ids=str)
+def test_positions_that_are_data_are_read_back(mode: str, n: Any) -> None:
+    """What passes/indexing.py makes of them, and an index of the shape's own beside it."""
+    mod = build(
+        [("x", (n, 6), "float32"), ("i", (3,), "int32")],
+        lambda bb, x, i: op.take(x, i, 0, mode),
+    )
+    mod = relax.transform.LegalizeOps({"relax.take": take})(mod)
+    (func,) = [f for f in mod.functions.values() if isinstance(f, tirx.PrimFunc)]
+    size = symbol("n") if n is N else 5
+    (tensor,) = map_of(func, [physical("x", (size, 6)), physical("i", (3,))])
+    assert [lookup.mode for piece in tensor.pieces for lookup in piece.lookups] == [mode]
+    rows = np.array([4, -2, 7], "int32")
+    actual = materialize(tensor, {"x": MATRIX[:5], "i": rows}, {"n": 5})
+    np.testing.assert_array_equal(actual, MATRIX[positions(rows, 5, mode)])
+
+
+def test_updates_at_positions_that_are_data_are_read_back() -> None:
+    """A loader of a scatter, whose condition compares an index with data."""
+
+    def body(bb: Any, x: Any, i: Any, rows: Any) -> Any:
+        return op.scatter_nd(x, i, rows)
+
+    inputs = [("x", (5, 6), "float32"), ("i", (2, 1), "int64"), ("rows", (2, 6), "float32")]
+    mod = VirtualTensors()(build(inputs, body))
+    (func,) = [f for f in mod.functions.values() if isinstance(f, tirx.PrimFunc)]
+    homes = {home: physical(home, shape) for home, shape, _ in inputs}
+    order = [v.name for b in mod["main"].body.blocks for v in b.bindings[0].value.args[1].fields]
+    (tensor,) = map_of(func, [homes[name] for name in order])
+    arrays = {"x": MATRIX, "i": np.array([[3], [-2]]), "rows": 100 + MATRIX[:2]}
+    expected = MATRIX.copy()
+    expected[3] = arrays["rows"][1]
+    np.testing.assert_array_equal(materialize(tensor, arrays), expected)
 
 
 def test_it_composes_with_what_its_operand_is() -> None:

@@ -67,3 +67,19 @@ def test_an_output_is_a_tensor_of_its_own() -> None:
     """The kernel before it writes the output itself."""
     mod = build([("x", (6, 4), "float32")], lambda bb, x: op.reshape(bb.emit(op.tanh(x)), (3, 8)))
     assert operators(fused(mod)) == {"relax.call_tir": 1}
+
+
+@pytest.mark.parametrize("n", [6, N], ids=str)
+def test_an_output_may_be_a_view_of_what_nobody_else_has(n: Any) -> None:
+    """Of several views of one tensor, one; of an input, none."""
+
+    def body(bb: relax.BlockBuilder, x: relax.Var) -> list[relax.Expr]:
+        rows = bb.emit(op.nn.softmax(x))
+        return [op.reshape(rows, (n * 2, 2)), op.reshape(rows, (n, 2, 2)), op.reshape(x, (2 * n, 2))]
+
+    mod = build([("x", (n, 4), "float32")], body)
+    after = fused(mod)
+    relax.analysis.well_formed(after)
+    assert operators(after) == {"relax.call_tir": 3, "relax.reshape": 1}
+    for expected, actual in zip(run(mod, random(6, 4)), run(after, random(6, 4)), strict=True):
+        assert (expected == actual).all()

@@ -205,3 +205,19 @@ def test_kernels_that_copy_take_part() -> None:
     after = virtual(relax.transform.LegalizeOps()(mod))
     assert kernels(after) == ["tir_exp"]
     assert_same(mod, after, random(4, 6))
+
+
+def test_what_is_known_is_written_down() -> None:
+    """Zeros and chosen rows of a table for a product; zeros for a sum stay a number there."""
+
+    def body(bb: relax.BlockBuilder, x: relax.Var) -> relax.Expr:
+        zeros = bb.emit(op.full((3, 4), relax.const(0.0), "float32"))
+        columns = relax.const(np.array([[3, 1, 4, 0]] * 3))
+        rows = bb.emit(op.gather_elements(relax.const(random(3, 5)), columns, 1))
+        parts = [bb.emit(op.matmul(part, x)) for part in (zeros, rows)]
+        return op.add(bb.emit(op.add(*parts)), bb.emit(op.full((3, 6), relax.const(1.0), "float32")))
+
+    mod = build([("x", (4, 6), "float32")], body)
+    after = tvm.transform.Sequential([VirtualTensors(), relax.transform.DeadCodeElimination()])(mod)
+    assert operators(after) == {"relax.matmul": 2, "relax.add": 2, "relax.call_tir": 1}
+    assert_same(mod, after, random(4, 6))

@@ -113,6 +113,21 @@ def test_heads_that_share_keys() -> None:
     check(form, [*arrays, normal(1, 2, 3, 5, 19)])
 
 
+def test_one_batch_that_the_queries_do_not_have() -> None:
+    """They are columns of a product, read through a map."""
+
+    def body(wide: te.Tensor, k: te.Tensor, v: te.Tensor) -> te.Tensor:
+        q = te.compute((1, 3, 9, 16), lambda b, h, s, d: wide[s, h * 16 + d], name="queries")
+        return attention(PLAIN, (q, k, v))
+
+    q, k, v = heads(1, 3, 9, 20, 16)
+    wide = q[0].transpose(1, 0, 2).reshape(9, 48)
+    function, selection = scheduled(composed(body, *((x.shape, "float32") for x in (wide, k, v))))
+    assert selection.rule == "attention"
+    (result,) = run(function, {"x0": wide, "x1": k, "x2": v})
+    np.testing.assert_allclose(result, expected(PLAIN, q, k, v), rtol=1e-5, atol=2e-6)
+
+
 @pytest.mark.parametrize(
     ("order", "shape"),
     [((0, 1, 2, 3), (2, 2, 7, 21)), ((None, None, None, 3), (1, 1, 1, 21)), ((2, 3), (7, 21))],
