@@ -61,11 +61,23 @@ def moves(func: tirx.PrimFunc) -> bool:
 
 
 def _copies(value: Any) -> bool:
+    """Whether a value is copied; where conditions choose, from data, it is computed."""
     if isinstance(value, tirx.Select):
-        return _copies(value.true_value) and _copies(value.false_value)
-    if isinstance(value, ir.Call) and getattr(value.op, "name", "") == "prim.if_then_else":
-        return _copies(value.args[1]) and _copies(value.args[2])
+        condition, *ways = value.condition, value.true_value, value.false_value
+    elif isinstance(value, ir.Call) and getattr(value.op, "name", "") == "prim.if_then_else":
+        condition, *ways = value.args
+    else:
+        condition, ways = None, []
+    if ways:
+        return not _is_mask(condition) and all(map(_copies, ways))
     return isinstance(value, ir.TensorLoad | tirx.IntImm | tirx.FloatImm)
+
+
+def _is_mask(condition: Any) -> bool:
+    """Whether a condition is data itself, not a comparison of indices."""
+    loads: list[ir.TensorLoad] = []
+    tvm_ffi.structural_walk(condition, (ir.TensorLoad, loads.append))
+    return any(str(load.ty.dtype) == "bool" for load in loads)
 
 
 class _Function:

@@ -52,3 +52,16 @@ def test_who_reads_it_is_told() -> None:
 
     (kernel,) = movement_kernels(lowered(build([("x", (4, 6), "float32")], body)))
     assert (kernel.reason, kernel.detail) == ("no rule", "softmax for softmax1")
+
+
+def test_a_mask_computes_and_an_index_moves() -> None:
+    def mask(bb, hidden, x, i):
+        return op.where(hidden, relax.const(-1.0), relax.const(0.0))
+
+    def update(bb, hidden, x, i):
+        return op.scatter_nd(x, i, bb.emit(op.full((1, 6), relax.const(0.0))))
+
+    inputs = [("hidden", (4, 6), "bool"), ("x", (4, 6), "float32"), ("i", (1, 1), "int64")]
+    assert movement_kernels(lowered(build(inputs, mask))) == []
+    (kernel,) = movement_kernels(lowered(build(inputs, update)))
+    assert kernel.reason == "forced"
