@@ -32,7 +32,6 @@ from .regroup import regrouped
 from .scope import Size
 from .tensor import VirtualTensor
 
-
 MAX_KNOWN = 1 << 14
 """Elements of known values that are at most this many are written down, not copied at run time."""
 

@@ -75,7 +75,8 @@ def test_an_output_may_be_a_view_of_what_nobody_else_has(n: Any) -> None:
 
     def body(bb: relax.BlockBuilder, x: relax.Var) -> list[relax.Expr]:
         rows = bb.emit(op.nn.softmax(x))
-        return [op.reshape(rows, (n * 2, 2)), op.reshape(rows, (n, 2, 2)), op.reshape(x, (2 * n, 2))]
+        pairs, cubes = op.reshape(rows, (n * 2, 2)), op.reshape(rows, (n, 2, 2))
+        return [pairs, cubes, op.reshape(x, (2 * n, 2))]
 
     mod = build([("x", (n, 4), "float32")], body)
     after = fused(mod)

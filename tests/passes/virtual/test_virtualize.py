@@ -215,7 +215,8 @@ def test_what_is_known_is_written_down() -> None:
         columns = relax.const(np.array([[3, 1, 4, 0]] * 3))
         rows = bb.emit(op.gather_elements(relax.const(random(3, 5)), columns, 1))
         parts = [bb.emit(op.matmul(part, x)) for part in (zeros, rows)]
-        return op.add(bb.emit(op.add(*parts)), bb.emit(op.full((3, 6), relax.const(1.0), "float32")))
+        ones = bb.emit(op.full((3, 6), relax.const(1.0), "float32"))
+        return op.add(bb.emit(op.add(*parts)), ones)
 
     mod = build([("x", (4, 6), "float32")], body)
     after = tvm.transform.Sequential([VirtualTensors(), relax.transform.DeadCodeElimination()])(mod)
