@@ -97,17 +97,17 @@ class _Index(Prims):
     def __init__(
         self,
         known: Mapping[ir.Var, Size],
-        shape: tuple[Size, ...],
+        extents: tuple[Size, ...],
         tensors: Mapping[Any, VirtualTensor],
     ) -> None:
         super().__init__(known)
-        self.shape = shape
+        self.extents = extents
         self.tensors = tensors
         self.lookups: dict[str, Lookup] = {}
 
     @property
     def scope(self) -> Scope:
-        return scope_of(self.shape, tuple(self.lookups.values()))
+        return scope_of(self.extents, tuple(self.lookups.values()))
 
     def size(self, prim: Any) -> Size:
         """The expression in the algebra, the symbol of a lookup for a position that is data."""
@@ -160,12 +160,12 @@ class _Index(Prims):
     def pieces(self, branch: _Branch) -> list[Piece]:
         """What the branch contributes to the tensor that the block writes."""
         source, index = self._end(branch.value)
-        return source.read(self.shape, index, tuple(self.lookups.values()), branch.guards)
+        return source.read(self.extents, index, tuple(self.lookups.values()), branch.guards)
 
     def _end(self, value: Any) -> tuple[VirtualTensor, Sequence[Size]]:
         """A tensor, and where in it the value is that a branch ends with."""
         if isinstance(value, tirx.IntImm | tirx.FloatImm):
-            return filled(self.shape, value.value), locals_of(len(self.shape))
+            return filled(self.extents, value.value), locals_of(len(self.extents))
         if not isinstance(value, ir.TensorLoad):
             raise UnmappedError(f"{value} is computed, not copied")
         source = self._source(value)
