@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import gc
+import json
+import os
 import shutil
+import subprocess
+import sys
 import threading
 import weakref
 from pathlib import Path
@@ -17,9 +21,11 @@ from tvm import relax
 from tvm.relax import op
 
 from tests.tvmext.models import spec, write
+from tvmext.arch import physical_cores
 from tvmext.errors import ArtifactError, DimError, InputError, InternalError, OptionError
 from tvmext.frontends.dims import Dim, Guard, parse
 from tvmext.runtime import CompiledModel, load
+from tvmext.runtime.threads import default_threads
 
 N, M = parse("n"), parse("m")
 
@@ -302,10 +308,39 @@ def test_the_number_of_threads(affine: CompiledModel) -> None:
         return count()
 
     assert used(1) == 1
-    assert used(None) >= 1
+    assert used(None) == default_threads()
+    assert used(len(physical_cores())) == len(physical_cores())
     assert used(1) == 1
     with pytest.raises(OptionError, match="num_threads is 0"):
         affine.num_threads = 0
+
+
+SEEN = """
+import json, os, sys, numpy as np, tvm, tvmext
+model = tvmext.load(sys.argv[1])
+model.run(*[np.ones((2, 4), "float32")] * 2, np.array(3, "float32"))
+workers = {int(task) for task in os.listdir("/proc/self/task")} - {os.getpid()}
+places = [sorted(os.sched_getaffinity(task)) for task in (os.getpid(), *workers)]
+print(json.dumps([tvm.get_global_func("runtime.NumThreads")(), *places]))
+"""
+
+
+@pytest.mark.parametrize("wish", [{}, {"TVM_NUM_THREADS": "1"}, {"TVM_BIND_THREADS": "0"}])
+def test_threads_of_a_process(affine: CompiledModel, folder: Path, wish: dict[str, str]) -> None:
+    """One for each core, each worker on a core of its own where all run."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("TVM_")}
+    seen = subprocess.run(
+        [sys.executable, "-c", SEEN, str(folder / "affine.so")],
+        env=clean | wish,
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    count, caller, *workers = json.loads(seen.stdout)
+    cores = physical_cores()
+    assert count == int(wish.get("TVM_NUM_THREADS", len(cores)))
+    assert caller == sorted(os.sched_getaffinity(0))
+    bound = sorted(place for place in workers if len(place) == 1 and len(caller) > 1)
+    assert bound == ([] if wish or len(caller) == 1 else [[core] for core in cores[1:]])
 
 
 def test_save_and_load(affine: CompiledModel, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ import tvm
 from tvm.script import tirx as T
 
 from tvmext.arch import from_device, to_target
+from tvmext.runtime.threads import use_threads
 
 from .host import cpu_name
 
@@ -31,13 +32,11 @@ BANDWIDTH_BYTES = tuple(1 << power for power in range(14, 29, 2))
 
 
 class Machine:
-    """This machine with `threads` threads: calibrated when created, in about a second.
-
-    TVM's thread pool must have that many threads (TVM_NUM_THREADS).
-    """
+    """This machine with `threads` threads: calibrated when created, in about a second."""
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
+        use_threads(threads)
         self.arch = from_device()
         lanes = self.arch.vector_lanes("float32")
         library = tvm.compile(kernels(threads, lanes), tvm.target.Target(to_target(self.arch)))

@@ -20,7 +20,13 @@ LONG_SECONDS = 20e-3
 """A call of this length warms the caches for itself: what came before no longer shows."""
 
 ENOUGH_PAIRS = 25
-SETTLE_SECONDS = 0.05
+
+SETTLE_SECONDS = 0.25
+TICK_SECONDS = 0.01
+"""The clock of a process learns of its other threads with the ticks of the system, 1 to 10 ms."""
+
+WAKE_SECONDS = 0.04
+"""Threads that wake may share a core until the system moves them, tens of ms later."""
 
 
 class Probe(Protocol):
@@ -45,9 +51,9 @@ def measure(
 ) -> list[Round]:
     """Rounds of samples, until `enough` rounds are clean or `seconds` are over.
 
-    Each sample: probe, let its threads come to rest, call once to warm caches and wake threads
-    (unless calls are long), time a chunk of calls, let their threads rest, probe. The order is
-    turned every round, so that nobody always comes after the same other.
+    Each sample: probe, let its threads come to rest, call to warm caches and wake threads, time a
+    chunk of calls, let their threads rest, probe. The order is turned every round, so that nobody
+    always comes after the same other.
     """
     paces = {name: _pace(call) for name, call in contenders.items()}
     names = list(contenders)
@@ -85,9 +91,11 @@ def _sample(
     call: Call, pace: _Pace, machine: Probe, interruptions: Callable[[], int], clock: Clock
 ) -> Sample:
     """A chunk of calls; the speed is the lower of the FLOP/s before and after."""
-    rate = machine.probe()
+    rate = _rate(machine)
     settle(machine.threads)
-    if pace.warm:
+    if machine.threads > 1:
+        _awake(call)
+    elif pace.warm:
         call()
     interrupted = interruptions()
     start = clock()
@@ -96,7 +104,7 @@ def _sample(
     took = clock() - start
     interrupted = interruptions() - interrupted
     settle(machine.threads)
-    rate = min(rate, machine.probe())
+    rate = min(rate, _rate(machine))
     return Sample(took / pace.count, rate, interrupted)
 
 
@@ -113,17 +121,31 @@ def _pace(call: Call) -> _Pace:
     return _Pace(max(1, round(CHUNK_SECONDS / best)), best < LONG_SECONDS)
 
 
+def _rate(machine: Probe) -> float:
+    """FLOP/s of the machine with all its threads awake."""
+    if machine.threads > 1:
+        _awake(machine.probe)
+    return machine.probe()
+
+
+def _awake(call: Call) -> None:
+    """Call until the threads of `call` have been spread over the cores."""
+    end = time.perf_counter() + WAKE_SECONDS
+    while time.perf_counter() < end:
+        call()
+
+
 def settle(threads: int) -> None:
     """Wait until no thread of this process is busy, for at most `SETTLE_SECONDS`.
 
-    Thread pools spin for a while after a parallel call, which would slow the next contender down.
-    TVM's would spin for 50 ms; the worker (worker.py) shortens that to what fits in here.
+    Thread pools spin for a while after a parallel call, TVM's for 5 ms as tvmext sets it, ONNX
+    Runtime's for 45 ms, which would slow the next contender down.
     """
     if threads == 1:
         return
     end = time.perf_counter() + SETTLE_SECONDS
     while time.perf_counter() < end:
         busy = time.process_time()
-        time.sleep(0.5e-3)
-        if time.process_time() - busy < 0.1e-3:
+        time.sleep(2 * TICK_SECONDS)
+        if time.process_time() - busy < 0.1 * TICK_SECONDS:
             return

@@ -16,10 +16,6 @@ from .worker import Row
 
 ROOT = Path(__file__).resolve().parents[2]
 
-SPIN_COUNT = "10000"
-"""TVM's threads spin this often before they sleep: 2 ms, longer than any gap between two calls, not
-the 50 ms of its default, which would fall into the next contender's time."""
-
 
 def rows(requests: Sequence[Row], settings: Row, limit: float) -> Iterator[Row]:
     """First a description of the machine, then a row for each request.
@@ -86,9 +82,4 @@ class _Worker:
 
 def _environment(threads: int) -> dict[str, str]:
     count = str(threads)
-    return {
-        "TVM_NUM_THREADS": count,
-        "OMP_NUM_THREADS": count,
-        "TVM_BIND_THREADS": "0",
-        "TVM_THREAD_POOL_SPIN_COUNT": SPIN_COUNT,
-    }
+    return {"TVM_NUM_THREADS": count, "OMP_NUM_THREADS": count}

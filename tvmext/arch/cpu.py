@@ -197,7 +197,7 @@ def from_device() -> CpuArch:
         l2_bytes=caches.get(2, base.l2_bytes),
         l3_bytes=caches.get(3, base.l3_bytes),
         line_bytes=int(info.get("cache_alignment", base.line_bytes)),
-        cores=physical_cores(),
+        cores=len(physical_cores()),
         ghz=round(clock, 2) or base.ghz,
         features=frozenset(features),
     )
@@ -217,13 +217,13 @@ def to_target(arch: CpuArch) -> dict[str, Any]:
     return target
 
 
-def physical_cores() -> int:
-    """The cores that this process may use; the hardware threads of one core count once."""
-    cores = set()
-    for cpu in os.sched_getaffinity(0):
+def physical_cores() -> tuple[int, ...]:
+    """The cores that this process may use, each as the number of its first hardware thread."""
+    cores: dict[str, int] = {}
+    for cpu in sorted(os.sched_getaffinity(0)):
         path = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
-        cores.add(path.read_text().strip() if path.exists() else str(cpu))
-    return len(cores)
+        cores.setdefault(path.read_text().strip() if path.exists() else str(cpu), cpu)
+    return tuple(cores.values())
 
 
 def _family(isa: str, mcpu: str, features: set[str]) -> CpuArch:

@@ -7,7 +7,7 @@ import tempfile
 import threading
 import weakref
 from collections.abc import Callable
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from tvmext.arch import physical_cores
 from tvmext.arch.cuda_driver import load_runtime
 from tvmext.artifact import (
     ArtifactMetadata,
@@ -28,6 +27,7 @@ from tvmext.frontends.model import TensorSpec
 
 from .signature import Signature
 from .tensors import Input, Output
+from .threads import use_threads
 
 _COPY_BYTES = 1 << 26
 _KNOWN_SHAPES = 256  # combinations of input shapes whose check is remembered
@@ -53,10 +53,9 @@ class CompiledModel:
 
         `device` is what it was compiled for: "cpu", or "cuda" for the first GPU. `num_threads`
         limits the cores one run uses; the default is as many as TVM_NUM_THREADS says, else all
-        physical cores. Threads are not bound to cores unless TVM_BIND_THREADS=1 is set. With
-        `deferred`, code for a GPU is loaded by the first run: it may have been compiled for a
-        machine that is not this one. Raises ArtifactError if the file is not such a library or
-        cannot run on this machine.
+        physical cores (threads.py). With `deferred`, code for a GPU is loaded by the first run: it
+        may have been compiled for a machine that is not this one. Raises ArtifactError if the file
+        is not such a library or cannot run on this machine.
         """
         self.metadata: ArtifactMetadata = read_metadata(path)
         self.device = "cuda" if self.metadata.target["kind"] == "cuda" else "cpu"
@@ -92,7 +91,7 @@ class CompiledModel:
 
     @property
     def num_threads(self) -> int | None:
-        """The most threads that a run uses; None leaves the number to TVM."""
+        """The most threads that a run uses; None for TVM_NUM_THREADS, else all physical cores."""
         return self._num_threads
 
     @num_threads.setter
@@ -113,7 +112,7 @@ class CompiledModel:
         arrays = [slot.accept(value) for slot, value in zip(self._slots, values)]
         self._check(*[array.shape for array in arrays])
         with self._lock:
-            _use_threads(self._num_threads or _default_threads())
+            use_threads(self._num_threads)
             main = self._main()
             tensors = [slot.bind(array) for slot, array in zip(self._slots, arrays)]
             if self.device == "cuda":
@@ -171,10 +170,6 @@ def load(
 
 def _load_main(path: Path, device: str) -> tuple[Callable[..., Any], Any]:
     """The function ``main`` of the library, on a virtual machine of its own, and the library."""
-    # Threads bound to cores ignore the affinity of the process and double the median run time.
-    os.environ.setdefault("TVM_BIND_THREADS", "0")
-    # Workers wait for the next kernel this many turns before they sleep: 30 us rather than 50 ms.
-    os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", "10000")
     try:
         if device == "cuda":
             load_runtime()
@@ -190,21 +185,3 @@ def _on_gpu(tensor: Any) -> Any:
     """A copy of a host tensor in the memory of the first GPU."""
     copy = tvm.runtime.empty(tuple(tensor.shape), str(tensor.dtype), tvm.cuda())
     return copy.copyfrom(tensor)
-
-
-_pool = threading.local()
-_configure = tvm.get_global_func("runtime.config_threadpool")
-_ALL_CORES_ALIKE = 1  # AffinityMode kBig: no little cores
-
-
-@cache
-def _default_threads() -> int:
-    """All cores, or what TVM_NUM_THREADS says. TVM's own default is half of them on every x86."""
-    return 0 if "TVM_NUM_THREADS" in os.environ else physical_cores()
-
-
-def _use_threads(count: int) -> None:
-    """Set the size of the calling thread's pool, 0 for what TVM chooses."""
-    if getattr(_pool, "count", 0) != count:
-        _configure(_ALL_CORES_ALIKE, count)
-        _pool.count = count
