@@ -69,7 +69,7 @@ class _Worker:
             found: dict[str, Any] = json.loads(line)
             return found
         with suppress(subprocess.TimeoutExpired):
-            self._process.wait(5)  # it has closed its output; let it end by itself
+            self._process.wait(60)  # it has closed its output; let it end by itself
         self.end()
         return {"error": f"the worker ended with exit code {self._process.returncode}"}
 
