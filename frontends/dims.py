@@ -21,6 +21,7 @@ from .expr_atoms import ceildiv, floordiv, maximum, minimum
 from .expr_parse import parse
 
 __all__ = [
+    "USUAL",
     "Dim",
     "DimSpec",
     "Expr",
@@ -40,12 +41,17 @@ __all__ = [
     "refine",
     "substitute",
     "symbol",
+    "usual_sizes",
 ]
 
 DimSpec = int | tuple[int, int | None] | tuple[int, int, int | None]
 """What a user says about one dim: its size, (min, max) or (min, opt, max); max None is no limit."""
 
 OPERATORS = ("==", "<=", ">=", "divides")
+
+
+USUAL = 64
+"""The size of a dim of which nothing is known; a multiple of what networks ask of theirs."""
 
 
 @dataclass(frozen=True)
@@ -197,3 +203,12 @@ def _ranged(dim: Dim, spec: object) -> Dim:
     if high is None or (dim.high is not None and high > dim.high):
         high = dim.high
     return Dim(dim.name, low, high, opt, dim.label)
+
+
+def usual_sizes(dims: Mapping[str, Dim]) -> dict[str, int]:
+    """A size for each free dim: the usual one if the user named one, else one within its range."""
+    found = {}
+    for name, dim in dims.items():
+        high = USUAL if dim.high is None else min(USUAL, dim.high)
+        found[name] = dim.opt if dim.opt is not None else max(dim.low, high)
+    return found

@@ -6,6 +6,7 @@ import tvm
 from tvm import relax
 from tvm.relax import transform
 
+from tvmext.frontends.dims import usual_sizes
 from tvmext.frontends.model import Model
 from tvmext.options import Options
 
@@ -21,6 +22,7 @@ from .fuse_attention import FuseAttention
 from .fuse_rms_norm import FuseRmsNorm
 from .legalize import LEGALIZE
 from .names import ConvertLayouts, FuseOperators, NameValues
+from .plan_memory import PlanMemory
 from .quantized.decompose import DecomposeQuantize
 from .quantized.products import QuantizedProducts
 from .quantized.sink import SinkDequantize
@@ -97,7 +99,7 @@ def pipeline(
         *kernels,
         *(fuse if options.opt_level >= 1 else views),
         schedule,
-        *lowering(),
+        *lowering(PlanMemory(usual_sizes(model.dims))),
     ]
 
 
@@ -110,13 +112,13 @@ def _bound(model: Model) -> list[tvm.transform.Pass]:
     return [NameValues(), BindModel(model), transform.CanonicalizeBindings()]
 
 
-def lowering() -> list[tvm.transform.Pass]:
-    """What ends every pipeline: kernels become calls of the machine, buffers are planned."""
+def lowering(planner: tvm.transform.Pass) -> list[tvm.transform.Pass]:
+    """What ends every pipeline: kernels become calls of the machine, `planner` shares memory."""
     return [
         transform.ToNonDataflow(),
         transform.RemovePurityChecking(),
         transform.CallTIRRewrite(),
-        transform.StaticPlanBlockMemory(),
+        planner,
         transform.LowerAllocTensor(),
         transform.KillAfterLastUse(),
         transform.LowerRuntimeBuiltin(),

@@ -34,5 +34,5 @@ def stock_pipeline(model: Model, schedule: tvm.transform.Pass) -> list[tvm.trans
         transform.RewriteDataflowReshape(),
         transform.DeadCodeElimination(),
         schedule,
-        *lowering(),
+        *lowering(transform.StaticPlanBlockMemory()),
     ]

@@ -23,10 +23,11 @@ def explain_here(request: CompileRequest, report: Callable[..., None]) -> None:
 
     from tvmext.arch import flags, resolve, to_target
     from tvmext.frontends import load
+    from tvmext.frontends.dims import usual_sizes
 
     from . import trace
     from .explanation import explain
-    from .sizes import Sizes, sizes_of
+    from .sizes import Sizes
 
     report("load", request.name)
     model = load(
@@ -37,7 +38,7 @@ def explain_here(request: CompileRequest, report: Callable[..., None]) -> None:
         name=request.name,
     )
     chosen = to_target(resolve(request.target))
-    target, sizes = tvm.target.Target(chosen), Sizes(sizes_of(model.dims))
+    target, sizes = tvm.target.Target(chosen), Sizes(usual_sizes(model.dims))
     net = trace.network_of(model, target, sizes, report)
     ours = trace.ours(model, target, sizes, request.options, report)
     stock = trace.stock(model, target, sizes, report)

@@ -15,20 +15,7 @@ import tvm_ffi
 from tvm import ir, relax, s_tir, sym, tirx
 
 from tvmext.arch import dtype_bits
-from tvmext.frontends.dims import Dim
-
-USUAL = 64
-"""The size of a dim of which nothing is known; a multiple of what networks ask of theirs."""
-
-
-def sizes_of(dims: Mapping[str, Dim]) -> dict[str, int]:
-    """A size for each free dim: the usual one if the user named one, else one within its range."""
-    found = {}
-    for name, dim in dims.items():
-        high = USUAL if dim.high is None else min(USUAL, dim.high)
-        found[name] = dim.opt if dim.opt is not None else max(dim.low, high)
-    return found
-
+from tvmext.frontends.dims import USUAL
 
 class Sizes:
     """Evaluates the sizes of one function at the given dims."""

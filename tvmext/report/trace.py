@@ -28,7 +28,7 @@ from .sizes import Sizes
 from .step import KERNEL, Step
 
 Report = Callable[[str, str], None]
-PLANNER = "StaticPlanBlockMemory"
+PLANNERS = ("StaticPlanBlockMemory", "PlanMemory")
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def _outcome(
     options: Options,
     report: Report,
 ) -> Outcome:
-    end = [each.info.name for each in passes].index(PLANNER) + 1
+    (end,) = (k + 1 for k, each in enumerate(passes) if each.info.name in PLANNERS)
     planned = run(passes[:end], model.mod, target, options, report)
     steps = steps_of(catch.mod, sizes)
     moving = (k for k, step in enumerate(steps) if step.kind == KERNEL and step.moves)
