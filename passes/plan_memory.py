@@ -33,6 +33,7 @@ from .storage import Life, offsets, shared
 ALIGNMENT = 64
 """Bytes: at what the runtime hands a tensor to kernels without a copy (kAllocAlignment of TVM)."""
 
+
 @tvm.transform.module_pass(opt_level=0, name="PlanMemory")
 class PlanMemory:
     """Give every tensor that a function allocates for itself a place in memory it shares.
@@ -73,9 +74,7 @@ class _Place:
 class _Lifetimes:
     """What the bindings of a function allocate, and from which to which of them it exists."""
 
-    def __init__(
-        self, func: relax.Function, mod: tvm.IRModule, sizes: Mapping[str, int]
-    ) -> None:
+    def __init__(self, func: relax.Function, mod: tvm.IRModule, sizes: Mapping[str, int]) -> None:
         self.mod = mod
         self.bounds = _Bounds(func, sizes)
         self.allocated: dict[relax.Var, relax.Call] = {}

@@ -33,9 +33,7 @@ def offsets(lives: Sequence[Life], alignment: int) -> tuple[list[int], int]:
     return min((_packed(lives, order, alignment) for order in orders), key=lambda found: found[1])
 
 
-def _packed(
-    lives: Sequence[Life], order: Sequence[int], alignment: int
-) -> tuple[list[int], int]:
+def _packed(lives: Sequence[Life], order: Sequence[int], alignment: int) -> tuple[list[int], int]:
     """Each tensor goes to the smallest gap between those placed before that it fits in."""
     found = [0] * len(lives)
     placed: list[tuple[int, int, Life]] = []
@@ -74,6 +72,4 @@ def _largest_first(lives: Sequence[Life]) -> list[int]:
 
 
 def _longest_first(lives: Sequence[Life]) -> list[int]:
-    return sorted(
-        range(len(lives)), key=lambda k: (lives[k].first - lives[k].last, -lives[k].size)
-    )
+    return sorted(range(len(lives)), key=lambda k: (lives[k].first - lives[k].last, -lives[k].size))

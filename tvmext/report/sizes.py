@@ -17,6 +17,7 @@ from tvm import ir, relax, s_tir, sym, tirx
 from tvmext.arch import dtype_bits
 from tvmext.frontends.dims import USUAL
 
+
 class Sizes:
     """Evaluates the sizes of one function at the given dims."""
 
