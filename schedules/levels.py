@@ -7,9 +7,12 @@ the same rule at its lowest level). Pure arithmetic: no TVM here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import gcd, inf
+from typing import TypeVar
+
+Choice = TypeVar("Choice")
 
 FMA_LATENCY = 4
 """Cycles from one FMA to a dependent one: Skylake and later, Zen 2 and later, Neoverse N1, V1."""
@@ -24,6 +27,9 @@ MOST_ROWS = 8
 """Rows of a tile: where they are a power of two apart they compete for one set of L1, of 8 ways
 on x86 since Nehalem (12 since Ice Lake), and a tile that does not fit there loads every element
 from L2."""
+
+NARROW_GAIN = 0.95
+"""The share of the price of full vectors below which half as wide ones are worth their loads."""
 
 UNKNOWN_ROWS, UNKNOWN_COLS, UNKNOWN_DEPTH = 128, 768, 256
 """Sizes that tiles are priced at when they are known at run time only: many, and round."""
@@ -100,6 +106,15 @@ def best_tile(
         cycles = product_cycles(product, rows, vectors, lanes, fma_units)
         if cycles < price or (cycles == price and rows * vectors > best[0] * best[1]):
             best, price = (rows, vectors), cycles
+    return best
+
+
+def widest(candidates: Sequence[tuple[Choice, float]]) -> Choice:
+    """The first of (choice, price) unless a later one, for narrower vectors, gains something."""
+    (best, price), *others = candidates
+    for choice, cycles in others:
+        if cycles < NARROW_GAIN * price:
+            best, price = choice, cycles
     return best
 
 

@@ -17,7 +17,7 @@ from . import conv_direct, winograd_choice, winograd_kernel
 from .contraction import Contraction, rows_of
 from .conv_groups import Groups, groups, merged, spread
 from .emit import known
-from .gemm import known_size, unfit
+from .gemm import known_size, register_units, unfit
 from .panels import weight
 from .read_contraction import contraction
 from .tile import Shape
@@ -61,14 +61,16 @@ class Conv:
 
     def choose(self, workload: Workload, arch: CpuArch) -> Decision:
         """The kernel of the least price, with groups as they are or some of them taken together."""
-        decision, cycles = self._priced(workload, arch)
-        if workload.groups is None:
-            return decision
-        factor = workload.groups.factor(arch.vector_lanes(workload.direct.dtype))
-        if factor == 1:
-            return decision
-        other, price = self._priced(_merged(workload, factor), arch)
-        return replace(other, merged=factor) if price <= cycles else decision
+        best, price = self._priced(workload, arch)
+        found = workload.groups
+        if found is None:
+            return best
+        widths, *_ = register_units(workload.direct.dtype, None, None, arch)
+        for factor in sorted({found.factor(lanes) for lanes, _ in widths} - {1}):
+            other, cycles = self._priced(_merged(workload, factor), arch)
+            if cycles <= price:
+                best, price = replace(other, merged=factor), cycles
+        return best
 
     def _priced(self, workload: Workload, arch: CpuArch) -> tuple[Decision, float]:
         decision = conv_direct.decide(workload.direct, arch)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from tvm import tirx
 from tvm.ir import Expr, Var
 
-from tvmext.arch import CpuArch
+from tvmext.arch import CpuArch, dtype_bits
 
 from ..analysis import Axis, constant, substitute
 from ..levels import (
@@ -28,6 +28,7 @@ from ..levels import (
     best_tile,
     product_cycles,
     rows_in_l1,
+    widest,
 )
 from ..rule import Kernel, Layout, Scheduled
 from .after import followed
@@ -138,7 +139,8 @@ def decide(work: Workload, arch: CpuArch) -> Decision:
 
 def cycles(work: Workload, decision: Decision, arch: CpuArch) -> float:
     """The price of a decision."""
-    tile, units = decision.tile, arch.fma_units
+    tile = decision.tile
+    units = arch.fmas_per_cycle(tile.lanes * dtype_bits(work.dtype))
     lines, pixels = work.height or UNKNOWN_SIDE, work.width or UNKNOWN_SIDE
     if decision.flat:
         lines, pixels = 1, lines * pixels
@@ -149,19 +151,24 @@ def cycles(work: Workload, decision: Decision, arch: CpuArch) -> float:
 
 def _tile(work: Workload, dot: Dot | None, arch: CpuArch) -> tuple[Shape, bool]:
     """The register tile, and whether pixels are better taken row after row."""
-    lanes, steps, registers = register_units(work.dtype, work.reduce, dot, arch)
-    units = arch.fma_units
+    widths, steps, registers = register_units(work.dtype, work.reduce, dot, arch)
     limit = min(14 if work.width is not None else 8, rows_in_l1(work.pitch, arch.l1_bytes))
     row = Product(work.width, work.channels, steps)
-    apart = best_tile(row, lanes, registers, units, limit)
-    if work.width is not None and work.height is not None and work.height > 1:
+
+    def tile(lanes: int, units: int) -> tuple[tuple[Shape, bool], float]:
+        apart = best_tile(row, lanes, registers, units, limit)
+        price = product_cycles(row, *apart, lanes, units)
+        if work.width is None or work.height is None or work.height == 1:
+            return (Shape(*apart, lanes), False), price
+        price *= work.height
         image = Product(work.width * work.height, work.channels, steps)
         joined = best_tile(image, lanes, registers, units)
-        price = work.height * product_cycles(row, *apart, lanes, units)
-        better = product_cycles(image, *joined, lanes, units) < FLAT_GAIN * price
-        if work.width * work.height <= FLAT_PIXELS and better:
-            return Shape(*joined, lanes), True
-    return Shape(*apart, lanes), False
+        flat = product_cycles(image, *joined, lanes, units)
+        if work.width * work.height <= FLAT_PIXELS and flat < FLAT_GAIN * price:
+            return (Shape(*joined, lanes), True), flat
+        return (Shape(*apart, lanes), False), price
+
+    return widest([tile(*width) for width in widths])
 
 
 class Builder:

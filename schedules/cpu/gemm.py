@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from tvm import tirx
 from tvm.ir import Expr
 
-from tvmext.arch import CpuArch
+from tvmext.arch import CpuArch, dtype_bits
 
 from ..analysis import Axis, analyzer, constant, flat_index, stride, substitute
-from ..levels import UNKNOWN_COLS, UNKNOWN_DEPTH, Product, best_tile
+from ..levels import UNKNOWN_COLS, UNKNOWN_DEPTH, Product, best_tile, product_cycles, widest
 from ..rule import Declined, Kernel, Layout, Scheduled
 from .after import followed
 from .contraction import Contraction, size, strided, windowed
@@ -57,6 +57,9 @@ AHEAD_ROWS = 4
 
 UNKNOWN_TILES = 4
 """Tiles that fetch the next panel when their number is known at run time only: not many."""
+
+LEAST_BITS = 128
+"""The narrowest vectors of all instruction sets."""
 
 TYPES = ("float32", "float64", "int32")
 """What sums are kept in; half types and 64-bit integers are left to other rules."""
@@ -184,19 +187,25 @@ def unit_stride(found: Contraction) -> bool:
 def decide(workload: Workload, arch: CpuArch) -> Decision:
     """The tile of the least price, and where the operands stay."""
     dot = None if workload.rhs == "sum" else find_dot(workload.types, arch)
-    lanes, steps, registers = register_units(workload.dtype, workload.reduce, dot, arch)
+    widths, steps, registers = register_units(workload.dtype, workload.reduce, dot, arch)
     product = Product(workload.rows, workload.cols, steps)
-    rows, vectors = best_tile(product, lanes, registers, arch.fma_units)
-    shape = columns_at_once(lanes) if workload.rhs == "sum" else Shape(rows, vectors, lanes)
+
+    def tile(lanes: int, units: int) -> tuple[Shape, float]:
+        best = best_tile(product, lanes, registers, units)
+        return Shape(*best, lanes), product_cycles(product, *best, lanes, units)
+
+    shape = widest([tile(*width) for width in widths])
+    if workload.rhs == "sum":
+        shape = columns_at_once(arch.vector_lanes(workload.dtype))
     rhs = _rhs(workload, shape)
     if dot is not None and rhs == "in place":
         rhs = "pack"
     depth = UNKNOWN_DEPTH if workload.reduce is None else workload.reduce
     width = 1 if dot else 4
-    tiles = None if workload.rows is None else -(-workload.rows // rows)
-    block_tiles = 0 if rhs == "pack" else _block_tiles(tiles, width * depth * rows, arch)
+    tiles = None if workload.rows is None else -(-workload.rows // shape.rows)
+    block_tiles = 0 if rhs == "pack" else _block_tiles(tiles, width * depth * shape.rows, arch)
     flops = 2 * depth * (workload.cols or UNKNOWN_COLS) * (workload.batch or 1)
-    flops *= max(THIN_ROWS, rows if workload.rows is None else workload.rows)
+    flops *= max(THIN_ROWS, shape.rows if workload.rows is None else workload.rows)
     parallel = arch.cores > 1 and flops >= PARALLEL_FLOPS
     ahead = 0
     busy = workload.rows is None or workload.rows >= AHEAD_ROWS
@@ -207,12 +216,17 @@ def decide(workload: Workload, arch: CpuArch) -> Decision:
 
 def register_units(
     dtype: str, reduce: int | None, dot: Dot | None, arch: CpuArch
-) -> tuple[int, int | None, int]:
-    """Sums in a vector, steps of the sum, and registers for a tile."""
-    if dot is None:
-        return arch.vector_lanes(dtype), reduce, arch.vector_registers
-    steps = None if reduce is None else -(-reduce // dot.step)
-    return dot.lanes, steps, arch.vector_registers - (2 if dot.wide else 0)
+) -> tuple[list[tuple[int, int]], int | None, int]:
+    """(sums in a vector, FMAs on such vectors in a cycle), steps of the sum, registers for a tile.
+
+    Half as wide vectors waste fewer lanes at the last columns.
+    """
+    if dot is not None:
+        steps = None if reduce is None else -(-reduce // dot.step)
+        return [(dot.lanes, arch.fma_units)], steps, arch.vector_registers - (2 if dot.wide else 0)
+    bits = [arch.vector_bits, arch.vector_bits // 2]
+    widths = [(n // dtype_bits(dtype), arch.fmas_per_cycle(n)) for n in bits if n >= LEAST_BITS]
+    return widths, reduce, arch.vector_registers
 
 
 def _rhs(workload: Workload, shape: Shape) -> str:

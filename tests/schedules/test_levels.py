@@ -10,6 +10,7 @@ from tvmext.schedules.levels import (
     product_cycles,
     register_tiles,
     rows_in_l1,
+    widest,
 )
 
 
@@ -48,3 +49,8 @@ def test_rows_that_compete_for_one_set_of_l1() -> None:
     assert rows_in_l1(3072, 32 << 10) == 28
     assert rows_in_l1(2048, 48 << 10) == 22
     assert rows_in_l1(0, 32 << 10) == 7
+
+
+def test_narrower_vectors_only_where_they_gain() -> None:
+    assert widest([("full", 100.0), ("half", 96.0)]) == "full"
+    assert widest([("full", 100.0), ("half", 80.0)]) == "half"

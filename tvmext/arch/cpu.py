@@ -18,8 +18,9 @@ from .common import dtype_bits
 class CpuArch:
     """A CPU as the schedules see it. Sizes in bytes; memory figures are per core.
 
-    `features` are LLVM's names. `fma_units` counts full-width vector FMAs per cycle. `ghz` and
-    `dram_gb_s` scale estimates of time; they decide what is worth a parallel launch, nothing else.
+    `features` are LLVM's names. `fma_units` counts full-width vector FMAs per cycle; where a unit is
+    narrower than a vector, `unit_bits` is its width. `ghz` and `dram_gb_s` scale estimates of time;
+    they decide what is worth a parallel launch, nothing else.
     """
 
     family: str
@@ -36,6 +37,7 @@ class CpuArch:
     ghz: float = 2.5
     dram_gb_s: float = 10.0
     features: frozenset[str] = field(default_factory=frozenset)
+    unit_bits: int = 0
 
     @property
     def has_vnni(self) -> bool:
@@ -55,6 +57,10 @@ class CpuArch:
     def vector_lanes(self, dtype: str) -> int:
         """Elements of `dtype` (a NumPy or TVM name; bool counts as a byte) in a vector register."""
         return max(1, self.vector_bits // dtype_bits(dtype))
+
+    def fmas_per_cycle(self, bits: int) -> int:
+        """FMAs on vectors of `bits` in a cycle."""
+        return self.fma_units * self.vector_bits // max(bits, self.unit_bits or self.vector_bits)
 
     @property
     def fp32_gflops(self) -> float:
@@ -113,7 +119,10 @@ FAMILIES: Mapping[str, CpuArch] = {
         CpuArch(
             "AVX-512", "x86_64", "x86-64-v4", 512, 32, 2, 32 * KIB, MIB, 32 * MIB, 64, 1, 2.7, 12
         ),
-        CpuArch("Zen 4", "x86_64", "znver4", 512, 32, 1, 32 * KIB, MIB, 32 * MIB, 64, 1, 2.6, 12),
+        CpuArch(
+            "Zen 4", "x86_64", "znver4", 512, 32, 1, 32 * KIB, MIB, 32 * MIB, 64, 1, 2.6, 12,
+            unit_bits=256,
+        ),
         CpuArch("NEON", "aarch64", "generic", 128, 32, 2, 64 * KIB, MIB, 32 * MIB, 64, 1, 2.6, 15),
         CpuArch("SVE", "aarch64", "generic", 256, 32, 2, 64 * KIB, MIB, 32 * MIB, 64, 1, 2.6, 20),
     )

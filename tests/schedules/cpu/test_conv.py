@@ -218,4 +218,5 @@ def test_narrow_groups_are_taken_together(
             dims=dims,
             rule="conv",
         )
-        assert selection.decision.merged * w.shape[0] // groups % ARCH.vector_lanes("float32") == 0
+        decision = selection.decision
+        assert decision.merged * w.shape[0] // groups % decision.tile.lanes == 0

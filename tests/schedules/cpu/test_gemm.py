@@ -13,7 +13,7 @@ from tvm import relax
 from tests.schedules.cpu.kernels import ARCH, kernel, normal
 from tests.schedules.cpu.products import compare, schedule
 from tvmext.arch import FAMILIES
-from tvmext.schedules.cpu.gemm import Gemm
+from tvmext.schedules.cpu.gemm import Gemm, Workload
 from tvmext.schedules.rule import Declined
 
 op = relax.op
@@ -174,3 +174,24 @@ def test_two_cores() -> None:
     x, w = normal(130, 256), normal(256, 300)
     selection = compare(op.matmul, [x, w], x @ w, weights=[1], arch=replace(ARCH, cores=2))
     assert selection.decision.parallel
+
+
+@pytest.mark.parametrize("cols, lanes", [(24, 8), (48, 16), (20, 8)])
+def test_half_vectors_where_they_waste_less(cols: int, lanes: int) -> None:
+    zen4 = FAMILIES["znver4"]
+    _, _, selection = schedule(
+        op.matmul, ((64, 96), "float32"), ((96, cols), "float32"), weights=[1], arch=zen4
+    )
+    assert selection.decision.tile.lanes == lanes
+    wide = replace(zen4, fma_units=2, unit_bits=0)
+    assert Gemm().choose(_workload(cols), wide).tile.lanes == 16
+    x, w = normal(67, 96), normal(96, cols, seed=1)
+    for dims in (None, [("m", 96), w.shape]):
+        compare(op.matmul, [x, w], x @ w, weights=[1], dims=dims, arch=replace(zen4, mcpu=ARCH.mcpu))
+
+
+def _workload(cols: int) -> Workload:
+    before, *_ = schedule(op.matmul, ((64, 96), "float32"), ((96, cols), "float32"), weights=[1])
+    found = Gemm().match(before)
+    assert isinstance(found, Workload)
+    return found
