@@ -18,9 +18,9 @@ from .common import dtype_bits
 class CpuArch:
     """A CPU as the schedules see it. Sizes in bytes; memory figures are per core.
 
-    `features` are LLVM's names. `fma_units` counts full-width vector FMAs per cycle; where a unit is
-    narrower than a vector, `unit_bits` is its width. `ghz` and `dram_gb_s` scale estimates of time;
-    they decide what is worth a parallel launch, nothing else.
+    `features` are LLVM's names. `fma_units` counts full-width vector FMAs per cycle; where units
+    are narrower than vectors, `unit_bits` is their width. `ghz` and `dram_gb_s` scale estimates of
+    time; they decide what is worth a parallel launch, nothing else.
     """
 
     family: str
@@ -120,7 +120,19 @@ FAMILIES: Mapping[str, CpuArch] = {
             "AVX-512", "x86_64", "x86-64-v4", 512, 32, 2, 32 * KIB, MIB, 32 * MIB, 64, 1, 2.7, 12
         ),
         CpuArch(
-            "Zen 4", "x86_64", "znver4", 512, 32, 1, 32 * KIB, MIB, 32 * MIB, 64, 1, 2.6, 12,
+            "Zen 4",
+            "x86_64",
+            "znver4",
+            512,
+            32,
+            1,
+            32 * KIB,
+            MIB,
+            32 * MIB,
+            64,
+            1,
+            2.6,
+            12,
             unit_bits=256,
         ),
         CpuArch("NEON", "aarch64", "generic", 128, 32, 2, 64 * KIB, MIB, 32 * MIB, 64, 1, 2.6, 15),

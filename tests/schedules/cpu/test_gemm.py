@@ -178,7 +178,7 @@ def test_two_cores() -> None:
 
 @pytest.mark.parametrize("cols, lanes", [(24, 8), (48, 16), (20, 8)])
 def test_half_vectors_where_they_waste_less(cols: int, lanes: int) -> None:
-    zen4 = FAMILIES["znver4"]
+    zen4 = replace(FAMILIES["znver4"], mcpu=ARCH.mcpu)
     _, _, selection = schedule(
         op.matmul, ((64, 96), "float32"), ((96, cols), "float32"), weights=[1], arch=zen4
     )
@@ -187,7 +187,9 @@ def test_half_vectors_where_they_waste_less(cols: int, lanes: int) -> None:
     assert Gemm().choose(_workload(cols), wide).tile.lanes == 16
     x, w = normal(67, 96), normal(96, cols, seed=1)
     for dims in (None, [("m", 96), w.shape]):
-        compare(op.matmul, [x, w], x @ w, weights=[1], dims=dims, arch=replace(zen4, mcpu=ARCH.mcpu))
+        compare(
+            op.matmul, [x, w], x @ w, weights=[1], dims=dims, arch=replace(zen4, mcpu=ARCH.mcpu)
+        )
 
 
 def _workload(cols: int) -> Workload:
