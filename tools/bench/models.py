@@ -45,7 +45,7 @@ def latency(model: Path, library: Path, inputs: Arrays, seconds: float, threads:
     The process must have been started with TVM_NUM_THREADS set to `threads`.
     """
     calls = _calls(str(model), library, inputs, threads)
-    return figures(measure(calls, Machine(threads), interruptions, seconds=seconds), OURS)
+    return figures(measure(calls, Machine(threads), interruptions(threads), seconds=seconds), OURS)
 
 
 def model_row(request: Mapping[str, Any], threads: int, rounds: Rounds) -> Figures:

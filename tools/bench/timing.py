@@ -25,6 +25,9 @@ SETTLE_SECONDS = 0.25
 TICK_SECONDS = 0.01
 """The clock of a process learns of its other threads with the ticks of the system, 1 to 10 ms."""
 
+PROBES = 5
+"""Of several threads, one is late now and then."""
+
 WAKE_SECONDS = 0.04
 """Threads that wake may share a core until the system moves them, tens of ms later."""
 
@@ -51,19 +54,23 @@ def measure(
 ) -> list[Round]:
     """Rounds of samples, until `enough` rounds are clean or `seconds` are over.
 
-    Each sample: probe, let its threads come to rest, call to warm caches and wake threads, time a
-    chunk of calls, let their threads rest, probe. The order is turned every round, so that nobody
+    Before, between and after samples: probe, once all threads rest. Each sample: call to warm
+    caches and wake threads, time a chunk of calls. The order is turned every round, so that nobody
     always comes after the same other.
     """
     paces = {name: _pace(call) for name, call in contenders.items()}
     names = list(contenders)
     raw: list[Round] = []
     rounds: list[Round] = []
+    rate = _rate(machine)
     end = time.perf_counter() + seconds
     while not rounds or (clean_pairs(rounds) < enough and time.perf_counter() < end):
         turn = {}
         for name in names:
-            turn[name] = _sample(contenders[name], paces[name], machine, interruptions, clock)
+            sample = _sample(contenders[name], paces[name], machine.threads, interruptions, clock)
+            settle(machine.threads)
+            before, rate = rate, _rate(machine)
+            turn[name] = replace(sample, speed=min(before, rate))
         raw.append(turn)
         names = [*names[1:], names[0]]
         if len(raw) % 5 == 0 or time.perf_counter() >= end:
@@ -88,12 +95,11 @@ class _Pace:
 
 
 def _sample(
-    call: Call, pace: _Pace, machine: Probe, interruptions: Callable[[], int], clock: Clock
+    call: Call, pace: _Pace, threads: int, interruptions: Callable[[], int], clock: Clock
 ) -> Sample:
-    """A chunk of calls; the speed is the lower of the FLOP/s before and after."""
-    rate = _rate(machine)
-    settle(machine.threads)
-    if machine.threads > 1:
+    """A chunk of calls; its speed is for the caller to tell."""
+    settle(threads)
+    if threads > 1:
         _awake(call)
     elif pace.warm:
         call()
@@ -102,10 +108,7 @@ def _sample(
     for _ in range(pace.count):
         call()
     took = clock() - start
-    interrupted = interruptions() - interrupted
-    settle(machine.threads)
-    rate = min(rate, _rate(machine))
-    return Sample(took / pace.count, rate, interrupted)
+    return Sample(took / pace.count, 0.0, interruptions() - interrupted)
 
 
 def _pace(call: Call) -> _Pace:
@@ -122,10 +125,11 @@ def _pace(call: Call) -> _Pace:
 
 
 def _rate(machine: Probe) -> float:
-    """FLOP/s of the machine with all its threads awake."""
-    if machine.threads > 1:
-        _awake(machine.probe)
-    return machine.probe()
+    """FLOP/s of the machine, with all its threads awake: the best of a few tries."""
+    if machine.threads == 1:
+        return machine.probe()
+    _awake(machine.probe)
+    return max(machine.probe() for _ in range(PROBES))
 
 
 def _awake(call: Call) -> None:

@@ -91,7 +91,7 @@ class Worker:
         seconds = self.seconds * part
         if self.processor_time:
             return measure(calls, self.machine, lambda: 0, seconds=seconds, clock=time.process_time)
-        return measure(calls, self.machine, interruptions, seconds=seconds)
+        return measure(calls, self.machine, interruptions(self.threads), seconds=seconds)
 
     def _least(self, calls: Mapping[str, Call]) -> dict[str, float]:
         """The least seconds of each call, quickly."""

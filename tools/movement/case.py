@@ -68,7 +68,7 @@ def timed(folder: Path) -> dict[str, Any]:
     inputs = dict(np.load(folder / "inputs.npz"))
     libraries = {name: tvmext.load(folder / f"{name}.so", num_threads=1) for name in SIDES}
     calls = {name: lambda it=library: it.run(inputs) for name, library in libraries.items()}
-    return figures(measure(calls, Machine(1), interruptions, seconds=TIMING_SECONDS), "on")
+    return figures(measure(calls, Machine(1), interruptions(1), seconds=TIMING_SECONDS), "on")
 
 
 def main() -> int:
