@@ -1,4 +1,4 @@
-"""Loaders become the first blocks of the kernels that read them.
+"""Loaders become the first blocks of the kernels that read them, where that is best for all.
 
     v = call_tir(loader, (x,))                    y = call_tir(kernel', (x, w))
     y = call_tir(kernel, (v, w))      becomes
@@ -6,274 +6,235 @@
 
 The schedule rule of the kernel reads the operand through the map in place, or lets its pack or
 stage step do the move: no tensor is written for it. FuseOps does this where a consumer is
-elementwise; here any kernel counts whose rule takes it. A loader that some reader cannot take in is
-left as it is for all of them, because its tensor exists then.
+elementwise; here any kernel counts whose rule takes it. Which tensors are written is a matter of
+the opportunity graph (opportunity.py, strategy.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence, Set
+from math import inf
 from typing import Any
 
 import tvm
 from tvm import relax, tirx
-from tvm.ir import GenericConst
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
+from tvmext.arch import dtype_bits
+from tvmext.frontends.dims import evaluate, names_of
+
 from .check import KEPT, moves
-from .emit import OPERATORS, VIEW, loader
+from .emit import OPERATORS, VIEW
 from .general import kernel_of
+from .joining import Joined, Joiner, Operand, Reading, is_tensor
+from .opportunity import Graph, Node
 from .prims import Prims, UnmappedError
+from .strategy import NOT_POSSIBLE, Plan, Problem, decide
 from .tensor import VirtualTensor, physical
 from .tir_map import map_of
 
-Reading = Callable[[tirx.PrimFunc, frozenset[int]], tuple[str, float]]
-"""The schedule rule of a function some of whose parameters are weights, "" if none knows it, and
-what its loads and its call cost, in cycles."""
+__all__ = ["JoinLoaders", "Reading"]
 
 STAGED = {("gemm", "conv")}
 """Rules one of which takes over from the other when an operand has to be copied to a stage."""
 
+UNKNOWN_DIM = 64
+"""The size that a symbolic dim is taken for where bytes are compared."""
+
 
 @tvm.transform.module_pass(opt_level=0, name="JoinLoaders")
 class JoinLoaders:
-    """Join each kernel that only moves data with its readers: where that is cheaper, or always.
+    """Join kernels that only move data with their readers: for latency, or for memory.
 
-    With `memory`, whatever the readers' rules take is joined, because it saves a tensor.
+    `problems` are the components that were decided, with their plans.
     """
 
     def __init__(self, reading: Reading, memory: bool = False) -> None:
         self.reading = reading
         self.memory = memory
+        self.problems: list[tuple[Problem, Plan]] = []
 
     def transform_module(self, mod: tvm.IRModule, _ctx: Any) -> tvm.IRModule:
         rewriter = _Rewriter(mod)
+        self.problems = []
         for var, func in mod.functions_items():
-            if isinstance(func, relax.Function):
-                rewriter.plan = _Planner(mod, func, self.reading, self.memory)
-                rewriter.builder_.update_func(var, rewriter.visit_expr(func))
-                for kept, reason in rewriter.plan.kept.items():
-                    if not reason:
-                        continue
-                    callee = rewriter.plan.calls[kept].args[0]
-                    rewriter.builder_.update_func(callee, mod[callee].with_attr(KEPT, reason))
+            if not isinstance(func, relax.Function):
+                continue
+            loaders = Loaders(mod, func, self.reading)
+            decided = decide(loaders.graph, loaders.price, self.memory)
+            self.problems += decided
+            virtual = frozenset().union(*(plan.virtual for _, plan in decided))
+            rewriter.joined = loaders.joined(virtual)
+            rewriter.builder_.update_func(var, rewriter.visit_expr(func))
+            for callee, reason in loaders.kept(decided).items():
+                kept = mod[callee].with_attr(KEPT, reason)
+                rewriter.builder_.update_func(callee, kept)
         return relax.transform.DeadCodeElimination()(rewriter.builder_.get())
 
 
-@dataclass(frozen=True, eq=False)
-class _Operand:
-    """What a kernel reads as one of its arguments, instead of a tensor in memory."""
+class Loaders:
+    """The kernels of a function: as an opportunity graph, and with loaders, priced."""
 
-    tensor: VirtualTensor
-    dtype: str
-    operators: tuple[str, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class _Joined:
-    """A kernel with the loaders of `operands`, and what it is called with."""
-
-    operands: dict[relax.Var, _Operand]
-    func: tirx.PrimFunc
-    call: relax.Call
-    args: tuple[relax.Expr, ...]
-
-
-class _Planner:
-    """Decides which loaders of a function are joined with their readers."""
-
-    def __init__(
-        self, mod: tvm.IRModule, func: relax.Function, reading: Reading, memory: bool
-    ) -> None:
+    def __init__(self, mod: tvm.IRModule, func: relax.Function, reading: Reading) -> None:
         self.mod = mod
-        self.memory = memory
-        self.reading = reading
         self.prims = Prims()
-        self.homes: dict[str, relax.Expr] = {}
-        self.joined: dict[relax.Var, _Joined] = {}
-        self.kept: dict[relax.Var, str] = {}
+        self.joiner = Joiner(mod, reading, self.prims)
+        self._moving: dict[tvm.ir.GlobalVar, bool] = {}
+        self.why: dict[tuple[int, frozenset[int]], str] = {}
         self.calls: dict[relax.Var, relax.Call] = {}
-        self.readers: dict[relax.Var, dict[relax.Var, None]] = {}
-        self.others = set(_reads(func.body.body))
+        self.lasting = set(reads(func.body.body))
         for block in func.body.blocks:
             for binding in block.bindings:
                 self._note(binding.var, binding.value)
-        for var in [v for v in self.calls if self._is_loader(v)]:
-            self.kept[var] = self._reason(var)
+        kernels = [var for var in self.calls if not self.is_view(var)]
+        self.places = {var: place for place, var in enumerate(kernels)}
+        self.vars = tuple(kernels)
+        self.graph = self._graph()
 
     def _note(self, var: relax.Var, value: relax.Expr) -> None:
-        """Remembers who reads what; `others` are variables that no kernel alone reads."""
+        """Remembers calls; what is read by anything else is there to the end."""
         if not (isinstance(value, relax.Call) and value.op == _CALL_TIR):
-            self.others |= set(_reads(value))
+            self.lasting |= set(reads(value))
             return
         self.calls[var] = value
-        for read in _reads(value):
-            self.readers.setdefault(read, {})[var] = None
         if not isinstance(var, relax.DataflowVar):
-            self.others.add(var)
+            self.lasting.add(var)
+
+    def _graph(self) -> Graph:
+        lasting = {self._root(var) for var in self.lasting}
+        read = {var: [self._root(arg) for arg in reads(self.calls[var])] for var in self.vars}
+        used = {source for sources in read.values() for source in sources}
+        return Graph(
+            tuple(
+                Node(
+                    tuple(self.places[source] for source in read[var] if source in self.places),
+                    self._bytes(var.ty),
+                    var in used - lasting and self._moves(self.calls[var].args[0]),
+                    var in lasting,
+                )
+                for var in self.vars
+            )
+        )
+
+    def price(self, place: int, taken: frozenset[int]) -> float:
+        """The cycles of a kernel that reads `taken` through their maps; see `strategy.Price`."""
+        call = self.calls[self.vars[place]]
+        before, alone = self.joiner.read(call)
+        if not taken:
+            return alone if before else 0.0
+        name = self._name(place)
+        if not before:
+            movable = self.graph.nodes[place].movable
+            blocks = "its blocks" if movable else f"the blocks of '{name}'"
+            self.why[place, taken] = f"no schedule rule reads {blocks}"
+            return inf
+        try:
+            joined, _ = self._join(place, taken)
+        except UnmappedError as reason:
+            self.why[place, taken] = str(reason)
+            return inf
+        if joined.rule != before and (before, joined.rule) not in STAGED:
+            self.why[place, taken] = f"rule '{before}' does not take it, '{joined.rule}' would"
+            return inf
+        return joined.cycles
+
+    def joined(self, virtual: frozenset[int]) -> dict[relax.Var, tuple[Joined, list[relax.Expr]]]:
+        """The kernels that read virtual tensors, each with the tensors that it is called with."""
+        return {
+            self.vars[place]: self._join(place, taken)
+            for place in range(len(self.vars))
+            if place not in virtual and (taken := self.graph.taken(place, virtual))
+        }
+
+    def kept(self, decided: Sequence[tuple[Problem, Plan]]) -> dict[tvm.ir.GlobalVar, str]:
+        """Why loaders are left, by function: what would be if only that one were virtual too."""
+        return {
+            self.calls[self.vars[place]].args[0]: self._reason(problem, plan.virtual, place)
+            for problem, plan in decided
+            for place in sorted(problem.component - plan.virtual)
+        }
+
+    def _reason(self, problem: Problem, virtual: frozenset[int], place: int) -> str:
+        also = virtual | {place}
+        readers = self.graph.final_readers(place, virtual)
+        for reader in readers:
+            if problem.kernel(reader, also) == inf:
+                return self.why[reader, self.graph.taken(reader, also)]
+        alone = problem.kernel(place, virtual)
+        rule, _ = self.joiner.read(self.calls[self.vars[place]])
+        if not rule:
+            return "no schedule rule reads its blocks"
+        if problem.value(also) == NOT_POSSIBLE:
+            return "priced: what it is made of would have to be kept, which takes more memory"
+        instead = problem.cycles(also) - problem.cycles(virtual) + alone
+        names = ", ".join(self._name(reader) for reader in readers)
+        return f"priced: {alone:.0f} cycles alone, {instead:.0f} in {names}"
+
+    def _join(self, place: int, virtual: Set[int]) -> tuple[Joined, list[relax.Expr]]:
+        """A kernel with loaders for the virtual tensors that it reads; and what it is called with.
+
+        Raises UnmappedError if the map of one of them is not known.
+        """
+        call = self.calls[self.vars[place]]
+        sources: dict[relax.Expr, str] = {}
+        operands: dict[relax.Var, Operand] = {}
+        for arg in dict.fromkeys(filter(is_tensor, call.args[1].fields)):
+            root = self._root(arg)
+            if self.places.get(root) in virtual:
+                operators = str(self._func(root).attrs.get(OPERATORS, "loader")).split(",")
+                tensor = self._tensor(arg, virtual, sources)
+                operands[arg] = Operand(tensor, str(arg.ty.dtype), tuple(operators))
+        return self.joiner.join(call, operands, list(sources))
+
+    def _tensor(
+        self, expr: relax.Expr, virtual: Set[int], sources: dict[relax.Expr, str]
+    ) -> VirtualTensor:
+        """What is read as `expr`, over tensors in memory, in the shapes their kernels gave them."""
+        if expr in self.calls and (self.is_view(expr) or self.places[expr] in virtual):
+            func, tensors, sizes = kernel_of(self.calls[expr], self.mod)
+            inputs = [self._tensor(arg, virtual, sources) for arg in tensors]
+            (tensor,) = map_of(func, inputs, [self.prims.size(size) for size in sizes])
+            return tensor
+        name = sources.setdefault(expr, f"#{len(sources)}")
+        return physical(name, self.prims.shape(expr.ty))
+
+    def is_view(self, var: relax.Var) -> bool:
+        return bool(self._func(var).attrs.get(VIEW, 0))
+
+    def _root(self, expr: relax.Expr) -> relax.Expr:
+        """What a view is a view of in the end."""
+        while expr in self.calls and self.is_view(expr):
+            expr = self.calls[expr].args[1].fields[0]
+        return expr
+
+    def _moves(self, callee: tvm.ir.GlobalVar) -> bool:
+        if callee not in self._moving:
+            self._moving[callee] = moves(self.mod[callee])
+        return self._moving[callee]
 
     def _func(self, var: relax.Var) -> tirx.PrimFunc:
         return self.mod[self.calls[var].args[0]]
 
-    def _is_view(self, var: relax.Var) -> bool:
-        return bool(self._func(var).attrs.get(VIEW, 0))
+    def _name(self, place: int) -> str:
+        return str(self.calls[self.vars[place]].args[0].name_hint)
 
-    def _is_loader(self, var: relax.Var) -> bool:
-        return not self._is_view(var) and moves(self._func(var))
-
-    def _reason(self, loader: relax.Var) -> str:
-        """Why a loader stays; "" if it is joined with its readers, or if an output needs it."""
+    def _bytes(self, ty: Any) -> int:
+        """The size of what a kernel writes; 0 if nothing is known of it."""
+        fields = ty.fields if isinstance(ty, relax.TupleType) else [ty]
         try:
-            return self._consider(loader)
-        except UnmappedError as reason:
-            return str(reason)
+            return sum(self._elements(one) * -(-dtype_bits(str(one.dtype)) // 8) for one in fields)
+        except (UnmappedError, ZeroDivisionError):
+            return 0
 
-    def _consider(self, loader: relax.Var) -> str:
-        """Joins the loader with all of its readers, or with none; says why."""
-        paths = self._paths(loader)
-        if not paths:
-            return ""
-        rule, alone = self._plain(loader)
-        if not rule:
-            return "no schedule rule reads its blocks"
-        found: dict[relax.Var, _Joined] = {}
-        instead = 0.0
-        for reader, ends in paths.items():
-            known = self.joined.get(reader)
-            before, price = self._read(known.func, known.args) if known else self._plain(reader)
-            if not before:
-                return f"no schedule rule reads the blocks of '{self._name(reader)}'"
-            operands = {**known.operands, **ends} if known else ends
-            joined = join(self.mod, self.calls[reader], operands, self.prims, self.homes)
-            after, dearer = self._read(joined.func, joined.args)
-            if after != before and (before, after) not in STAGED:
-                return f"rule '{before}' does not take it, '{after}' would"
-            instead += dearer - price
-            found[reader] = joined
-        if instead > alone and not self.memory:
-            names = ", ".join(self._name(reader) for reader in paths)
-            return f"priced: {alone:.0f} cycles alone, {instead:.0f} in {names}"
-        self.joined |= found
-        return ""
-
-    def _paths(self, loader: relax.Var) -> dict[relax.Var, dict[relax.Var, _Operand]]:
-        """The kernels that read the loader, each with what it reads of it, through views.
-
-        Empty if the loader's tensor has to exist because something else reads it.
-        """
-        found: dict[relax.Var, dict[relax.Var, _Operand]] = {}
-        todo, known = [loader], {loader: self._virtual(loader, {})}
-        for var in todo:
-            if var in self.others:
-                return {}
-            for reader in self.readers.get(var, ()):
-                if self._is_view(reader):
-                    known[reader] = self._virtual(reader, known)
-                    todo.append(reader)
-                else:
-                    operators = str(self._func(loader).attrs.get(OPERATORS, "loader")).split(",")
-                    operand = _Operand(known[var], str(var.ty.dtype), tuple(operators))
-                    found.setdefault(reader, {})[var] = operand
-        return found
-
-    def _virtual(self, var: relax.Var, known: Mapping[relax.Expr, VirtualTensor]) -> VirtualTensor:
-        """What a loader or a view makes, over the tensors that it reads."""
-        func, tensors, sizes = kernel_of(self.calls[var], self.mod)
-        inputs = [known[arg] if arg in known else self._source(arg) for arg in tensors]
-        (tensor,) = map_of(func, inputs, [self.prims.size(size) for size in sizes])
-        return tensor
-
-    def _source(self, expr: relax.Expr) -> VirtualTensor:
-        """A tensor in memory, in the shape that its kernel gave it."""
-        if expr in self.calls and self._is_view(expr):
-            return self._virtual(expr, {})
-        name = next((n for n, e in self.homes.items() if e.same_as(expr)), f"#{len(self.homes)}")
-        self.homes[name] = expr
-        return physical(name, self.prims.shape(expr.ty))
-
-    def _name(self, var: relax.Var) -> str:
-        return str(self.calls[var].args[0].name_hint)
-
-    def _plain(self, var: relax.Var) -> tuple[str, float]:
-        return self._read(self._func(var), self.calls[var].args[1].fields)
-
-    def _read(self, func: tirx.PrimFunc, args: Sequence[relax.Expr]) -> tuple[str, float]:
-        weights = (k for k, arg in enumerate(args) if isinstance(arg, GenericConst))
-        return self.reading(func, frozenset(weights))
+    def _elements(self, ty: Any) -> int:
+        total = 1
+        for size in self.prims.shape(ty):
+            total *= max(evaluate(size, dict.fromkeys(names_of(size), UNKNOWN_DIM)), 0)
+        return total
 
 
-def join(
-    mod: tvm.IRModule,
-    call: relax.Call,
-    operands: dict[relax.Var, _Operand],
-    prims: Prims,
-    homes: Mapping[str, relax.Expr],
-) -> _Joined:
-    """The kernel of a call with loaders for some arguments; FuseTIR does it, in a module apart."""
-    tensors = [arg for arg in call.args[1].fields if _is_tensor(arg) and arg not in operands]
-    tensors += [homes[home.name] for one in operands.values() for home in one.tensor.homes]
-    outside = {arg: relax.Var(f"arg{k}", arg.ty) for k, arg in enumerate(dict.fromkeys(tensors))}
-    builder = relax.BlockBuilder()
-    inside = dict(outside)
-    bindings = []
-    for var, one in operands.items():
-        sources = {home.name: outside[homes[home.name]] for home in one.tensor.homes}
-        made = loader(builder, one.tensor, sources, prims, one.dtype, one.operators, select=True)
-        ty = relax.TensorType(prims.prim_shape(one.tensor.shape), one.dtype)
-        inside[var] = relax.DataflowVar(var.name, ty)
-        bindings.append(relax.VarBinding(inside[var], made))
-    callee = builder.add_func(mod[call.args[0]], call.args[0].name_hint)
-    args = relax.Tuple([inside.get(arg, arg) for arg in call.args[1].fields])
-    made = relax.Call(call.op, [callee, args, *call.args[2:]], call.attrs, call.ty_args)
-    result = relax.Var("result", call.ty)
-    bindings.append(relax.VarBinding(result, made))
-    fused, binding = _fused(builder, bindings, outside)
-    back = dict(zip(fused["main"].params, outside))
-    used = tuple(back.get(arg, arg) for arg in binding.value.args[1].fields)
-    return _Joined(operands, fused[binding.value.args[0]], binding.value, used)
-
-
-def _fused(
-    builder: relax.BlockBuilder,
-    bindings: list[relax.VarBinding],
-    outside: Mapping[relax.Expr, relax.Var],
-) -> tuple[tvm.IRModule, relax.VarBinding]:
-    """The bindings as one kernel, and its only call, in ``main`` over the tensors in `outside`."""
-    result = bindings[-1].var
-    dims = relax.Var("dims", relax.ShapeType(_dims(bindings, outside)))
-    body = relax.SeqExpr([relax.DataflowBlock(bindings)], result)
-    func = relax.Function([*outside.values(), dims], body, result.ty, is_pure=True)
-    group = builder.add_func(func.with_attr("Primitive", True), "joined")
-    params = [relax.Var(var.name, var.ty) for var in [*outside.values(), dims]]
-    with builder.function("main", params):
-        with builder.dataflow():
-            out = builder.emit_output(relax.Call(group, params))
-        builder.emit_func_output(out)
-    fused = relax.transform.FuseTIR()(builder.get())
-    (binding,) = fused["main"].body.blocks[0].bindings
-    return fused, binding
-
-
-def _dims(bindings: Iterable[relax.VarBinding], tensors: Iterable[relax.Expr]) -> list[tirx.Var]:
-    """The symbolic dims that the bindings mention and that no size of `tensors` is, each once."""
-    found: dict[tirx.Var, None] = {}
-    for binding in bindings:
-        for expr in (*binding.value.args[1].fields, binding.var):
-            found |= dict.fromkeys(relax.analysis.tir_vars_in_type(expr.ty))
-            if not isinstance(expr.ty, relax.TensorType | relax.TupleType):
-                found |= dict.fromkeys([expr])
-    for tensor in tensors:
-        for var in relax.analysis.definable_tir_vars_in_type(tensor.ty):
-            found.pop(var, None)
-    return list(found)
-
-
-def _is_tensor(expr: relax.Expr) -> bool:
-    return isinstance(expr.ty, relax.TensorType)
-
-
-def _reads(value: Any) -> list[relax.Var]:
+def reads(value: Any) -> list[relax.Var]:
+    """The variables that an expression mentions, in order."""
     found: list[relax.Var] = []
     relax.analysis.post_order_visit(
         value, lambda e: found.append(e) if isinstance(e, relax.Var) else None
@@ -288,16 +249,25 @@ _CALL_TIR = tvm.ir.Op.get("relax.call_tir")
 class _Rewriter(PyExprMutator):
     """Calls the joined kernels; what they took in is dead."""
 
-    plan: _Planner
+    joined: Mapping[relax.Var, tuple[Joined, list[relax.Expr]]]
+
+    def __init__(self, mod: tvm.IRModule) -> None:
+        super().__init__(mod)
+        self.functions: dict[Joined, tvm.ir.GlobalVar] = {}
 
     def visit_var_binding_(self, binding: relax.VarBinding) -> None:
-        joined = self.plan.joined.get(binding.var)
-        if joined is None:
+        if binding.var not in self.joined:
             super().visit_var_binding_(binding)
             return
-        callee = self.builder_.add_func(joined.func, binding.value.args[0].name_hint)
-        args = [self.visit_expr(arg) if _is_tensor(arg) else arg for arg in joined.args]
+        joined, sources = self.joined[binding.var]
+        if joined not in self.functions:
+            name = binding.value.args[0].name_hint
+            self.functions[joined] = self.builder_.add_func(joined.func, name)
+        args = [
+            self.visit_expr(sources[arg]) if isinstance(arg, int) else arg for arg in joined.args
+        ]
         call = joined.call
+        callee = self.functions[joined]
         made = relax.Call(
             call.op, [callee, relax.Tuple(args), *call.args[2:]], call.attrs, call.ty_args
         )
