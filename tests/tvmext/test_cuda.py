@@ -13,7 +13,7 @@ import tvmext
 from tests.schedules.cuda.emulator import emulated
 from tests.tvmext.models import build, spec
 from tests.tvmext.networks import network
-from tvmext.arch import cuda
+from tvmext.arch import cuda, cuda_driver
 from tvmext.artifact import read_metadata
 from tvmext.build.cache import Cache
 from tvmext.build.cuda import Toolchain, Usage, usage
@@ -134,6 +134,17 @@ def test_weights_of_a_gpu_are_copied_once_and_can_be_released(tmp_path: Path) ->
         library.get_function("tvmext_release_weights", True)()
         assert get(0).data_ptr() != first.data_ptr()
         np.testing.assert_array_equal(first.numpy(), weight)
+
+
+def test_headers_of_an_installed_toolkit_will_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tvmext.arch.cuda_driver.toolkit", lambda: None)
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
+    assert cuda_driver.headers() != tmp_path / "include"
+    (tmp_path / "include").mkdir()
+    (tmp_path / "include" / "cuda_fp16.h").write_text("")
+    assert cuda_driver.headers() == tmp_path / "include"
 
 
 def test_the_report_of_ptxas() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -58,6 +59,17 @@ def toolkit() -> Path | None:
         folder = Path(place) / TOOLKIT
         if (folder / "lib" / "libcudart.so.13").exists():
             return folder
+    return None
+
+
+def headers() -> Path | None:
+    """The folder of CUDA's headers: of the wheels, else of a toolkit that is installed."""
+    wheels = toolkit()
+    places = [wheels] if wheels else []
+    places += [Path(os.environ[name]) for name in ("CUDA_HOME", "CUDA_PATH") if name in os.environ]
+    for place in (*places, Path("/usr/local/cuda")):
+        if (place / "include" / "cuda_fp16.h").exists():
+            return place / "include"
     return None
 
 

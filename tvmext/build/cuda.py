@@ -18,15 +18,16 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from tvmext.arch import Arch, CudaArch
-from tvmext.arch.cuda_driver import load_runtime, toolkit
+from tvmext.arch.cuda_driver import headers, load_runtime
 from tvmext.errors import InternalError, ToolchainError
 from tvmext.options import Options
 
@@ -77,7 +78,7 @@ class Toolchain:
         self.cache = kept or Cache(None)
         self.usage: dict[str, Usage] = {}
         self.compiled = 0
-        self._folder = _toolkit()
+        self._headers = _headers()
         _load_driver()
         load_runtime()
 
@@ -166,8 +167,7 @@ class Toolchain:
         return [*options, "--use_fast_math"] if self.fast_math else options
 
     def _places(self) -> list[str]:
-        include = self._folder / "include"
-        return [f"-I{include}", f"-I{include / 'cccl'}"]
+        return [f"-I{self._headers}", f"-I{self._headers / 'cccl'}"]
 
 
 def toolchain_for(arch: Arch, options: Options, folder: str | None = None) -> Toolchain | None:
@@ -196,11 +196,10 @@ def usage(log: str) -> dict[str, Usage]:
     return found
 
 
-def _toolkit() -> Path:
-    """The folder of the wheels: include, include/cccl and lib."""
-    folder = toolkit()
-    headers = folder is not None and (folder / "include" / "cccl").exists()
-    if folder is None or not headers or not _installed("cuda.bindings"):
+def _headers() -> Path:
+    """The folder of CUDA's headers; the libraries are found by those who load them."""
+    folder = headers()
+    if folder is None or not _installed("cuda.bindings"):
         raise ToolchainError(
             "compiling for CUDA needs NVRTC and its headers, which are not installed",
             hint="pip install 'tvmext[cuda]'",
@@ -211,8 +210,14 @@ def _toolkit() -> Path:
 @cache
 def _versions() -> dict[str, str]:
     """Of what machine code depends on beside its source: the compiler and CUDA's own headers."""
+    from cuda.bindings import nvrtc
+
     wheels = ("nvidia-cuda-nvrtc", "nvidia-cuda-runtime", "nvidia-cuda-cccl")
-    return {wheel: version(wheel) for wheel in wheels}
+    found = {"nvrtc": str(nvrtc.nvrtcVersion()), "headers": str(_headers())}
+    for wheel in wheels:
+        with suppress(PackageNotFoundError):  # a toolkit beside the wheels
+            found[wheel] = version(wheel)
+    return found
 
 
 def _installed(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""CUDA kernels as rules make them, run in the emulator."""
+"""CUDA kernels as rules make them, run in the emulator or on a GPU (device.py)."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from tvm import tirx
 
 from tests.schedules.cpu.kernels import Build, call, kernel
 from tvmext.arch import to_target
-from tvmext.arch.cuda import CudaArch, from_name
+from tvmext.arch.cuda import CudaArch
 from tvmext.build.kernels import code_generation
 from tvmext.schedules.cuda import RULES
 from tvmext.schedules.rule import Kernel
 from tvmext.schedules.select import Selection, select
 
-from .emulator import Mutation, emulated
+from .device import ARCH, on_device
+from .emulator import Mutation
 
-ARCH = from_name("sm_80")
 ORDERS = (0, 1, 7)
 """Threads in ascending, descending and random order."""
 
@@ -39,7 +39,7 @@ def run(
     """Outputs of a kernel; `arrays` are its inputs by name and give symbolic dims their sizes."""
     target = tvm.target.Target(to_target(ARCH))
     module = tvm.IRModule({"main": function.with_attr("global_symbol", "main")})
-    with emulated(order, mutation), target, code_generation(target):
+    with on_device(order, mutation), target, code_generation(target):
         return call(tvm.tirx.build(module, target)["main"], function, arrays, tvm.cuda())
 
 

@@ -1,4 +1,4 @@
-"""Whole networks compiled for a GPU and run in the emulator."""
+"""Whole networks compiled for a GPU and run in the emulator, or on one (device.py)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from tvmext.arch import from_target, to_target
+from tvmext.arch import to_target
 from tvmext.build.kernels import code_generation
 from tvmext.frontends import load
 from tvmext.options import Options
@@ -17,18 +17,17 @@ from tvmext.passes import lower
 from tvmext.schedules.rules import rules_for
 from tvmext.schedules.schedule import ScheduleKernels
 
-from .emulator import emulated
+from .device import ARCH, on_device
 
 
 def run(
     path: Path, inputs: Mapping[str, np.ndarray], dims: Mapping[str, int] | None = None
 ) -> dict[str, np.ndarray]:
     """The outputs of an ONNX file, compiled as `tvmext.compile` does up to code generation."""
-    arch = from_target("cuda -arch=sm_80")
-    target = tvm.target.Target(to_target(arch))
+    target = tvm.target.Target(to_target(ARCH))
     model = load(str(path), dims=dict(dims or {}))
-    schedule = ScheduleKernels(arch, rules_for(arch, Options()))
-    with emulated():
+    schedule = ScheduleKernels(ARCH, rules_for(ARCH, Options()))
+    with on_device():
         mod = lower(model, schedule, schedule.reading, target, Options(), lambda *_: None)
         with code_generation(target):
             executable = relax.build(mod, target, relax_pipeline=None)
