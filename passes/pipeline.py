@@ -6,6 +6,7 @@ import tvm
 from tvm import relax
 from tvm.relax import transform
 
+from tvmext.errors import OptionError
 from tvmext.frontends.dims import usual_sizes
 from tvmext.frontends.model import Model
 from tvmext.options import Options
@@ -28,6 +29,7 @@ from .quantized.products import QuantizedProducts
 from .quantized.sink import SinkDequantize
 from .quantized.unsigned import UnsignedActivations
 from .safe_division import SafeDivision
+from .virtual.donate import UpdateDonated
 from .virtual.join import JoinLoaders, Reading
 from .virtual.views import Views
 from .virtual.virtualize import VirtualTensors
@@ -88,6 +90,7 @@ def pipeline(
         *([JoinLoaders(reading, memory)] if virtual and kind == "llvm" else []),
         *([Views()] if virtual else [transform.RewriteDataflowReshape()]),
         transform.DeadCodeElimination(),
+        UpdateDonated(_donated(model, options)),
     ]
     views = [transform.RewriteDataflowReshape(), transform.DeadCodeElimination()]
     return [
@@ -110,6 +113,15 @@ def network(model: Model) -> list[tvm.transform.Pass]:
 
 def _bound(model: Model) -> list[tvm.transform.Pass]:
     return [NameValues(), BindModel(model), transform.CanonicalizeBindings()]
+
+
+def _donated(model: Model, options: Options) -> list[int]:
+    """The positions of the inputs that the caller gives away. Raises OptionError."""
+    names = [spec.name for spec in model.inputs]
+    for name in options.donate:
+        if name not in names:
+            raise OptionError(f"donate: there is no input '{name}'", hint=", ".join(names))
+    return [names.index(name) for name in options.donate]
 
 
 def lowering(planner: tvm.transform.Pass) -> list[tvm.transform.Pass]:

@@ -125,7 +125,8 @@ def verify(
         compiled = compile(model, model_format=arguments.get("model_format"))
     elif not isinstance(compiled, CompiledModel):
         compiled = load(compiled)
-    target, options = compiled.metadata.target, compiled.metadata.options
+    target = compiled.metadata.target
+    options = replace(compiled.metadata.options, donate=())  # a variant may lack the input
 
     def again(variant: Any, dims: Mapping[str, DimSpec]) -> CompiledModel:
         return compile(variant, target, dims, options)
@@ -144,7 +145,7 @@ def compile_here(request: CompileRequest, report: Callable[..., None]) -> None:
     from .build.dump import dump
     from .build.kernels import build_module
     from .build.link import link
-    from .build.results import results_in_weights
+    from .build.results import results_in_inputs, results_in_weights
     from .frontends import load as load_model
     from .passes import lower
     from .schedules.rules import rules_for
@@ -178,6 +179,11 @@ def compile_here(request: CompileRequest, report: Callable[..., None]) -> None:
         decisions=schedule.decisions(),
         versions={"tvm": tvm.__version__},
         weight_outputs=tuple(model.outputs[i].name for i in results_in_weights(mod)),
+        updated_inputs={
+            model.outputs[i].name: model.inputs[k].name
+            for i, k in results_in_inputs(mod).items()
+            if model.inputs[k].name in request.options.donate
+        },
     )
     report("build", "")
     if toolchain:

@@ -36,6 +36,7 @@ class ArtifactMetadata:
     `target` holds the fields of the TVM target, `source` and `model_sha256` name the model as it
     was given, `decisions` is the schedule of every kernel: {kernel: {"rule": name, ...}}.
     `weight_outputs` names outputs that are weights of the model, not results: callers get a copy.
+    `updated_inputs` says of outputs which donated input they are, changed: {output: input}.
     `usage` is what CUDA kernels take: {function: {"registers", "shared", "spill_stores", ...}}.
     """
 
@@ -49,6 +50,7 @@ class ArtifactMetadata:
     model_sha256: str = ""
     decisions: Mapping[str, Any] = field(default_factory=dict)
     weight_outputs: tuple[str, ...] = ()
+    updated_inputs: Mapping[str, str] = field(default_factory=dict)
     usage: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
@@ -68,6 +70,7 @@ class ArtifactMetadata:
                 "target": dict(self.target),
                 "options": asdict(self.options),
                 "weight_outputs": list(self.weight_outputs),
+                "updated_inputs": dict(self.updated_inputs),
                 "usage": dict(self.usage),
                 "decisions": dict(self.decisions),
             }

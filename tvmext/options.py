@@ -34,6 +34,12 @@ class Options:
         "what operators that only move data give way to: the fastest, the least memory, or nothing",
         metavar="|".join(VIRTUAL_TENSORS),
     )
+    donate: tuple[str, ...] = _option(
+        (),
+        "inputs that a run may overwrite with the output that updates them, such as caches of keys "
+        "and values",
+        metavar="NAME",
+    )
     disabled_pass: tuple[str, ...] = _option((), "passes to leave out, by name")
     pass_config: tuple[tuple[str, bool | int | str], ...] = _option(
         (), "TVM pass configuration, KEY=VALUE", metavar="KEY=VALUE"

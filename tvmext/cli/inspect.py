@@ -73,6 +73,10 @@ def _show_library(session: Session, path: Path) -> None:
         }
     )
     _print_signature(metadata)
+    if metadata.updated_inputs:
+        click.echo()
+        rows = [(name, output) for output, name in metadata.updated_inputs.items()]
+        console.print_table("", ("a run overwrites", "with"), rows)
     rules = Counter(decision["rule"] for decision in metadata.decisions.values())
     if rules:
         click.echo()

@@ -22,7 +22,7 @@ from tvmext.artifact import (
     read_metadata,
     write_atomically,
 )
-from tvmext.errors import ArtifactError, InternalError, OptionError
+from tvmext.errors import ArtifactError, InputError, InternalError, OptionError
 from tvmext.frontends.model import TensorSpec
 
 from .signature import Signature
@@ -105,8 +105,11 @@ class CompiledModel:
 
         An input is a NumPy array, a torch tensor, a number, or anything with ``__dlpack__`` on the
         CPU. It is read in place if it is contiguous and starts at a multiple of 64 bytes, else
-        copied. The arrays returned are the caller's own. Raises InputError for a wrong name, dtype,
-        rank or fixed size, DimError for sizes that the model does not take; no dtype is cast.
+        copied. The arrays returned are the caller's own. What was given for a donated input
+        (`Options.donate`) may be overwritten, and the output that updates it may lie in the same
+        memory: use the output from then on. Raises InputError for a wrong name, dtype, rank or
+        fixed size or donated memory that is given twice, DimError for sizes that the model does not
+        take; no dtype is cast.
         """
         values = self._signature.order(inputs)
         arrays = [slot.accept(value) for slot, value in zip(self._slots, values)]
@@ -115,6 +118,8 @@ class CompiledModel:
             use_threads(self._num_threads)
             main = self._main()
             tensors = [slot.bind(array) for slot, array in zip(self._slots, arrays)]
+            if self.metadata.updated_inputs:
+                self._check_donated(tensors)
             if self.device == "cuda":
                 tensors = [_on_gpu(tensor) for tensor in tensors]
             try:
@@ -147,14 +152,32 @@ class CompiledModel:
         return self._loaded
 
     def _own(self, result: Any, tensors: list[Any]) -> dict[str, np.ndarray]:
-        """The results by name, none of them in the memory of an input or of another result."""
-        taken = [slot.span(tensor) for slot, tensor in zip(self._slots, tensors)]
+        """The results by name, each in memory of its own or that of the donated input it updates."""
+        given_away = self.metadata.updated_inputs.values()
+        taken = [
+            slot.span(tensor)
+            for slot, tensor in zip(self._slots, tensors)
+            if slot.spec.name not in given_away or slot.holds(tensor)
+        ]
         owned = {}
         results = (result,) if len(self._results) == 1 else result
         for output, tensor in zip(self._results, results):
             owned[output.spec.name] = output.own(tensor, taken)
             taken.append(output.span(tensor))
         return owned
+
+    def _check_donated(self, tensors: list[Any]) -> None:
+        """Raises InputError where what a run writes to is given for another input as well."""
+        spans = [slot.span(tensor) for slot, tensor in zip(self._slots, tensors)]
+        names = [spec.name for spec in self.inputs]
+        for name in set(self.metadata.updated_inputs.values()):
+            low, high = spans[names.index(name)]
+            for other, (start, end) in zip(names, spans):
+                if other != name and start < high and low < end:
+                    raise InputError(
+                        f"inputs '{name}' and '{other}' share memory, and a run overwrites '{name}'",
+                        hint=f"a copy for '{other}'",
+                    )
 
     def __repr__(self) -> str:
         inputs, outputs = (", ".join(map(str, specs)) for specs in (self.inputs, self.outputs))

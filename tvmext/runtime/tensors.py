@@ -82,6 +82,10 @@ class Input(_Port):
                 return tensor
         return self._copy(value)
 
+    def holds(self, tensor: tvm_ffi.Tensor) -> bool:
+        """Whether a tensor that `bind` returned is the buffer that is kept for the next call."""
+        return tensor is self._buffer
+
     def _copy(self, array: np.ndarray) -> tvm.runtime.Tensor:
         if self._buffer is None or self._view.shape != array.shape:
             self._buffer = tvm.runtime.empty(array.shape, self.spec.dtype)
