@@ -113,7 +113,7 @@ class _Nest:
             return tvm_ffi.structural_map(expr, (ir.Var, lambda var: at.get(var, var)))
 
         index = [known.simplify(at[axis]) for axis in self.axes]
-        inside = [c for i, axis in zip(index, self.axes) for c in (0 <= i, i < self.extents[axis])]
+        inside = [c for i, axis in zip(index, self.axes) for c in (i >= 0, i < self.extents[axis])]
         guards = [c for c in (*inside, *map(moved, write.conditions)) if not known.can_prove(c)]
         body: Any = tirx.BufferStore(self.param, moved(write.value), index)
         if guards:
@@ -209,5 +209,3 @@ def _found(node: Any, kind: Any) -> list[Any]:
 
 def _element(buffer: Any, indices: Sequence[Any]) -> Any:
     return tirx.BufferRegion(buffer, [ir.Range.from_min_extent(i, 1) for i in indices])
-
-
