@@ -152,7 +152,7 @@ class CompiledModel:
         return self._loaded
 
     def _own(self, result: Any, tensors: list[Any]) -> dict[str, np.ndarray]:
-        """The results by name, each in memory of its own or that of the donated input it updates."""
+        """The results by name, in memory of their own or in that of the input that they update."""
         given_away = self.metadata.updated_inputs.values()
         taken = [
             slot.span(tensor)
@@ -175,7 +175,7 @@ class CompiledModel:
             for other, (start, end) in zip(names, spans):
                 if other != name and start < high and low < end:
                     raise InputError(
-                        f"inputs '{name}' and '{other}' share memory, and a run overwrites '{name}'",
+                        f"inputs '{name}' and '{other}' share memory that a run overwrites",
                         hint=f"a copy for '{other}'",
                     )
 
