@@ -16,6 +16,7 @@ from .phases import Phases
 from .pool_rows import PoolRows
 from .pooling import Pooling
 from .reduction import Reduction
+from .top_k import TopK
 
 
 def rules(filters: Iterable[int] = (2,)) -> tuple[Rule, ...]:
@@ -32,6 +33,7 @@ def rules(filters: Iterable[int] = (2,)) -> tuple[Rule, ...]:
         Pooling(),
         Reduction(),
         Normalization(),
+        TopK(),
         Fallback(),
     )
 
