@@ -9,7 +9,10 @@ either is NaN, so that a NaN in the network may come out as a number. Here NaN s
 
 TVM's max and min over axes start from the largest finite number, its argmax and argmin from that
 and the index -1, and both come out where nothing beats them: of an empty set, of infinities alone.
-They start from infinity and from an index above all others here.
+They start from infinity and from an index above all others here. A NaN resets TVM's argmax; here it
+is passed over, unless it comes first, as in ONNX Runtime:
+
+    argmax(x)  ->  argmax(select(x <= inf, x, inf if first else -inf))
 
 `relax.shape_to_tensor` becomes what TVM makes of it, marked as opaque to fusion: FuseTIR crashes on
 a group in which a dim is both an argument and the size of another member.
@@ -22,8 +25,8 @@ from collections.abc import Callable
 from typing import Any
 
 import tvm_ffi
-from tvm import relax, s_tir, te, tirx
-from tvm.ir import Op
+from tvm import relax, s_tir, te, tirx, topi
+from tvm.ir import Expr, Op
 from tvm.tirx import PrimFunc
 
 from . import indexing, norms, resize, transposed_convolution
@@ -40,15 +43,39 @@ def _relu(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
     return builder.call_te(relu, call.args[0], primfunc_name_hint="relu")
 
 
-def _rewritten(name: str, rewrite: Callable[[PrimFunc], PrimFunc]) -> Lowering:
-    """TVM's lowering of an operator, its function rewritten."""
+def _rewritten(original: Lowering, rewrite: Callable[[PrimFunc], PrimFunc]) -> Lowering:
+    """A lowering, its function rewritten."""
 
     def lower(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
-        lowered = Op.get(name).get_attr("FLegalize")(builder, call)
+        lowered = original(builder, call)
         if getattr(lowered.op, "name", "") == "relax.call_tir":
             function = lowered.args[0]
             builder.update_func(function, rewrite(builder.get()[function]))
         return lowered
+
+    return lower
+
+
+def _index_of(name: str, build: Callable[..., te.Tensor], best: float) -> Lowering:
+    """argmax or argmin of floats, where NaN becomes what never wins, or what wins as the first."""
+
+    def lower(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+        axis, keepdims = call.attrs.axis, bool(call.attrs.keepdims)
+
+        def found(x: te.Tensor) -> te.Tensor:
+            reduced = range(x.ndim) if axis is None else [axis % x.ndim]
+
+            def element(*at: Expr) -> Expr:
+                value, edge = x(*at), tirx.const(best, x.dtype)
+                first = tirx.all(*(at[d].equal(0) for d in reduced))
+                instead = tirx.Select(first, edge, -edge)
+                return tirx.Select(value <= tirx.const(math.inf, x.dtype), value, instead)
+
+            if str(x.dtype).startswith(("float", "bfloat")):
+                x = te.compute(x.shape, element, name="without_nan")
+            return build(x, axis, keepdims)
+
+        return builder.call_te(found, call.args[0], primfunc_name_hint=name)
 
     return lower
 
@@ -104,7 +131,8 @@ def _with_body(function: PrimFunc, body: tirx.Stmt) -> PrimFunc:
 
 
 def _lowerings(rewrite: Callable[[PrimFunc], PrimFunc], *names: str) -> dict[str, Lowering]:
-    return {name: _rewritten(name, rewrite) for name in names}
+    """TVM's lowerings of operators, their functions rewritten."""
+    return {name: _rewritten(Op.get(name).get_attr("FLegalize"), rewrite) for name in names}
 
 
 LEGALIZE: dict[str, Lowering] = {
@@ -115,6 +143,10 @@ LEGALIZE: dict[str, Lowering] = {
     **transposed_convolution.LOWERINGS,
     **_lowerings(_opaque, "relax.shape_to_tensor"),
     **_lowerings(_keeping_nan, "relax.maximum", "relax.minimum", "relax.clip"),
-    **_lowerings(_starting_from_infinity, "relax.max", "relax.min", "relax.argmax", "relax.argmin"),
+    **_lowerings(_starting_from_infinity, "relax.max", "relax.min"),
+    "relax.argmax": _rewritten(_index_of("argmax", topi.argmax, math.inf), _starting_from_infinity),
+    "relax.argmin": _rewritten(
+        _index_of("argmin", topi.argmin, -math.inf), _starting_from_infinity
+    ),
 }
 """{operator: lowering}, the `customize_legalize_map` of TVM's pass LegalizeOps."""

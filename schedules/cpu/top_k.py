@@ -8,8 +8,8 @@
         sort the heap, store
 
 An element is one integer, ``key << 32 | ~index``, so that of equal ones the first wins. Keys order
-floats as ONNX's reference and PyTorch do: NaN above all, +0 like -0. TVM's function compares floats,
-which is no order once there is a NaN, and loses elements.
+floats as ONNX's reference and PyTorch do: NaN above all, +0 like -0. TVM's function, like ONNX
+Runtime's, compares floats, which is no order once there is a NaN, and loses elements.
 """
 
 from __future__ import annotations
@@ -192,13 +192,16 @@ class _Builder:
                 lanes, lambda j: tirx.max(best[j], self._key(first + (v + 1) * lanes + j))
             )
 
+        def joined(half: int) -> tirx.Stmt:
+            return vector(half, lambda j: tirx.max(best[j], best[j + half]))
+
         parts = [
             vector(lanes, lambda j: self._key(first + j)),
             loop(self.decision.vectors - 1, larger, UNROLLED, "v"),
         ]
         while lanes > 1:
             lanes //= 2
-            parts.append(vector(lanes, lambda j, half=lanes: tirx.max(best[j], best[j + half])))
+            parts.append(joined(lanes))
         return block(*parts)
 
     def _key(self, i: Expr) -> Expr:

@@ -68,6 +68,15 @@ def test_extremes_of_infinities(operator: Any, rows: list, expected: list) -> No
     np.testing.assert_array_equal(run(x), expected)
 
 
+@pytest.mark.parametrize("axis", [0, 1, -1])
+def test_the_index_of_an_extreme_passes_over_nan_unless_it_is_first(axis: int) -> None:
+    rows = [[NAN, 5, 1], [1, NAN, 5], [5, NAN, 1], [NAN] * 3, [-INF, NAN, -INF], [INF, NAN, INF]]
+    x = np.array(rows, np.float32) if axis else np.array(rows, np.float32).T.copy()
+    for operator, expected in ((op.argmax, [0, 2, 0, 0, 0, 0]), (op.argmin, [0, 0, 2, 0, 0, 0])):
+        run = lowered([("x", list(x.shape), "float32")], lambda _, x: operator(x, axis))  # noqa: B023
+        np.testing.assert_array_equal(run(x), expected)
+
+
 def test_argmax_of_the_smallest_integers() -> None:
     run = lowered([("x", [3], "int8")], lambda _, x: op.argmax(x, 0))
     assert run(np.full(3, -128, np.int8)) == 0

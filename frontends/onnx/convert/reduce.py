@@ -61,10 +61,14 @@ def _arg(build: Reduction) -> Converter:
 
 def _top_k(call: Call) -> Result:
     (count,) = [call.attr("k")] if call.attr("k") else call.need_ints(1, "k")
+    axis = call.axis(-1, call.rank(0))
+    extent = call.shape(0)[axis]
+    if count < 1 or (isinstance(extent, int) and count > extent):
+        raise DeclinedError(f"k is {count}, of {extent} elements")
     return relax.op.topk(
         call.tensor(0),
         count,
-        call.axis(-1, call.rank(0)),
+        axis,
         "both",
         bool(call.attr("largest", 1)),
         "int64",
