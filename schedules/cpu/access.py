@@ -53,8 +53,10 @@ def strides(stage: Stage, axis: Axis) -> list[Expr | None]:
 def crossing(stage: Stage, along: Axis, last: Axis) -> list[TensorLoad]:
     """Loads that are contiguous along one axis and move otherwise along the last one, each once.
 
-    Loads that stand under a condition must stay there, and are left out.
+    Left out are loads that must stay where they are: under a condition, or at an index that the
+    point itself computes.
     """
+    named = {var for var, _ in stage.point.binds}
     loads = stage.point.loads()
     guarded = {
         tvm_ffi.StructuralKey(load)
@@ -66,7 +68,8 @@ def crossing(stage: Stage, along: Axis, last: Axis) -> list[TensorLoad]:
     found: dict[object, TensorLoad] = {}
     for load, here, there in zip(loads, strides(stage, along), strides(stage, last)):
         key = tvm_ffi.StructuralKey(load)
-        if constant(here) == 1 and constant(there) not in (0, 1) and key not in guarded:
+        fixed = key in guarded or variables(load) & named
+        if constant(here) == 1 and constant(there) not in (0, 1) and not fixed:
             found.setdefault(key, load)
     return list(found.values())
 

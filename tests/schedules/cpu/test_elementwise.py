@@ -209,6 +209,21 @@ def test_only_what_lies_across_the_store_is_turned(shape: tuple[int, int]) -> No
     check(build, inputs, expected, dims=[("b", "m", "n"), ("b", "n", "m"), ("n", 1), ("m",)])
 
 
+def test_a_load_at_an_index_that_is_computed_on_the_way_is_not_turned() -> None:
+    table = normal(16, 24)
+    shift, start = (np.arange(40 * 20, dtype="int32").reshape(40, 20) % 5 + k for k in (0, 3))
+
+    def build(table: te.Tensor, shift: te.Tensor, start: te.Tensor) -> te.Tensor:
+        at = te.compute((40, 20), lambda i, j: tirx.min(shift[i, j], start[i, j]) + start[i, j])
+        return te.compute((24, 40, 20), lambda h, i, j: table[at[i, j] % 16, h])
+
+    specs = ((a.shape, str(a.dtype)) for a in (table, shift, start))
+    function, _ = scheduled(composed(build, *specs))
+    (result,) = run(function, {"x0": table, "x1": shift, "x2": start})
+    rows = (np.minimum(shift, start) + start) % 16
+    np.testing.assert_array_equal(result, table[rows].transpose(2, 0, 1))
+
+
 def test_each_part_of_a_transposed_concat_is_turned() -> None:
     x, y = normal(48, 35), normal(32, 35, seed=1)
 
