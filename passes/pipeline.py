@@ -29,6 +29,7 @@ from .quantized.products import QuantizedProducts
 from .quantized.sink import SinkDequantize
 from .quantized.unsigned import UnsignedActivations
 from .safe_division import SafeDivision
+from .share_kernels import ShareKernels
 from .virtual.donate import UpdateDonated
 from .virtual.join import JoinLoaders, Reading
 from .virtual.views import Views
@@ -91,6 +92,7 @@ def pipeline(
         *([Views()] if virtual else [transform.RewriteDataflowReshape()]),
         transform.DeadCodeElimination(),
         UpdateDonated(_donated(model, options)),
+        ShareKernels(),
     ]
     views = [transform.RewriteDataflowReshape(), transform.DeadCodeElimination()]
     return [

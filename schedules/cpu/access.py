@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import lru_cache
 
 import tvm_ffi
 from tvm import tirx
@@ -31,10 +32,11 @@ def accesses(stage: Stage) -> list[TensorLoad | Write]:
     return found
 
 
-def offsets(stage: Stage) -> list[Expr]:
+@lru_cache(maxsize=1024)
+def offsets(stage: Stage) -> tuple[Expr, ...]:
     """Where each access lies in its buffer, in elements, as simple as the axes' ranges allow."""
     ana = analyzer(stage.axes)
-    return [ana.simplify(flat_index(access)) for access in accesses(stage)]
+    return tuple(ana.simplify(flat_index(access)) for access in accesses(stage))
 
 
 def strides(stage: Stage, axis: Axis) -> list[Expr | None]:

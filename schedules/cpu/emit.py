@@ -85,17 +85,9 @@ def bind(value: Size, body: Body, name: str) -> tirx.Stmt:
     var = Var(name, "int64")
     if not _nonlinear(value):
         return block(tirx.Bind(var, value), body(var))
-    return block(*hidden(var, value), body(var))
-
-
-def hidden(var: Var, value: Expr) -> list[tirx.Stmt]:
-    """``var = value``, by way of memory."""
-    cell = allocate([1], "int64", f"{var.name}_cell")
-    return [
-        tirx.AllocBuffer(cell),
-        tirx.BufferStore(cell, value, [index(0)]),
-        tirx.Bind(var, cell[index(0)]),
-    ]
+    cell = allocate([1], "int64", f"{name}_cell")
+    store = tirx.BufferStore(cell, value, [index(0)])
+    return block(tirx.AllocBuffer(cell), store, tirx.Bind(var, cell[index(0)]), body(var))
 
 
 def _nonlinear(value: Expr) -> bool:

@@ -38,6 +38,7 @@ from .emit import (
     loop,
     unravel,
 )
+from .flat_rows import flat_rows, rows_at
 from .one_row import OneRow, columns_at_once, contiguous_sum
 from .panels import InPlace, Pack, weight
 from .read_contraction import contraction
@@ -256,7 +257,7 @@ class _Builder:
     """One matrix product under construction."""
 
     def __init__(self, workload: Workload, decision: Decision) -> None:
-        self.total = workload.contraction
+        self.total = flat_rows(workload.contraction)
         self.workload = workload
         self.decision = decision
         self.shape = decision.tile
@@ -348,7 +349,12 @@ class _Builder:
                 ahead = self.laid.prefetch(panel, t, self.decision.ahead, steps)
 
             def body(row: Expr, height: int) -> tirx.Stmt:
-                return self.tile.tile(at(row), height, panel, spill, ahead=ahead)
+                return rows_at(
+                    total.rows,
+                    row,
+                    height,
+                    lambda at: self.tile.tile(at, height, panel, spill, ahead=ahead),
+                )
 
             return tiles.each(first + t, body, after)
 

@@ -36,7 +36,6 @@ from ..analysis import (
     view,
 )
 from ..rule import Declined, Kernel, Layout, Rule, Scheduled
-from .emit import hidden
 
 
 @dataclass(frozen=True)
@@ -53,8 +52,6 @@ class Workload:
     """The phases of a kernel, each of which fills its part of the outputs."""
 
     parts: tuple[Part, ...] = field(repr=False, compare=False)
-    names: tuple[tuple[Var, Expr], ...] = field(default=(), repr=False, compare=False)
-    """Sizes of the phases that are known at run time only, by the variables that stand for them."""
 
     def __str__(self) -> str:
         return f"{len(self.parts)} phases: " + ", ".join(str(part.workload) for part in self.parts)
@@ -86,15 +83,6 @@ class Phases:
         split = _Split.of(seen)
         if isinstance(split, Declined):
             return split
-        named = self._workload(kernel, seen, split)
-        # A window is known to stay inside its input only where sizes are written out.
-        return (
-            named
-            if isinstance(named, Workload)
-            else self._workload(kernel, seen, replace(split, names=None))
-        )
-
-    def _workload(self, kernel: Kernel, seen: View, split: _Split) -> Workload | Declined:
         parts = []
         for number, residues in enumerate(product(*map(range, split.strides.values()))):
             blocks = split.blocks(dict(zip(split.strides, residues)))
@@ -103,7 +91,7 @@ class Phases:
             if part is None:
                 return Declined(f"no rule takes phase {residues}")
             parts.append(part)
-        return Workload(tuple(parts), tuple((split.names or {}).values()))
+        return Workload(tuple(parts))
 
     def choose(self, workload: Workload, arch: CpuArch) -> tuple[PartDecision, ...]:
         return tuple(
@@ -124,9 +112,7 @@ class Phases:
                 layouts[position] = layout
             done.append(result.func)
         bodies = [substitute(func.body, dict(zip(func.params, params))) for func in done]
-        # As they stand, such sizes are in the index of every row: minutes of code generation.
-        names = [stmt for var, size in workload.names for stmt in hidden(var, size)]
-        body = tirx.SeqStmt([*names, *bodies])
+        body = tirx.SeqStmt(bodies)
         return Scheduled(
             tirx.PrimFunc(params, body, kernel.func.ret_type, kernel.func.attrs), layouts
         )
@@ -144,15 +130,13 @@ class _Split:
     """Which axes of which blocks are cut into phases.
 
     `strides` has the number of phases for each axis of the block that interleaves. `axes` says for
-    the axes of all blocks that follow which of those they are. `names` collects the variables that
-    stand for sizes of phases; None has the sizes written out.
+    the axes of all blocks that follow which of those they are.
     """
 
     view: View
     strides: dict[Var, int]
     axes: dict[Var, Var]
     tail: tuple[Block, ...]
-    names: dict[Any, tuple[Var, Expr]] | None = field(default_factory=dict)
 
     @staticmethod
     def of(seen: View) -> _Split | Declined:
@@ -217,7 +201,7 @@ class _Split:
                 continue
             stride, residue = self.strides[root], residues[root]
             extent = simplify((axis.extent + (stride - 1 - residue)) // stride)
-            own = Axis(Var(axis.var.name, axis.var.ty), self._named(extent), SPATIAL)
+            own = Axis(Var(axis.var.name, axis.var.ty), extent, SPATIAL)
             axes.append(own)
             values[axis.var] = own.var * stride + residue
             small[axis.var] = own.var
@@ -245,13 +229,6 @@ class _Split:
         value = _decided(block, values, ana)
         value = tvm_ffi.structural_map(value, (TensorLoad, load))
         return Block(block.name, tuple(axes), (Store(buffer, indices, value),))
-
-    def _named(self, extent: Expr) -> Expr:
-        """A variable for a size that is known at run time only, the same for equal sizes."""
-        if self.names is None or constant(extent) is not None or isinstance(extent, Var):
-            return extent
-        name = Var("size", extent.ty)
-        return self.names.setdefault(tvm_ffi.StructuralKey(extent), (name, extent))[0]
 
 
 def _strides(block: Block) -> dict[Var, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from tvm.ir import Var
 
@@ -199,6 +200,7 @@ def _without_last(stages: Sequence[Stage], rows: Rows) -> Rows:
     return [tuple(p for i, p in enumerate(r) if i != at) for r in rows]
 
 
+@lru_cache(maxsize=1024)
 def _stage_plan(stage: Stage, rows: tuple[int, ...], arch: CpuArch) -> StagePlan:
     inner = [a for p, a in enumerate(stage.spatial) if p not in rows]
     bits = max(_bits(stage))

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tvm import relax
+from tvm import relax, tirx
 
 from tests.schedules.cpu.kernels import ARCH, kernel, normal
 from tests.schedules.cpu.products import compare, schedule
 from tvmext.arch import FAMILIES
+from tvmext.schedules.analysis import collect, constant
 from tvmext.schedules.cpu.gemm import Gemm, Workload
 from tvmext.schedules.rule import Declined
 
@@ -197,3 +198,41 @@ def _workload(cols: int) -> Workload:
     found = Gemm().match(before)
     assert isinstance(found, Workload)
     return found
+
+
+def pointwise(x: relax.Expr, w: relax.Expr, b: relax.Expr) -> relax.Expr:
+    found = op.nn.conv2d(x, w, data_layout="NHWC", kernel_layout="OHWI")
+    return op.add(found, b)
+
+
+def quotients(func: tirx.PrimFunc) -> int:
+    """Divisions by what is not a constant."""
+    kinds = (tirx.FloorDiv, tirx.FloorMod)
+    return sum(constant(n.b) is None for kind in kinds for n in collect(func.body, kind))
+
+
+def pictures(h: int, w: int) -> tuple[list[np.ndarray], np.ndarray]:
+    x, weight, bias = normal(2, h, w, 24), normal(20, 1, 1, 24, seed=1), normal(20, seed=2)
+    return [x, weight, bias], x @ weight[:, 0, 0].T + bias
+
+
+@pytest.mark.parametrize("h, w", [(0, 3), (1, 1), (3, 5), (9, 7)])
+def test_pixels_are_rows_without_a_quotient(h: int, w: int) -> None:
+    """Nothing asks for the row and the column of a pixel."""
+    inputs, wanted = pictures(h, w)
+    dims = [("n", "h", "w", 24), (20, 1, 1, 24), (20,)]
+    compare(pointwise, inputs, wanted, weights=[1], dims=dims, rule="gemm")
+    typed = [(shape, "float32") for shape in dims]
+    _, result, _ = schedule(pointwise, *typed, weights=[1])
+    flat = quotients(result.func)
+    _, result, _ = schedule(op.matmul, (("r", 24), "float32"), ((24, 20), "float32"), weights=[1])
+    assert flat == quotients(result.func)
+
+
+@pytest.mark.parametrize("h, w", [(0, 3), (1, 1), (3, 5), (9, 7)])
+def test_pixels_whose_row_is_asked_for(h: int, w: int) -> None:
+    (x, weight, _), _ = pictures(h, w)
+    bias = normal(h, 1, 1)
+    wanted = x @ weight[:, 0, 0].T + bias
+    dims = [("n", "h", "w", 24), (20, 1, 1, 24), ("h", 1, 1)]
+    compare(pointwise, [x, weight, bias], wanted, weights=[1], dims=dims, rule="gemm")

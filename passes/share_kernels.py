@@ -1,0 +1,230 @@
+"""Kernels that differ only in how their sizes are computed become one kernel.
+
+    f(x: [n, (h + 3)//4], h)   and   g(x: [n, (h + 7)//8], h)     become     k(x: [n, size])
+
+Inside a kernel every size is a variable or simple arithmetic of some; the callers compute the rest,
+once per call. Without, the arithmetic is in the address of every load and store, which LLVM takes
+minutes for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import tvm
+import tvm_ffi
+from tvm import relax, tirx
+from tvm.ir import GlobalVar, Var
+from tvm.relax.expr_functor import PyExprMutator, mutator
+from tvm.tirx import PrimFunc
+
+from .rewrite import rewrite
+from .size_names import Size, SizeNames
+from .virtual.prims import Prims, UnmappedError, to_prim
+
+_SIZES = (Var, tirx.Add, tirx.Sub, tirx.Mul, tirx.FloorDiv, tirx.FloorMod, tirx.Min, tirx.Max)
+_CALLS = ("relax.call_tir", "relax.call_tir_inplace")
+
+
+@tvm.transform.module_pass(opt_level=1, name="ShareKernels")
+class ShareKernels:
+    """Names the sizes of every PrimFunc that Relax functions call, then joins equal ones."""
+
+    def transform_module(self, mod: tvm.IRModule, _ctx: Any) -> tvm.IRModule:
+        kernels = {call.args[0] for call in _calls(mod)}
+        rest = {var: func for var, func in mod.functions_items() if var not in kernels}
+        rest = tvm.IRModule(rest, attrs=mod.attrs, global_infos=mod.global_infos)
+        return rewrite(rest, _Rewriter(rest, mod))
+
+
+def _calls(mod: tvm.IRModule) -> list[relax.Call]:
+    found: list[relax.Call] = []
+
+    def visit(expr: relax.Expr) -> None:
+        if getattr(getattr(expr, "op", None), "name", "") in _CALLS:
+            found.append(expr)
+
+    for _, func in mod.functions_items():
+        if isinstance(func, relax.Function):
+            relax.analysis.post_order_visit(func, visit)
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class _Named:
+    """A kernel with names for its sizes, and how its callers get what it does not know itself.
+
+    `values` are the scalar arguments in terms of the dims of the old kernel, `places` where those
+    dims are found: (parameter, None) for a scalar, (parameter, dim) for a dim of a tensor.
+    """
+
+    func: PrimFunc
+    inputs: int
+    values: tuple[Size, ...] = ()
+    places: Mapping[str, tuple[int, int | None]] | None = None
+
+    def arguments(self, call: relax.Call) -> list[Any] | None:
+        """The arguments of a call of the old kernel for the new one; None if they are unknown."""
+        if self.places is None:
+            return list(call.args[1].fields)
+        types = [arg.ty for arg in call.args[1].fields] + _output_types(call)
+        dims = {}
+        for name, (param, dim) in self.places.items():
+            if dim is None:
+                dims[name] = call.args[1].fields[param]
+            elif isinstance(getattr(types[param], "shape", None), relax.ShapeExpr):
+                dims[name] = types[param].shape.values[dim]
+            else:
+                return None
+        scalars = [to_prim(value, dims) for value in self.values]
+        return [*call.args[1].fields[: self.inputs], *scalars]
+
+
+def _output_types(call: relax.Call) -> list[Any]:
+    (ty,) = call.ty_args
+    return list(ty.fields) if isinstance(ty, relax.TupleType) else [ty]
+
+
+@mutator
+class _Rewriter(PyExprMutator):
+    def __init__(self, rest: tvm.IRModule, mod: tvm.IRModule) -> None:
+        super().__init__(rest)
+        self.mod = mod
+        self.named: dict[GlobalVar, _Named] = {}
+
+    def visit_call_(self, call: relax.Call) -> relax.Expr:
+        if getattr(call.op, "name", "") not in _CALLS:
+            return self.visit_expr_post_order(call)
+        old = call.args[0]
+        if old not in self.named:
+            self.named[old] = _named(self.mod[old], len(call.args[1].fields))
+        named = self.named[old]
+        arguments = named.arguments(call)
+        func = named.func
+        if arguments is None:
+            func, arguments = self.mod[old], list(call.args[1].fields)
+        new = self.builder_.add_func(func, old.name_hint)
+        args = [new, relax.Tuple(arguments), *call.args[2:]]
+        return self.visit_expr_post_order(
+            relax.Call(call.op, args, call.attrs, ty_args=call.ty_args)
+        )
+
+
+def _named(func: PrimFunc, inputs: int) -> _Named:
+    """The kernel with names for its sizes; as it is if they cannot all be named."""
+    try:
+        return _Kernel(func, inputs).named()
+    except UnmappedError:
+        return _Named(func, inputs)
+
+
+class _Kernel:
+    """One kernel whose sizes get names. `inputs` is the number of its arguments, scalars included.
+
+    Raises UnmappedError for a kernel that is not a plain function of tensors and sizes.
+    """
+
+    def __init__(self, func: PrimFunc, inputs: int) -> None:
+        self.func = func
+        self.inputs = inputs
+        self.params = list(func.params)
+        self.tensors = [p for p in self.params if tirx.is_buffer_var(p)]
+        self.scalars = [p for p in self.params if not tirx.is_buffer_var(p)]
+        first = [tirx.is_buffer_var(p) for p in self.params[:inputs]]
+        if first != sorted(first, reverse=True) or any(map(_odd, self.params)):
+            raise UnmappedError("its parameters are not tensors and then sizes")
+        self.prims = Prims()
+        self.dims = set(self.scalars).union(*(_scalars(p.shape) for p in self.tensors))
+        self.names = SizeNames.of(self._shapes(), self._others())
+        self.fresh = {name: Var(name, "int64") for name in self.names.names}
+        self.buffers: dict[Var, Var] = {}
+
+    def named(self) -> _Named:
+        if not self.dims:
+            return _Named(self.func, self.inputs)
+        tensors = {param: self._buffer(param) for param in self.tensors}
+        body = tvm_ffi.structural_map(self.func.body, (_SIZES, self._size), order="pre")
+        body = tvm_ffi.structural_map(body, (Var, self._buffer))
+        used = [var for param in tensors.values() for dim in param.shape for var in _scalars(dim)]
+        used += _scalars(body)
+        if self.dims & set(used):
+            raise UnmappedError("a size is hidden in what is not rewritten")
+        bound = {dim for param in tensors.values() for dim in param.shape if isinstance(dim, Var)}
+        names = {var: name for name, var in self.fresh.items() if var not in bound}
+        passed = [var for var in dict.fromkeys(used) if var in names]
+        inputs = [tensors[p] for p in self.params[: self.inputs] if p in tensors]
+        outputs = [tensors[p] for p in self.params[self.inputs :]]
+        func = PrimFunc([*inputs, *passed, *outputs], body, self.func.ret_type, self.func.attrs)
+        values = tuple(self.names.names[names[var]] for var in passed)
+        return _Named(func, len(inputs), values, self._places())
+
+    def _shapes(self) -> Iterable[Size]:
+        """The sizes in shapes: those of the parameters, then those of the kernel's own buffers."""
+        buffers = [var for var in _all_variables(self.func.body) if tirx.is_buffer_var(var)]
+        for buffer in dict.fromkeys([*self.tensors, *buffers]):
+            yield from map(self.prims.size, buffer.shape)
+
+    def _others(self) -> list[Size]:
+        """The other sizes that the kernel computes with."""
+        found: list[Size] = []
+
+        def visit(expr: Any) -> Any:
+            if self._is_size(expr):
+                found.append(self.prims.size(expr))
+                return tirx.IntImm("int64", 0)  # which ends the walk here
+            return expr
+
+        tvm_ffi.structural_map(self.func.body, (_SIZES, visit), order="pre")
+        return found
+
+    def _is_size(self, expr: Any) -> bool:
+        used = set(_scalars(expr))
+        return bool(used) and used <= self.dims and str(expr.ty.dtype) == "int64"
+
+    def _size(self, expr: Any) -> Any:
+        """The largest expressions over sizes alone, in terms of names."""
+        if not self._is_size(expr):
+            return expr
+        size = self.names.express(self.prims.size(expr))
+        assert size is not None
+        return to_prim(size, self.fresh)
+
+    def _buffer(self, var: Var) -> Var:
+        """The buffer that stands for one whose shape has sizes in it."""
+        if not tirx.is_buffer_var(var) or self.dims.isdisjoint(_scalars(var.shape)):
+            return var
+        if var not in self.buffers:
+            shape = [self._size(dim) for dim in var.shape]
+            dtype, scope = str(var.dtype), var.scope()
+            self.buffers[var] = tirx.decl_buffer(shape, dtype, var.name, scope=scope)
+        return self.buffers[var]
+
+    def _places(self) -> dict[str, tuple[int, int | None]]:
+        """Where callers find the dims of the old kernel."""
+        places: dict[Var, tuple[int, int | None]] = {}
+        for number, param in enumerate(self.params):
+            if not tirx.is_buffer_var(param):
+                places[param] = number, None
+                continue
+            for dim, size in enumerate(param.shape):
+                if isinstance(size, Var):
+                    places.setdefault(size, (number, dim))
+        return {str(self.prims.size(var)): place for var, place in places.items()}
+
+
+def _odd(param: Var) -> bool:
+    """Whether a parameter is neither a tensor nor a size."""
+    return not tirx.is_buffer_var(param) and str(param.ty.dtype) != "int64"
+
+
+def _all_variables(node: Any) -> list[Var]:
+    found: list[Var] = []
+    tvm_ffi.structural_walk(node, (Var, found.append))
+    return found
+
+
+def _scalars(node: Any) -> list[Var]:
+    """The scalar variables below a node, in order."""
+    return [var for var in _all_variables(node) if not tirx.is_buffer_var(var)]

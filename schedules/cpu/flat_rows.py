@@ -1,0 +1,123 @@
+"""Where the rows of a product lie: walked as one axis where memory allows, else looked up.
+
+    out[b, y, x, n] = sum_k a[b, y, x, k] * w[k, n]     is     out[r, n] = sum_k a[r, k] * w[k, n]
+
+with r = (b*H + y)*W + x: no index needs the quotients that give b, y and x.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import tvm_ffi
+from tvm import sym, tirx
+from tvm.ir import Expr, TensorLoad
+
+from ..analysis import Axis, analyzer, buffer_of, collect, constant, stride, substitute, variables
+from .contraction import Contraction, Output
+from .emit import Values, allocate, block, index, loop, unravel
+
+
+def flat_rows(found: Contraction) -> Contraction:
+    """The contraction with neighbouring rows joined that every access walks as one.
+
+    The last of them runs on past its extent, which every access takes: it is linear.
+    """
+    rows = list(found.rows)
+    for place in reversed(range(len(rows) - 1)):
+        outer, inner = rows[place : place + 2]
+        if _as_one(found, outer, inner):
+            rows[place : place + 2] = [replace(inner, extent=outer.extent * inner.extent)]
+            found = replace(_without(found, outer), rows=tuple(rows))
+    return found
+
+
+def _as_one(found: Contraction, outer: Axis, inner: Axis) -> bool:
+    if found.after:
+        return False
+    axes = (*found.batch, *found.rows, *found.cols, *found.reduce)
+    pair = {outer.var, inner.var}
+    if any(variables(_bare(value)) & pair for value in _values(found)):
+        return False
+    ana = analyzer([axis for axis in axes if axis not in (outer, inner)], (inner.extent,))
+    loads = [load for value in _values(found) for load in collect(value, TensorLoad)]
+    for access in (*loads, *found.outputs):
+        far, near = (_step(access, axis, ana) for axis in (outer, inner))
+        if far is None or near is None or not ana.can_prove_equal(far, near * inner.extent):
+            return False
+    return True
+
+
+def _step(access: TensorLoad | Output, axis: Axis, ana: sym.Analyzer) -> Expr | None:
+    """Elements between neighbours along an axis; None where that is not the same everywhere.
+
+    Dim by dim: the difference of two offsets, products of unknowns, does not simplify.
+    """
+    total, size = index(0), index(1)
+    for extent, at in reversed(list(zip(buffer_of(access).shape, access.indices))):
+        step = stride(at, axis.var, ana)
+        if step is None:
+            return None
+        total, size = total + step * size, size * extent
+    return ana.simplify(total)
+
+
+def _values(found: Contraction) -> list[Expr]:
+    return [found.lhs.value, found.rhs.value, *(out.value for out in found.outputs)]
+
+
+def _bare(value: Expr) -> Any:
+    """`value` without what it loads and from where."""
+    return tvm_ffi.structural_map(
+        value, (TensorLoad, lambda load: tirx.const(0, load.ty.dtype)), order="pre"
+    )
+
+
+def _without(found: Contraction, outer: Axis) -> Contraction:
+    """The contraction at 0 of an axis whose part another one has taken over."""
+    zero = {outer.var: index(0)}
+    lhs = replace(
+        found.lhs,
+        value=substitute(found.lhs.value, zero),
+        load=substitute(found.lhs.load, zero),
+        factor=substitute(found.lhs.factor, zero),
+    )
+    outputs = tuple(
+        Output(
+            out.buffer,
+            tuple(substitute(i, zero) for i in out.indices),
+            substitute(out.value, zero),
+        )
+        for out in found.outputs
+    )
+    return replace(found, lhs=lhs, outputs=outputs)
+
+
+def rows_at(
+    rows: Sequence[Axis],
+    first: Expr,
+    height: int,
+    body: Callable[[Callable[[Expr], Values]], tirx.Stmt],
+) -> tirx.Stmt:
+    """`body` with what the axes are at each of `height` rows from `first` on.
+
+    Quotients by sizes that are known at run time only are taken once: in the index of every load of
+    an unrolled tile they are minutes of code generation.
+    """
+    if all(constant(axis.extent) is not None for axis in rows[1:]):
+        return body(lambda i: unravel(first + i, rows))
+    cells = [allocate([height], "int64", axis.var.name) for axis in rows]
+
+    def fill(i: Expr) -> tirx.Stmt:
+        at = unravel(first + i, rows)
+        return block(
+            *(tirx.BufferStore(cell, at[axis.var], [i]) for axis, cell in zip(rows, cells))
+        )
+
+    return block(
+        *map(tirx.AllocBuffer, cells),
+        loop(height, fill, name="i"),
+        body(lambda i: {axis.var: cell[i] for axis, cell in zip(rows, cells)}),
+    )

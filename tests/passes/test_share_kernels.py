@@ -1,0 +1,90 @@
+"""Layers of different sizes that share a kernel, and those that must not."""
+
+from __future__ import annotations
+
+import pytest
+import tvm
+from tvm import relax, te, tirx
+from tvm.tirx import PrimFunc
+
+from tests.passes.modules import assert_same, build, random
+from tvmext.passes.share_kernels import ShareKernels
+
+op = relax.op
+N, H = tirx.Var("n", "int64"), tirx.Var("h", "int64")
+
+
+def kernels(mod: tvm.IRModule) -> list[PrimFunc]:
+    return [func for func in mod.functions.values() if isinstance(func, PrimFunc)]
+
+
+def shared(mod: tvm.IRModule) -> tuple[tvm.IRModule, tvm.IRModule]:
+    """Legalized, and with shared kernels; the first is left as it was."""
+    before = relax.transform.LegalizeOps()(mod)
+    text = before.script()
+    after = ShareKernels()(before)
+    assert before.script() == text
+    return before, after
+
+
+def pooled(bb: relax.BlockBuilder, x: relax.Var) -> relax.Var:
+    def half(value: relax.Expr) -> relax.Expr:
+        return bb.emit(op.nn.max_pool2d(value, [2, 2], [2, 2], [0, 0, 1, 1], layout="NCHW"))
+
+    return half(half(half(x)))
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 16])
+def test_layers_of_different_sizes_share_a_kernel(size: int) -> None:
+    """Each pooling gives half of what it takes, which a shared kernel still says."""
+    mod = build([("x", (N, 3, H, 8), "float32")], pooled)
+    before, after = shared(mod)
+    assert len(kernels(before)) == 3
+    heights = [(f.params[0].shape[2], f.params[-1].shape[2]) for f in kernels(after)]
+    assert all(isinstance(taken, tirx.Var) for taken, _ in heights)
+    ana = tvm.sym.Analyzer()
+    assert all(ana.can_prove_equal(given, (taken + 1) // 2) for taken, given in heights)
+    assert_same(before, after, random(2, 3, size, 8))
+
+
+def flat(bb: relax.BlockBuilder, x: relax.Var, y: relax.Var) -> list[relax.Expr]:
+    """The same operation on tensors whose sizes are computed in different ways."""
+    wide = bb.emit(op.reshape(x, (N * ((H + 3) // 4), 8)))
+    long = bb.emit(op.reshape(y, (N * H, 8)))
+    return [bb.emit(op.nn.relu(wide)), bb.emit(op.nn.relu(long))]
+
+
+@pytest.mark.parametrize("n, h", [(0, 3), (1, 1), (3, 0), (2, 9)])
+def test_computed_sizes_become_names(n: int, h: int) -> None:
+    inputs = [("x", (N, (H + 3) // 4, 8), "float32"), ("y", (N, H, 8), "float32")]
+    before, after = shared(build(inputs, flat))
+    relus = [f for f in kernels(after) if len(f.params[0].shape) == 2]
+    assert len(relus) == 1
+    assert [isinstance(dim, tirx.Var) for dim in relus[0].params[0].shape] == [True, False]
+    assert all(tirx.is_buffer_var(param) for param in relus[0].params)
+    assert_same(before, after, random(n, (h + 3) // 4, 8), random(n, h, 8, seed=1))
+
+
+def test_fixed_sizes_that_differ_stay_apart() -> None:
+    def body(bb: relax.BlockBuilder, x: relax.Var, y: relax.Var, z: relax.Var) -> list[relax.Expr]:
+        return [bb.emit(op.nn.relu(value)) for value in (x, y, z)]
+
+    inputs = [("x", (N, 8), "float32"), ("y", (N, 9), "float32"), ("z", (4, 9), "float32")]
+    before, after = shared(build(inputs, body))
+    assert len(kernels(before)) == len(kernels(after)) == 3
+
+
+@pytest.mark.parametrize("n, h", [(1, 1), (3, 5), (0, 2)])
+def test_a_size_that_no_tensor_tells_is_passed(n: int, h: int) -> None:
+    """The first row of each picture: a dim of its own, though the tensor has only a product."""
+
+    def firsts(a: te.Tensor, h: tirx.Var) -> te.Tensor:
+        return te.compute(a.shape, lambda i, j: a[i // h * h, j])
+
+    def body(bb: relax.BlockBuilder, x: relax.Var) -> relax.Expr:
+        return bb.emit_te(firsts, bb.emit(op.reshape(x, (N * H, 4))), H)
+
+    before, after = shared(build([("x", (N, H, 4), "float32")], body))
+    scalars = [p for f in kernels(after) for p in f.params if not tirx.is_buffer_var(p)]
+    assert len(scalars) == 1
+    assert_same(before, after, random(n, h, 4))
