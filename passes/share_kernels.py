@@ -180,6 +180,8 @@ class _Kernel:
         return found
 
     def _is_size(self, expr: Any) -> bool:
+        if tirx.is_buffer_var(expr):  # the sizes of its shape
+            return False
         used = set(_scalars(expr))
         return bool(used) and used <= self.dims and str(expr.ty.dtype) == "int64"
 

@@ -74,6 +74,16 @@ def test_fixed_sizes_that_differ_stay_apart() -> None:
     assert len(kernels(before)) == len(kernels(after)) == 3
 
 
+@pytest.mark.parametrize("n", [0, 1, 5])
+def test_tensors_of_integers_are_no_sizes(n: int) -> None:
+    def body(bb: relax.BlockBuilder, x: relax.Var) -> relax.Expr:
+        return bb.emit(op.add(bb.emit(op.add(x, x)), op.arange(0, N, 1, "int64")))
+
+    before, after = shared(build([("x", (N,), "int64")], body))
+    assert all(tirx.is_buffer_var(param) for f in kernels(after) for param in f.params[:1])
+    assert_same(before, after, random(n).astype("int64"))
+
+
 @pytest.mark.parametrize("n, h", [(1, 1), (3, 5), (0, 2)])
 def test_a_size_that_no_tensor_tells_is_passed(n: int, h: int) -> None:
     """The first row of each picture: a dim of its own, though the tensor has only a product."""
