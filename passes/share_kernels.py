@@ -83,8 +83,11 @@ class _Named:
 
 
 def _output_types(call: relax.Call) -> list[Any]:
+    """The types of the results that have a parameter of their own."""
     (ty,) = call.ty_args
-    return list(ty.fields) if isinstance(ty, relax.TupleType) else [ty]
+    types = list(ty.fields) if isinstance(ty, relax.TupleType) else [ty]
+    places = getattr(call.attrs, "inplace_indices", [-1] * len(types))
+    return [ty for ty, place in zip(types, places) if place == -1]
 
 
 @mutator
