@@ -26,6 +26,7 @@ from ..cpu.stages import Stage
 from ..rule import Declined, Kernel, Scheduled
 from .launch import Block, at_outer, code, element, launch, split, store, sync, when
 from .staged import Stages, as_stages, function, handed_over
+from .vectors import calls_take_vectors
 
 THREADS = 256
 """Threads of a block of light work: eight warps, several blocks on each multiprocessor."""
@@ -81,8 +82,8 @@ def stage_plan(stage: Stage) -> StagePlan:
     across = _across(stage, groups)
     if across >= 0:
         return StagePlan("transpose", across=across)
-    lanes = _lanes(stage, groups)
-    return StagePlan("vectors", lanes) if lanes > 1 else StagePlan("strided", PER_THREAD)
+    width = vector_lanes(stage, groups)
+    return StagePlan("vectors", width) if width > 1 else StagePlan("strided", PER_THREAD)
 
 
 def emit(stage: Stage, plan: StagePlan) -> Stmt:
@@ -129,12 +130,14 @@ def _chunk(stage: Stage, at: dict[Var, Expr], last: Group, number: Expr, lanes: 
     return when(number * lanes + lanes <= index(extent), whole, rest)
 
 
-def _lanes(stage: Stage, groups: Sequence[Group]) -> int:
+def vector_lanes(stage: Stage, groups: Sequence[Group]) -> int:
     """Elements per vector: all accesses contiguous or constant along the last axis, and aligned."""
     last = groups[-1]
     bits = max(dtype_bits(str(buffer_of(a).ty.dtype)) for a in accesses(stage))
     steps = [None if s is None else constant(s) for s in strides(stage, last.axes[-1])]
     if any(step not in (0, 1) for step in steps) or not vectorizable(stage, last.axes[-1]):
+        return 1
+    if not calls_take_vectors(stage):
         return 1
     lanes = ACCESS_BYTES * 8 // bits
     while lanes > 1 and not _aligned(stage, groups, lanes):

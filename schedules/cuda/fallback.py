@@ -15,8 +15,10 @@ from .launch import Block, launch
 
 
 @dataclass(frozen=True)
-class OneThread:
-    """Nothing is known about the kernel, and nothing is decided."""
+class AsItIs:
+    """Nothing is known about the kernel but whether it has threads already (sort, top-k, scans)."""
+
+    has_threads: bool
 
 
 class Fallback:
@@ -24,21 +26,23 @@ class Fallback:
 
     name = "fallback"
 
-    def match(self, kernel: Kernel) -> OneThread:
-        return OneThread()
+    def match(self, kernel: Kernel) -> AsItIs:
+        bound: list[tirx.Stmt] = []
+        for kind, binds in ((For, _is_thread), (tirx.AttrStmt, _is_extent)):
+            tvm_ffi.structural_walk(
+                kernel.func.body,
+                (kind, lambda s, binds=binds: bound.append(s) if binds(s) else None),
+            )
+        return AsItIs(bool(bound))
 
-    def choose(self, workload: OneThread, arch: CudaArch) -> OneThread:
+    def choose(self, workload: AsItIs, arch: CudaArch) -> AsItIs:
         return workload
 
     def apply(
-        self, kernel: Kernel, workload: OneThread, decision: OneThread, arch: CudaArch
+        self, kernel: Kernel, workload: AsItIs, decision: AsItIs, arch: CudaArch
     ) -> Scheduled:
         func = kernel.func
-        bound: list[For] = []
-        tvm_ffi.structural_walk(
-            func.body, (For, lambda f: bound.append(f) if _is_thread(f) else None)
-        )
-        if bound:
+        if decision.has_threads:
             return Scheduled(func)
         body = launch(1, Block(1), lambda *_: _serial(func.body))
         return Scheduled(tirx.PrimFunc(func.params, body, func.ret_type, func.attrs))
@@ -46,6 +50,10 @@ class Fallback:
 
 def _is_thread(loop: For) -> bool:
     return bool(loop.kind == ForKind.THREAD_BINDING)
+
+
+def _is_extent(attr: tirx.AttrStmt) -> bool:
+    return bool(attr.attr_key == "thread_extent")
 
 
 def _serial(stmt: tirx.Stmt) -> tirx.Stmt:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from tvm import tirx
 from tvm.ir import Expr, Var
-from tvm.tirx import Stmt
+from tvm.tirx import ForKind, Stmt
 
 from tvmext.arch.cuda import WARP
 
@@ -55,16 +55,29 @@ class Share:
         )
 
 
-def reduced(stage: Stage, at: dict[Var, Expr], share: Share) -> Stmt:
-    """One element of a reduction, and what follows from it."""
+At = Callable[[Expr], dict[Var, Expr]]
+"""What the axes of a stage are in a lane."""
+
+
+def reduced(stage: Stage, at: At, share: Share, lanes: int = 1) -> Stmt:
+    """`lanes` neighbouring elements of a reduction, and what follows from them."""
     groups = merged(stage, stage.reduce)
     total = known(product(group.extent for group in groups))
-    accs = [allocate([1], str(w.buffer.ty.dtype), w.buffer.name, "local") for w in stage.writes]
-    zero = index(0)
-    start = [tirx.BufferStore(acc, w.init, [zero]) for acc, w in zip(accs, stage.writes)]
-    steps = share.each(total, lambda i: _step(stage, accs, at | at_outer(groups, i)))
+    accs = [allocate([lanes], str(w.buffer.ty.dtype), w.buffer.name, "local") for w in stage.writes]
+
+    def each(body: Callable[[Expr], Stmt]) -> Stmt:
+        return loop(lanes, body, ForKind.VECTORIZED, "lane")
+
+    def clear(acc: Var, init: Expr) -> Stmt:
+        return each(lambda lane: tirx.BufferStore(acc, init, [lane]))
+
+    start = [clear(acc, write.init) for acc, write in zip(accs, stage.writes)]
+    steps = share.each(
+        total,
+        lambda i: each(lambda lane: _step(stage, accs, lane, at(lane) | at_outer(groups, i))),
+    )
     joins = [_join(acc, str(w.op), share) for acc, w in zip(accs, stage.writes)]
-    done = finished(stage, [acc[zero] for acc in accs], at)
+    done = each(lambda lane: finished(stage, [acc[lane] for acc in accs], at(lane)))
     target = stage.epilogue.writes if stage.epilogue else stage.writes
     if any(write.buffer.scope() != "local" for write in target):
         mine = share.valid if share.threads == 1 else tirx.And(share.valid, share.lane.equal(0))
@@ -72,13 +85,12 @@ def reduced(stage: Stage, at: dict[Var, Expr], share: Share) -> Stmt:
     return block(*map(tirx.AllocBuffer, accs), *start, steps, *joins, done)
 
 
-def _step(stage: Stage, accs: list[Var], values: dict[Var, Expr]) -> Stmt:
+def _step(stage: Stage, accs: list[Var], lane: Expr, values: dict[Var, Expr]) -> Stmt:
     """Combine one more element into the accumulators."""
-    zero = index(0)
     binds, results = code(stage.point, values)
-    own = {w.buffer: acc[zero] for w, acc in zip(stage.writes, accs)}
+    own = {w.buffer: acc[lane] for w, acc in zip(stage.writes, accs)}
     combined = [
-        COMBINE[w.op](acc[zero], value) if w.op else replaced(value, own)
+        COMBINE[w.op](acc[lane], value) if w.op else replaced(value, own)
         for w, acc, value in zip(stage.writes, accs, results)
     ]
     if len(accs) > 1:
@@ -86,7 +98,7 @@ def _step(stage: Stage, accs: list[Var], values: dict[Var, Expr]) -> Stmt:
         names = [Var(w.buffer.name, v.ty) for w, v in zip(stage.writes, combined)]
         binds += [tirx.Bind(name, value) for name, value in zip(names, combined)]
         combined = list(names)
-    return block(*binds, *(tirx.BufferStore(a, v, [zero]) for a, v in zip(accs, combined)))
+    return block(*binds, *(tirx.BufferStore(a, v, [lane]) for a, v in zip(accs, combined)))
 
 
 def _join(acc: Var, op: str, share: Share) -> Stmt | None:

@@ -18,7 +18,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from tvm import tirx
+from tvm import sym, tirx
 from tvm.ir import Expr, Var
 from tvm.tirx import Stmt
 
@@ -53,7 +53,8 @@ class RowsPlan:
     """Stages, by number, under one launch; ``rows[s]`` are the axes of stage s that are rows.
 
     `threads` work on a row, `per_block` rows make a block. `along` says which of the two
-    neighbouring threads are: "along" the row or "across" rows.
+    neighbouring threads are: "along" the row or "across" rows. Of the latter a thread may have
+    `lanes` neighbours, which it reads and writes at once.
     """
 
     stages: tuple[int, ...]
@@ -61,6 +62,7 @@ class RowsPlan:
     threads: int
     per_block: int
     along: bool
+    lanes: int = 1
 
 
 Plan = RowsPlan | elementwise.StagePlan
@@ -146,7 +148,24 @@ def _plan(
     wanted = arch.sms * arch.threads_per_sm // max(count, 1)
     threads = 1 if length <= ALONE else _power(max(1, min(wanted, length // PER_THREAD)))
     threads = min(threads, BLOCK_THREADS // WARP)
-    return RowsPlan(numbers, tuple(rows), threads, BLOCK_THREADS // threads, False)
+    lanes = _lanes(stages[0], count, arch) if len(stages) == 1 and threads == 1 else 1
+    return RowsPlan(numbers, tuple(rows), threads, BLOCK_THREADS // threads, False, lanes)
+
+
+def _lanes(stage: Stage, count: int, arch: CudaArch) -> int:
+    """How many neighbouring rows a thread of a reduction has: channels, over which windows move.
+
+    No more than leave a block to every multiprocessor.
+    """
+    groups = merged(stage, stage.spatial)
+    if not groups or groups[-1].axes[-1].size is None:
+        return 1
+    lanes = elementwise.vector_lanes(stage, groups)
+    while lanes > 1 and (
+        groups[-1].axes[-1].size % lanes or count // lanes < arch.sms * BLOCK_THREADS
+    ):
+        lanes //= 2
+    return lanes
 
 
 def _hands_over(stages: Sequence[Stage], rows: Positions) -> bool:
@@ -227,8 +246,10 @@ class _Group:
         """The launch: a block has `per_block` rows, all of them or those that are left."""
         groups = joined(self.stages, self.rows)
         extents = [product(self.rows[0][p].extent for p in group) for group in groups]
-        count = known(product(extents))
         plan = self.plan
+        if plan.lanes > 1:
+            extents[-1] = sym.Analyzer().simplify(tirx.floordiv(extents[-1], plan.lanes))
+        count = known(product(extents))
         shape = (plan.threads, plan.per_block) if plan.along else (plan.per_block, plan.threads)
 
         def body(number: Expr, x: Expr, y: Expr) -> Stmt:
@@ -239,6 +260,13 @@ class _Group:
                 share = Share(
                     lane, slot, plan.threads, plan.per_block, plan.along, flat < index(count)
                 )
+                if plan.lanes > 1:
+                    (stage,), (own,) = self.stages, self.rows
+
+                    def place(lane: Expr) -> dict[Var, Expr]:
+                        return spread(own, groups, [*at[:-1], at[-1] * plan.lanes + lane])
+
+                    return reduced(stage, place, share, plan.lanes)
                 parts = [
                     self._stage(stage, spread(own, groups, at), share)
                     for stage, own in zip(self.stages, self.rows)
@@ -255,7 +283,9 @@ class _Group:
         total = known(product(group.extent for group in inner))
         shared = any(w.buffer in self._waited_for() for w in stores(stage))
         if stage.is_reduction:
-            parts = loop(total, lambda i: reduced(stage, at | at_outer(inner, i), share), name="e")
+            parts = loop(
+                total, lambda i: reduced(stage, lambda _: at | at_outer(inner, i), share), name="e"
+            )
         else:
             parts = share.each(total, lambda i: element(stage, at | at_outer(inner, i)))
         return block(parts, sync() if shared else None)

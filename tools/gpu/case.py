@@ -81,10 +81,10 @@ def summary(
 
 
 def is_slow(decision: Mapping[str, Any]) -> bool:
-    """Whether a kernel is the fallback's, or moves one element per thread and access."""
-    return decision["rule"] == "fallback" or any(
-        plan.get("mode") == "strided" and plan.get("lanes") == 1 for plan in plans(decision)
-    )
+    """Whether a kernel runs on one thread, or moves one element per thread."""
+    if decision["rule"] == "fallback":
+        return not decision["decision"]["has_threads"]
+    return any(plan.get("mode") == "strided" and plan.get("lanes") == 1 for plan in plans(decision))
 
 
 def plans(decision: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

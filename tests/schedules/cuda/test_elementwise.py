@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from tvm import relax
@@ -13,6 +15,7 @@ from tvmext.schedules.rule import Declined
 from .kernels import check, run, scheduled
 
 op = relax.op
+erf = np.vectorize(math.erf)
 
 
 def test_vectors_of_sixteen_bytes() -> None:
@@ -30,6 +33,27 @@ def test_halves_take_eight() -> None:
 def test_declines_a_reduction() -> None:
     answer = Elementwise().match(kernel(lambda x: op.sum(x, 1), ((4, 5), "float32")))
     assert isinstance(answer, Declined)
+
+
+@pytest.mark.parametrize(
+    ("make", "reference"),
+    [
+        (op.nn.gelu, lambda x: x * (1 + erf(x * 0.5**0.5)) / 2),
+        (lambda x: op.erf(op.rsqrt(op.abs(x))), lambda x: erf(1 / np.sqrt(abs(x)))),
+    ],
+)
+def test_functions_that_tvm_takes_apart_are_called_for_vectors(make, reference) -> None:
+    """Scalars that are bound on the way are not lost."""
+    x = normal(16, 64)
+    (plan,) = check(make, [x], reference(x), orders=(0,))
+    assert (plan.mode, plan.lanes) == ("vectors", 4)
+
+
+def test_functions_without_a_form_for_vectors_are_called_one_by_one() -> None:
+    x = normal(16, 64)
+    x[3, 5] = np.nan
+    (plan,) = check(op.isnan, [x], np.isnan(x), orders=(0,))
+    assert plan.mode == "strided" and plan.lanes > 1
 
 
 @pytest.mark.parametrize("size", [0, 1, 3, 4, 1023, 1025])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from tvm import relax
@@ -10,7 +12,7 @@ from tests.schedules.cpu.kernels import composed, kernel, normal
 from tvmext.schedules.cuda.rows import Rows
 from tvmext.schedules.rule import Declined
 
-from .kernels import ORDERS, check, run, scheduled
+from .kernels import ARCH, ORDERS, check, run, scheduled
 
 op = relax.op
 
@@ -69,6 +71,42 @@ def test_pooling_has_a_thread_per_element() -> None:
         lambda x: op.nn.max_pool2d(x, [2, 2], [2, 2], layout="NHWC"), [x], windows.max((-1, -2))
     )
     assert plan.threads == 1
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_windows_over_channels_take_vectors(dtype: str) -> None:
+    """Depthwise and pooling kernels with rows enough: sixteen bytes per access, padded too."""
+    x, w = normal(1, 66, 60, 64).astype(dtype), normal(3, 3, 64, 1, seed=1).astype(dtype)
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))).astype("float32")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (1, 2))
+    expected = np.einsum("nhwcij,ijc->nhwc", windows, w[..., 0].astype("float32"))
+    small = dataclasses.replace(ARCH, sms=16)
+
+    def layer(x: relax.Expr, w: relax.Expr) -> relax.Expr:
+        return op.nn.relu(
+            op.nn.conv2d(
+                x, w, 1, 1, groups=64, data_layout="NHWC", kernel_layout="HWOI", out_layout="NHWC"
+            )
+        )
+
+    made = kernel(layer, (x.shape, dtype), (w.shape, dtype))
+    function, selection = scheduled(made, small)
+    (plan,) = selection.decision
+    assert plan.lanes == 16 // x.itemsize and plan.threads == 1
+    (result,) = run(function, {"x0": x, "x1": w}, 7)
+    bound = 1e-4 if dtype == "float32" else 4e-2
+    np.testing.assert_allclose(result, np.maximum(expected, 0), rtol=bound, atol=bound)
+
+
+def test_channels_that_no_vector_divides_stay_single() -> None:
+    x = normal(2, 40, 30, 63)
+    function, selection = scheduled(
+        kernel(lambda x: op.nn.max_pool2d(x, [2, 2], [2, 2], layout="NHWC"), (x.shape, "float32")),
+        dataclasses.replace(ARCH, sms=1),
+    )
+    assert selection.decision[0].lanes == 1
+    windows = np.lib.stride_tricks.sliding_window_view(x, (2, 2), (1, 2))[:, ::2, ::2]
+    np.testing.assert_array_equal(run(function, {"x0": x})[0], windows.max((-1, -2)))
 
 
 def test_declines_what_has_no_reduction() -> None:
