@@ -13,6 +13,7 @@ the opportunity graph (opportunity.py, strategy.py).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
 from math import inf
 from typing import Any
 
@@ -29,7 +30,7 @@ from .general import kernel_of
 from .joining import Joined, Joiner, Operand, Reading, is_tensor
 from .opportunity import Graph, Node
 from .prims import Prims, UnmappedError
-from .strategy import NOT_POSSIBLE, Plan, Problem, decide
+from .strategy import NOT_POSSIBLE, Plan, Problem, decide, virtual_in
 from .tensor import VirtualTensor, physical
 from .tir_map import map_of
 
@@ -42,33 +43,47 @@ UNKNOWN_DIM = 64
 """The size that a symbolic dim is taken for where bytes are compared."""
 
 
+@dataclass(frozen=True)
+class Decision:
+    """What became of a tensor that `operators` made: why it is written, "" if it is virtual."""
+
+    operators: tuple[str, ...]
+    written: str
+
+
 @tvm.transform.module_pass(opt_level=0, name="JoinLoaders")
 class JoinLoaders:
     """Join kernels that only move data with their readers: for latency, or for memory.
 
-    `problems` are the components that were decided, with their plans.
+    `problems` are the components that were decided, with their plans, and `decisions` what became
+    of each tensor in them, in the order in which they would be written.
     """
 
     def __init__(self, reading: Reading, memory: bool = False) -> None:
         self.reading = reading
         self.memory = memory
         self.problems: list[tuple[Problem, Plan]] = []
+        self.decisions: list[Decision] = []
 
     def transform_module(self, mod: tvm.IRModule, _ctx: Any) -> tvm.IRModule:
         rewriter = _Rewriter(mod)
-        self.problems = []
+        self.problems, self.decisions = [], []
         for var, func in mod.functions_items():
             if not isinstance(func, relax.Function):
                 continue
             loaders = Loaders(mod, func, self.reading)
             decided = decide(loaders.graph, loaders.price, self.memory)
-            self.problems += decided
-            virtual = frozenset().union(*(plan.virtual for _, plan in decided))
-            rewriter.joined = loaders.joined(virtual)
+            rewriter.joined = loaders.joined(virtual_in(decided))
             rewriter.builder_.update_func(var, rewriter.visit_expr(func))
-            for callee, reason in loaders.kept(decided).items():
-                kept = mod[callee].with_attr(KEPT, reason)
-                rewriter.builder_.update_func(callee, kept)
+            written = loaders.written(decided)
+            for place, reason in written.items():
+                callee = loaders.callee(place)
+                rewriter.builder_.update_func(callee, mod[callee].with_attr(KEPT, reason))
+            self.problems += decided
+            self.decisions += [
+                Decision(loaders.operators(place), written.get(place, ""))
+                for place in loaders.graph.movable
+            ]
         return relax.transform.DeadCodeElimination()(rewriter.builder_.get())
 
 
@@ -109,7 +124,7 @@ class Loaders:
                 Node(
                     tuple(self.places[source] for source in read[var] if source in self.places),
                     self._bytes(var.ty),
-                    var in used - lasting and self._moves(self.calls[var].args[0]),
+                    var in used - lasting and self._moves(self.places[var]),
                     var in lasting,
                 )
                 for var in self.vars
@@ -146,13 +161,21 @@ class Loaders:
             if place not in virtual and (taken := self.graph.taken(place, virtual))
         }
 
-    def kept(self, decided: Sequence[tuple[Problem, Plan]]) -> dict[tvm.ir.GlobalVar, str]:
-        """Why loaders are left, by function: what would be if only that one were virtual too."""
+    def written(self, decided: Sequence[tuple[Problem, Plan]]) -> dict[int, str]:
+        """The tensors that are written, and why: what would be if that one were virtual too."""
         return {
-            self.calls[self.vars[place]].args[0]: self._reason(problem, plan.virtual, place)
+            place: self._reason(problem, plan.virtual, place)
             for problem, plan in decided
             for place in sorted(problem.component - plan.virtual)
         }
+
+    def operators(self, place: int) -> tuple[str, ...]:
+        """The movement operators that a kernel stands for."""
+        attrs = self.mod[self.callee(place)].attrs
+        return tuple(str(attrs.get(OPERATORS, "loader")).split(","))
+
+    def callee(self, place: int) -> tvm.ir.GlobalVar:
+        return self.calls[self.vars[place]].args[0]
 
     def _reason(self, problem: Problem, virtual: frozenset[int], place: int) -> str:
         also = virtual | {place}
@@ -181,9 +204,9 @@ class Loaders:
         for arg in dict.fromkeys(filter(is_tensor, call.args[1].fields)):
             root = self._root(arg)
             if self.places.get(root) in virtual:
-                operators = str(self._func(root).attrs.get(OPERATORS, "loader")).split(",")
                 tensor = self._tensor(arg, virtual, sources)
-                operands[arg] = Operand(tensor, str(arg.ty.dtype), tuple(operators))
+                operators = self.operators(self.places[root])
+                operands[arg] = Operand(tensor, str(arg.ty.dtype), operators)
         return self.joiner.join(call, operands, list(sources))
 
     def _tensor(
@@ -207,7 +230,8 @@ class Loaders:
             expr = self.calls[expr].args[1].fields[0]
         return expr
 
-    def _moves(self, callee: tvm.ir.GlobalVar) -> bool:
+    def _moves(self, place: int) -> bool:
+        callee = self.callee(place)
         if callee not in self._moving:
             self._moving[callee] = moves(self.mod[callee])
         return self._moving[callee]
@@ -216,7 +240,7 @@ class Loaders:
         return self.mod[self.calls[var].args[0]]
 
     def _name(self, place: int) -> str:
-        return str(self.calls[self.vars[place]].args[0].name_hint)
+        return str(self.callee(place).name_hint)
 
     def _bytes(self, ty: Any) -> int:
         """The size of what a kernel writes; 0 if nothing is known of it."""

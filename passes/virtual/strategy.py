@@ -11,7 +11,7 @@ problem is NP-hard.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import combinations
@@ -105,6 +105,11 @@ def decide(graph: Graph, price: Price, memory: bool = False) -> list[tuple[Probl
         decided |= plan.virtual
         found.append((problem, plan))
     return found
+
+
+def virtual_in(decided: Iterable[tuple[Problem, Plan]]) -> frozenset[int]:
+    """The virtual tensors of all components."""
+    return frozenset().union(*(plan.virtual for _, plan in decided))
 
 
 def exact(problem: Problem) -> Plan | None:

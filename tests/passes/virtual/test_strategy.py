@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tvmext.passes.virtual import strategy
 from tvmext.passes.virtual.opportunity import Graph, Node
-from tvmext.passes.virtual.strategy import Plan, Price, Problem, decide, greedy
+from tvmext.passes.virtual.strategy import Plan, Price, Problem, decide, greedy, virtual_in
 
 
 @st.composite
@@ -55,7 +55,7 @@ def test_exact_is_the_best_of_all_plans(case: tuple[Graph, Price], memory: bool)
 @given(priced_graphs())
 def test_latency_needs_no_more_memory(case: tuple[Graph, Price]) -> None:
     graph, price = case
-    virtual = frozenset().union(*(plan.virtual for _, plan in decide(graph, price)))
+    virtual = virtual_in(decide(graph, price))
     assert graph.peak(virtual) <= graph.peak(frozenset())
 
 
