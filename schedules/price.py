@@ -78,8 +78,7 @@ def _stage(stage: Stage, along: Axis | None, lanes: int, turned: bool) -> float:
     steps = [None] * len(accesses(stage)) if along is None else strides(stage, along)
     known = [None if step is None else constant(step) for step in steps]
     each = [vector if turned else _element(step, along, vector) for step in known]
-    exprs = [*stage.point.exprs()]
-    each += [_indices(expr) for expr in exprs]
+    each += [_indices(expr, along) for expr in stage.point.exprs()]
     return _size(stage.axes) * sum(each)
 
 
@@ -91,10 +90,19 @@ def _element(step: int | None, along: Axis | None, vector: float) -> float:
     return FAR if far and along is not None and (along.size or UNKNOWN_DIM) >= STREAMS else SINGLE
 
 
-def _indices(expr: Expr) -> float:
-    """The index arithmetic in an expression that keeps it from running in vectors."""
+def _indices(expr: Expr, along: Axis | None = None) -> float:
+    """The index arithmetic in an expression that keeps it from running in vectors.
+
+    What does not move along an axis is done once for it.
+    """
     conditions = [c for c in collect(expr, Call) if getattr(c.op, "name", "") == _CONDITIONAL]
-    return CONDITION * len(conditions) + _divisions(expr)
+    nodes = [(call.args[0], CONDITION) for call in conditions]
+    nodes += [(node, _index_op(node)) for kind in _INDEX_OPS for node in collect(expr, kind)]
+    still = 1 if along is None else 1 / max(1, _known(along.extent))
+    return sum(
+        cost * (1 if along is None or along.var in variables(node) else still)
+        for node, cost in nodes
+    )
 
 
 _CONDITIONAL = "prim.if_then_else"

@@ -157,6 +157,7 @@ def _kept(view: View) -> list[Block]:
         places = {place for b in users for place in roots[id(b)]}
         output = any(store.buffer in view.outputs for store in block.stores)
         several = number in costly and (len(places) > 1 or _repeats(block, users))
+        several = several or _is_assembled_row(block, users)
         if output or (places and (several or not _may_inline(block))):
             kept.append(block)
             places = {number}
@@ -202,6 +203,30 @@ def _repeats(block: Block, users: list[Block]) -> bool:
         for user in users
         for load in user.loads
         if load.source.same_as(buffer)
+    )
+
+
+def _is_assembled_row(block: Block, users: list[Block]) -> bool:
+    """A row of pieces from several places that is reduced along them.
+
+    As a stage it is copied piece by piece; in a reduction every element would look for its piece.
+    """
+    value = block.stores[0].value
+    if block.is_reduction or not block.axes or not _is_chosen(value, block.axes[-1].var):
+        return False
+    reduced = {axis.var for user in users for axis in user.reduce}
+    buffer = block.stores[0].buffer
+    loads = [load for user in users for load in user.loads if load.source.same_as(buffer)]
+    return any(load.indices[-1] in reduced for load in loads)
+
+
+def _is_chosen(value: Expr, along: Var) -> bool:
+    """Whether a value is one of several loads, as a condition along an axis tells."""
+    if getattr(getattr(value, "op", None), "name", "") != "prim.if_then_else":
+        return False
+    condition, *ways = value.args
+    return along in variables(condition) and all(
+        isinstance(way, TensorLoad) or _is_chosen(way, along) for way in ways
     )
 
 
