@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tvm import relax, te, topi
+from tvm import relax, te, tirx, topi
 
-from tests.schedules.cpu.kernels import ARCH, check, composed, kernel, normal, scheduled
+from tests.schedules.cpu.kernels import ARCH, check, composed, kernel, normal, run, scheduled
 from tvmext.schedules.cpu.normalization import Normalization
 from tvmext.schedules.rule import Declined
 
@@ -37,6 +37,29 @@ def test_softmax_shares_the_row() -> None:
     script = function.script()
     assert "T.exp" not in script
     assert "alloc_buffer((T.int64(64),))" in script  # a row, not the whole of it
+
+
+@pytest.mark.parametrize("rows", [3, "n"])
+@pytest.mark.parametrize("width", [16, 21])
+def test_a_row_of_pieces_is_put_together_once(rows: int | str, width: int) -> None:
+    """Each piece in vectors, without conditions; the reductions read the row."""
+    n = tirx.Var("n", "int64") if rows == "n" else rows
+
+    def body(x: te.Tensor, y: te.Tensor) -> te.Tensor:
+        shape = (y.shape[0], tirx.const(2 * width, "int64"))
+        joined = te.compute(
+            shape, lambda i, j: te.if_then_else(j < width, x[i, j + 7], y[i, j - width])
+        )
+        return topi.nn.softmax(joined, 1)
+
+    function, selection = scheduled(composed(body, ((n, 40), "float32"), ((n, width), "float32")))
+    assert selection.rule == "normalization"
+    assert len(selection.decision) == 1
+    assert "if_then_else" not in function.script()
+    x, y = normal(5 if rows == "n" else rows, 40), normal(5 if rows == "n" else rows, width, seed=1)
+    (result,) = run(function, {"x0": x, "x1": y})
+    expected = softmax(np.concatenate([x[:, 7 : 7 + width], y], 1), 1)
+    np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_declines_without_a_reduction() -> None:
