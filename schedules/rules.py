@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 def rules_for(arch: Arch, options: Options) -> tuple[Rule, ...]:
     """The rules for `arch`, in the order in which they are asked; the last one takes everything."""
     if isinstance(arch, CudaArch):
-        from .cuda import RULES
+        from . import cuda
 
-        return RULES
-    from .cpu import rules
+        return cuda.rules(arch, tf32=options.tf32)
+    from . import cpu
 
-    return rules(WINOGRAD[options.winograd])
+    return cpu.rules(WINOGRAD[options.winograd])

@@ -29,6 +29,9 @@ class Options:
     fast_math: bool = _option(
         False, "let CUDA code use faster, less exact functions; denormal numbers become 0"
     )
+    tf32: bool = _option(
+        False, "let CUDA code round the factors of float32 products to 10 bits, on tensor cores"
+    )
     virtual_tensors: str = _option(
         "latency",
         "what operators that only move data give way to: the fastest, the least memory, or nothing",

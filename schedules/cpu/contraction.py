@@ -18,7 +18,7 @@ from math import prod
 from tvm import tirx
 from tvm.ir import Expr, TensorLoad, Var
 
-from ..analysis import Axis, Block, collect, variables
+from ..analysis import Axis, Block, collect, constant, variables
 from ..levels import UNKNOWN_SIDE
 from ..rule import Kernel
 
@@ -94,6 +94,11 @@ def size(axes: Iterable[Axis]) -> Expr | int:
     """How many points `axes` span: an int if that is known."""
     extents = [axis.extent if axis.size is None else axis.size for axis in axes]
     return prod(extents) if extents else 1
+
+
+def known_size(axes: Iterable[Axis]) -> int | None:
+    """How many points `axes` span, or None if that is known at run time only."""
+    return constant(size(axes))
 
 
 def windowed(operand: Operand, reduce: Iterable[Axis]) -> bool:

@@ -73,7 +73,7 @@ def block(*parts: tirx.Stmt | None) -> tirx.Stmt:
     return present[0] if len(present) == 1 else tirx.SeqStmt(present)
 
 
-def bind(value: Size, body: Body, name: str) -> tirx.Stmt:
+def bind(value: Size, body: Body, name: str, scope: str = "global") -> tirx.Stmt:
     """``name = value`` and what follows; constants and variables need no name of their own.
 
     A product or quotient of two unknowns takes a detour through memory, so that no pass looks into
@@ -85,7 +85,7 @@ def bind(value: Size, body: Body, name: str) -> tirx.Stmt:
     var = Var(name, "int64")
     if not _nonlinear(value):
         return block(tirx.Bind(var, value), body(var))
-    cell = allocate([1], "int64", f"{name}_cell")
+    cell = allocate([1], "int64", f"{name}_cell", scope)
     store = tirx.BufferStore(cell, value, [index(0)])
     return block(tirx.AllocBuffer(cell), store, tirx.Bind(var, cell[index(0)]), body(var))
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from tvmext.arch import CudaArch
+
 from ..rule import Rule
 from .contract import Contract
 from .elementwise import Elementwise
 from .fallback import Fallback
+from .mma import Mma
 from .rows import Rows
 
-RULES: tuple[Rule, ...] = (Contract(), Elementwise(), Rows(), Fallback())
+
+def rules(arch: CudaArch, *, tf32: bool = False) -> tuple[Rule, ...]:
+    """The rules; with `tf32` factors of float32 products may be rounded to 10 bits of mantissa."""
+    return (Mma(arch, tf32=tf32), Contract(), Elementwise(), Rows(), Fallback())

@@ -23,11 +23,11 @@ from tvm.tirx import ForKind, Stmt
 from tvmext.arch import CudaArch
 
 from ..analysis import Axis, analyzer, constant, flat_index, stride, substitute
-from ..cpu.contraction import Contraction, Operand, size
-from ..cpu.emit import Size, Values, allocate, block, ceildiv, index, known, loop
+from ..cpu.contraction import Contraction, Operand, known_size, size
+from ..cpu.emit import Values, allocate, block, ceildiv, index, known, loop
 from ..cpu.read_contraction import contraction
 from ..rule import Declined, Kernel, Scheduled
-from .launch import Block, launch, split, sync, unraveled, when
+from .launch import Block, axes_at, launch, split, sync, when
 
 FEW_ROWS = 2
 """Up to as many rows a product streams through its weight once: a reduction, not a product."""
@@ -79,10 +79,10 @@ class Contract:
             return Declined("an operand has no axis of its own")
         if found.after or found.kept:
             return Declined("the sum is read more than once")
-        rows, cols = _known(found.rows), _known(found.cols)
+        rows, cols = known_size(found.rows), known_size(found.cols)
         if any(n is not None and n <= FEW_ROWS for n in (rows, cols)):
             return Declined("few rows or columns: a reduction")
-        batch, reduce = _known(found.batch), _known(found.reduce)
+        batch, reduce = known_size(found.batch), known_size(found.reduce)
         return Workload(batch, rows, cols, reduce, found.dtype, found)
 
     def choose(self, workload: Workload, arch: CudaArch) -> Decision:
@@ -94,11 +94,6 @@ class Contract:
         func = kernel.func
         body = _Builder(workload.contraction, decision).launch()
         return Scheduled(tirx.PrimFunc(func.params, body, func.ret_type, func.attrs))
-
-
-def _known(axes: tuple[Axis, ...]) -> int | None:
-    total = size(axes)
-    return total if isinstance(total, int) else constant(total)
 
 
 def _candidates(arch: CudaArch) -> Iterator[Decision]:
@@ -159,7 +154,7 @@ class _Builder:
             # Neighbouring blocks share columns, which are the weights.
             rest, row = split(number, tall)
             rest, column = split(rest, wide)
-            batch = _at(self.sum.batch, rest)
+            batch = axes_at(self.sum.batch, rest)
             return self._block(batch, row * tile.rows, column * tile.cols, thread)
 
         return launch(grid, Block(tile.threads), body)
@@ -213,7 +208,7 @@ class _Builder:
             k, own = (
                 (flat % tile.steps, flat // tile.steps) if inward else (flat // width, flat % width)
             )
-            at = {**batch, **_at(axes, start + own), **_at(self.sum.reduce, first + k)}
+            at = {**batch, **axes_at(axes, start + own), **axes_at(self.sum.reduce, first + k)}
             value = substitute(operand.value, at)
             inside = tirx.And(start + own < index(extent), first + k < index(self.depth))
             where = [k * padded + own]
@@ -255,8 +250,8 @@ class _Builder:
             total = tirx.Cast(self.sum.dtype, self.sums[i * tile.thread_cols + j])
             point = {
                 **batch,
-                **_at(self.sum.rows, m),
-                **_at(self.sum.cols, n),
+                **axes_at(self.sum.rows, m),
+                **axes_at(self.sum.cols, n),
                 self.sum.total: total,
             }
             stores = [
@@ -279,12 +274,6 @@ def _unrolled(high: int, wide: int, body: Callable[[Expr, Expr], Stmt]) -> Stmt:
         ForKind.UNROLLED,
         "i",
     )
-
-
-def _at(axes: tuple[Axis, ...], flat: Expr) -> dict[Var, Expr]:
-    """Each of `axes` at a position of their row-major product."""
-    extents: list[Size] = [known(axis.extent) for axis in axes]
-    return dict(zip((axis.var for axis in axes), unraveled(flat, extents)))
 
 
 def _type(operand: Operand) -> str:

@@ -10,7 +10,7 @@ from tvm import tirx
 from tvm.ir import Expr, TensorLoad, Var
 from tvm.tirx import ForKind, Stmt
 
-from ..analysis import substitute
+from ..analysis import Axis, substitute
 from ..cpu.axes import Group
 from ..cpu.emit import Size, block, index, known
 from ..cpu.stages import Point, Stage, Write
@@ -118,6 +118,11 @@ def unraveled(flat: Expr, extents: Sequence[Size]) -> list[Expr]:
         flat, here = split(flat, extent)
         at.append(here)
     return [flat, *reversed(at)] if extents else []
+
+
+def axes_at(axes: Sequence[Axis], flat: Expr) -> dict[Var, Expr]:
+    """What `axes` are at a position of their row-major product."""
+    return dict(zip((a.var for a in axes), unraveled(flat, [known(a.extent) for a in axes])))
 
 
 def at_outer(groups: Sequence[Group], flat: Expr) -> dict[Var, Expr]:

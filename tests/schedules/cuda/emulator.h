@@ -9,6 +9,7 @@
 #include <ucontext.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -36,7 +37,14 @@ constexpr size_t kStackBytes = 128 << 10;
 struct Warp {
   int live = 0, arrived = 0;
   unsigned generation = 0;
-  uint64_t slots[2][kWarp];
+  uint64_t slots[2][kWarp][4];
+};
+
+// An asynchronous copy that has not arrived.
+struct Copy {
+  void* target;
+  size_t bytes;
+  char data[16];
 };
 
 struct Thread {
@@ -45,19 +53,26 @@ struct Thread {
   uint3 index;
   int warp, lane;
   bool done;
+  std::vector<std::vector<Copy>> groups;
 };
 
 inline std::vector<Thread> threads;
 inline std::vector<Warp> warps;
 inline Thread* current;
 inline ucontext_t scheduler;
+inline int turn;
+inline std::mt19937 random;
 inline uint3 block_index;
 inline int live, arrived;
 inline unsigned generation;
 inline long progress;
 inline void (*entry)(void*);
 inline void* arguments;
-inline std::map<int, std::vector<char>> shared_memory;
+inline std::string failure;
+inline bool fail(const std::string& what) {
+  if (failure.empty()) failure = what;
+  return false;
+}
 
 inline void yield() { swapcontext(&current->context, &scheduler); }
 
@@ -95,23 +110,38 @@ inline void sync_warp() {
   wait(warp.arrived, warp.live, warp.generation);
 }
 
-// What the thread `source` of this warp gives; two sets of slots, so that one barrier is enough.
+// What every thread of this warp gives; two sets of slots, so that one barrier is enough.
 template <class T>
-T shuffle(T value, int source) {
-  static_assert(sizeof(T) <= sizeof(uint64_t));
+uint64_t (*exchange(const T& value))[4] {
+  static_assert(sizeof(T) <= sizeof(uint64_t[4]));
   Warp& warp = warps[current->warp];
   unsigned set = warp.generation & 1;
   std::memcpy(&warp.slots[set][current->lane], &value, sizeof(T));
   sync_warp();
-  std::memcpy(&value, &warp.slots[set][source & (kWarp - 1)], sizeof(T));
+  return warp.slots[set];
+}
+
+template <class T>
+T shuffle(T value, int source) {
+  std::memcpy(&value, exchange(value)[source & (kWarp - 1)], sizeof(T));
   return value;
 }
 
-// Static shared memory number `id` of a kernel; the dynamic one is number 0.
+// Shared memory of a block, which starts as NaN: arrays one after another, by number; the dynamic
+// one is number 0.
+constexpr size_t kSharedBytes = 512 << 10;
+alignas(1024) inline char shared_memory[kSharedBytes];
+inline std::map<int, size_t> shared_arrays;
+inline size_t shared_used;
+
 inline void* shared(int id, size_t bytes) {
-  auto& memory = shared_memory[id];
-  if (memory.size() < bytes + 64) memory.assign(bytes + 64, char(0xFF));
-  return reinterpret_cast<void*>((reinterpret_cast<uintptr_t>(memory.data()) + 63) & ~uintptr_t(63));
+  auto found = shared_arrays.find(id);
+  if (found == shared_arrays.end()) {
+    found = shared_arrays.emplace(id, shared_used).first;
+    shared_used += (bytes + 127) & ~size_t(127);
+    std::memset(shared_memory + found->second, 0xFF, shared_used - found->second);
+  }
+  return shared_memory + found->second;
 }
 
 // Runs a grid. `order`: 0 ascending, 1 descending, more: a pseudo-random order at every turn.
@@ -121,7 +151,9 @@ inline std::string run(dim3 grid, dim3 block, int order, void (*kernel)(void*), 
   if (!grid.x || !grid.y || !grid.z) return "an empty grid";
   entry = kernel;
   arguments = args;
-  std::mt19937 random(order);
+  failure.clear();
+  turn = order;
+  random.seed(order);
   if (threads.size() < count) threads.resize(count);
   std::vector<size_t> turns(count);
   for (size_t i = 0; i < count; ++i) turns[i] = order == 1 ? count - 1 - i : i;
@@ -129,7 +161,8 @@ inline std::string run(dim3 grid, dim3 block, int order, void (*kernel)(void*), 
     for (unsigned y = 0; y < grid.y; ++y)
       for (unsigned x = 0; x < grid.x; ++x) {
         block_index = {x, y, z};
-        shared_memory.clear();
+        shared_arrays.clear();
+        shared_used = 0;
         warps.assign((count + kWarp - 1) / kWarp, Warp());
         live = int(count);
         arrived = 0;
@@ -141,6 +174,7 @@ inline std::string run(dim3 grid, dim3 block, int order, void (*kernel)(void*), 
           t.warp = int(i / kWarp);
           t.lane = int(i % kWarp);
           t.done = false;
+          t.groups.assign(1, {});
           ++warps[t.warp].live;
           getcontext(&t.context);
           t.context.uc_stack.ss_sp = t.stack.get();
@@ -160,6 +194,7 @@ inline std::string run(dim3 grid, dim3 block, int order, void (*kernel)(void*), 
             return "deadlock in block (" + std::to_string(x) + ", " + std::to_string(y) + "): " +
                    std::to_string(arrived) + " of " + std::to_string(live) +
                    " threads wait at a barrier of the block";
+          if (!failure.empty()) return failure;
         }
       }
   return "";
@@ -196,6 +231,8 @@ template <class T>
 T __shfl_sync(unsigned, T value, int source, int = 32) {
   return emu::shuffle(value, source);
 }
+
+#include "emulator_ptx.h"
 
 using std::max;
 using std::min;

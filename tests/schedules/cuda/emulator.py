@@ -71,9 +71,9 @@ def _create(code: Any, _format: str, functions: Mapping[str, Any], _sources: Any
 def translated(source: str, functions: Mapping[str, Any]) -> str:
     """C++ for emulator.h: shared memory from the emulator, and an entry per kernel."""
     number = iter(range(1, 1000))
-    text = source.replace("#include <cuda.h>", "")
+    text = _ASSEMBLY.sub(_instruction, source.replace("#include <cuda.h>", ""))
     text = re.sub(
-        r"extern __shared__ (?:alignas\(\d+\) |__align__\(\d+\) )?(\w+) (\w+)\[\];",
+        r"extern __shared__ (?:alignas\(\d+\) |__align__\(\d+\) )?([\w ]+?) (\w+)\[\];",
         r"\1* \2 = (\1*)emu::shared(0, 232448);",
         text,
     )
@@ -88,6 +88,19 @@ def translated(source: str, functions: Mapping[str, Any]) -> str:
     kernels = re.findall(head + r"\(([^;{]*)\) \{", text)
     entries = [_entry(name, arguments, functions[name]) for name, arguments in kernels]
     return "\n".join(['#include "emulator.h"', _RUNTIME, text, *entries])
+
+
+_ASSEMBLY = re.compile(r'asm volatile\("([^"]*);"((?:[^;"]|"[^"]*")*)\);')
+_OPERAND = re.compile(r'"[^"]*?[frl]"\(((?:[^()]|\([^()]*\))*)\)')
+
+
+def _instruction(assembly: re.Match[str]) -> str:
+    """A call of emulator_ptx.h for a line of assembly: operands as they stand in the line."""
+    name, _, places = assembly[1].partition(" ")
+    operands = _OPERAND.findall(assembly[2])
+    words = re.findall(r"%?\w+", places)
+    given = [operands[int(w[1:])] if w.startswith("%") else w for w in words]
+    return f"{name.replace('.', '_')}({', '.join(given)});"
 
 
 _RUNTIME = """\
@@ -132,7 +145,7 @@ def _member(kind: str) -> str:
 
 def _library(source: str) -> Path:
     """`source` compiled; the same text is compiled once."""
-    header = (HERE / "emulator.h").read_text()
+    header = "".join(path.read_text() for path in sorted(HERE.glob("*.h")))
     name = hashlib.sha256((header + source).encode()).hexdigest()[:24]
     CACHE.mkdir(exist_ok=True)
     library = CACHE / f"{name}.so"

@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pytest
 import tvm
 from tvm import tirx
 
 from tests.schedules.cpu.kernels import Build, call, kernel
 from tvmext.arch import to_target
 from tvmext.arch.cuda import CudaArch
+from tvmext.arch.cuda_driver import toolkit
+from tvmext.build.cuda import Toolchain
 from tvmext.build.kernels import code_generation
-from tvmext.schedules.cuda import RULES
+from tvmext.schedules.cuda import rules
 from tvmext.schedules.rule import Kernel
 from tvmext.schedules.select import Selection, select
 
 from .device import ARCH, on_device
-from .emulator import Mutation
+from .emulator import Mutation, emulated
 
 ORDERS = (0, 1, 7)
 """Threads in ascending, descending and random order."""
 
 
-def scheduled(kernel: Kernel, arch: CudaArch = ARCH) -> tuple[tirx.PrimFunc, Selection]:
+def scheduled(
+    kernel: Kernel, arch: CudaArch = ARCH, *, tf32: bool = False
+) -> tuple[tirx.PrimFunc, Selection]:
     """The kernel as the rules schedule it, and which rule did."""
-    result, selection = select(kernel, arch, RULES)
+    result, selection = select(kernel, arch, rules(arch, tf32=tf32))
     return result.func, selection
 
 
@@ -41,6 +49,44 @@ def run(
     module = tvm.IRModule({"main": function.with_attr("global_symbol", "main")})
     with on_device(order, mutation), target, code_generation(target):
         return call(tvm.tirx.build(module, target)["main"], function, arrays, tvm.cuda())
+
+
+def machine_code(function: tirx.PrimFunc, arch: CudaArch = ARCH) -> set[str]:
+    """The instructions of a kernel as NVRTC compiles it; no register may be spilled."""
+    wheels = toolkit()
+    tool = None if wheels is None else wheels / "bin" / "nvdisasm"
+    if tool is None or not tool.exists():
+        pytest.skip("nvdisasm is not installed (pip install nvidia-cuda-nvdisasm)")
+    chain = Toolchain(arch)
+    words: set[str] = set()
+    for cubin in chain.compile(source(function, arch)).values():
+        with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+            file.write(cubin)
+            file.flush()
+            done = subprocess.run(
+                [str(tool), "-c", file.name], capture_output=True, text=True, check=True
+            )
+        words |= set(_INSTRUCTION.findall(done.stdout))
+    spills = {name: used.spill_stores for name, used in chain.usage.items() if used.spill_stores}
+    assert not spills, f"spilled bytes: {spills}"
+    return words
+
+
+_INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]{4}\*/\s+(?:@!?U?P\d+\s+)?([A-Z0-9_.]+)", re.M)
+
+
+def source(function: tirx.PrimFunc, arch: CudaArch = ARCH) -> str:
+    """The CUDA C++ of a kernel."""
+    target = tvm.target.Target(to_target(arch))
+    found: list[str] = []
+
+    def keep(code: str) -> str:
+        found.append(code)
+        return "// nothing to run"
+
+    with emulated(0, keep), target, code_generation(target):
+        tvm.tirx.build(tvm.IRModule({"main": function.with_attr("global_symbol", "main")}), target)
+    return found[0]
 
 
 def check(

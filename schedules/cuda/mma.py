@@ -1,0 +1,101 @@
+"""Matrix products and convolutions by matrix instructions: mma.sync, for sm_75 and later.
+
+out[b, m, n] = epilogue(sum_k lhs(b, m, k) * rhs(b, n, k))      sums in float32 or int32
+
+An operand is read through any index map while it is brought to shared memory; a convolution is the
+product whose left operand is read through its window (implicit GEMM).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from tvm import tirx
+
+from tvmext.arch import CudaArch, dtype_bits
+
+from ..cpu.contraction import Contraction, Operand, known_size
+from ..cpu.read_contraction import contraction
+from ..rule import Declined, Kernel, Scheduled
+from . import mma_choice, ptx
+from .contract import FEW_ROWS
+from .mma_choice import Decision
+from .mma_kernel import Builder
+from .operand import Source, source
+
+TYPES = {
+    "float16": "f16",
+    "bfloat16": "bf16",
+    "float32": "tf32",
+    "int8": "s8",
+    "uint8": "u8",
+}
+"""PTX's names of element types."""
+SINCE = {"float16": (7, 5), "int8": (7, 5), "uint8": (7, 5)}
+"""The first compute capability with instructions for a type; others came with 8.0."""
+PAIRS = frozenset({"int8", "uint8"})
+"""Types that mix in one product."""
+
+
+@dataclass(frozen=True)
+class Product:
+    """A contraction, its sizes and how its operands are read."""
+
+    sizes: mma_choice.Workload
+    contraction: Contraction = field(repr=False, compare=False)
+    sources: tuple[Source, Source] = field(repr=False, compare=False)
+
+
+class Mma:
+    """Sums of products of narrow numbers; float32 ones as well if they may be rounded to tf32."""
+
+    name = "mma"
+
+    def __init__(self, arch: CudaArch, *, tf32: bool = False) -> None:
+        since = {name: SINCE.get(name, (8, 0)) for name in TYPES if name != "float32" or tf32}
+        self.types = frozenset(t for t, first in since.items() if arch.capability >= first)
+
+    def match(self, kernel: Kernel) -> Product | Declined:
+        found = contraction(kernel)
+        if isinstance(found, Declined):
+            return found
+        if not found.cols or not found.rows or not found.reduce:
+            return Declined("an operand has no axis of its own")
+        if found.after or found.kept:
+            return Declined("the sum is read more than once")
+        rows, cols, reduce = (known_size(axes) for axes in (found.rows, found.cols, found.reduce))
+        if any(n is not None and n <= FEW_ROWS for n in (rows, cols)):
+            return Declined("few rows or columns: a reduction")
+        lhs, rhs = sources = _source(found, found.lhs), _source(found, found.rhs)
+        types = {lhs.dtype, rhs.dtype}
+        if not (types <= self.types and (len(types) == 1 or types <= PAIRS)):
+            return Declined(f"no matrix instruction for {lhs.dtype} by {rhs.dtype}")
+        if types <= PAIRS and found.dtype != "int32":
+            return Declined(f"integers are added up as {found.dtype}")
+        copies = (lhs.run_bytes, rhs.run_bytes)
+        sizes = mma_choice.Workload(known_size(found.batch), rows, cols, reduce, lhs.dtype, copies)
+        return Product(sizes, found, sources)
+
+    def choose(self, workload: Product, arch: CudaArch) -> Decision:
+        return mma_choice.choose(workload.sizes, arch)
+
+    def apply(
+        self, kernel: Kernel, workload: Product, decision: Decision, arch: CudaArch
+    ) -> Scheduled:
+        func = kernel.func
+        lhs, rhs = (TYPES[one.dtype] for one in workload.sources)
+        sums = "s32" if lhs in ("s8", "u8") else "f32"
+        multiply = ptx.Multiply(lhs, rhs, sums, arch.capability >= (8, 0))
+        builder = Builder(
+            workload.contraction, decision, workload.sources, multiply, arch.has_async_copy
+        )
+        return Scheduled(tirx.PrimFunc(func.params, builder.launch(), func.ret_type, func.attrs))
+
+
+def _source(found: Contraction, operand: Operand) -> Source:
+    own = found.rows if operand is found.lhs else found.cols
+    read = source(operand.value, found.batch, own, found.reduce)
+    if read.inward or dtype_bits(read.dtype) == 16:
+        return read
+    # `ldmatrix` transposes elements of 16 bits; others are turned one by one on their way.
+    return replace(read, run=1)

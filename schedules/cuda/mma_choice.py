@@ -1,0 +1,244 @@
+"""Tiles for warp-level matrix instructions, from the registers up, and what they cost.
+
+instruction 16 x 8  ->  warp tile in registers  ->  block tile in shared memory, `stages` steps
+of the sum in flight  ->  grid, the sum itself cut into `splits` where there are few tiles
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import product
+from math import ceil, log
+
+from tvmext.arch import CudaArch, dtype_bits
+from tvmext.arch.cuda import STATIC_SHARED, WARP
+
+from .ptx import CHUNK_BYTES, STEP_BYTES
+
+UNKNOWN_ROWS = (16, 64, 256, 1024, 4096)
+"""What rows are taken for that are known at run time only: a choice has to be good for all."""
+UNKNOWN_COLS, UNKNOWN_DEPTH, UNKNOWN_BATCH = 1024, 1024, 1
+"""What other sizes are taken for that are not known."""
+MOST_SUMS = 128
+"""Sums that a thread keeps; half of its registers, the rest holds fragments and addresses."""
+OTHER_REGISTERS = 64
+"""Registers of a thread for addresses and loop counters."""
+SHARED_BYTES_PER_CYCLE = 128
+"""32 banks of 4 bytes (CUDA C++ Programming Guide, Shared Memory)."""
+L2_BYTES_PER_CYCLE = 48
+"""What a multiprocessor reads from L2: 5120 bytes per cycle for 108 (A100 whitepaper, L2 cache)."""
+LATENCY = 700
+"""Cycles until what a block asks of device memory arrives, and its results have left: an estimate
+from some 400 for a load (Jia et al., Dissecting the NVIDIA Volta GPU, arXiv 1804.06826)."""
+COPY_CYCLES = 4
+"""What a warp's copy instruction takes: 512 bytes to memory of 128 bytes per cycle."""
+UNHIDDEN = 1 / 8
+"""What is seen of work that other work of the same block or its neighbours should hide: a guess."""
+DIRECT = 8
+"""Instructions, in those of copies, for an element that is brought by itself: its index is
+worked out each time."""
+STEP_CYCLES = 40
+"""An estimate of what a barrier and a wait cost a block at each step of the sum."""
+FRAGMENT_CYCLES = 30
+"""About what a load from shared memory takes (28 for Volta's, same source)."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Sizes of a product; None where they are known at run time only.
+
+    `copies` are the bytes of each operand that travel at a time.
+    """
+
+    batch: int | None
+    rows: int | None
+    cols: int | None
+    reduce: int | None
+    dtype: str
+    copies: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A block's tile of rows x cols, of which each warp has `warp_rows` x `warp_cols`.
+
+    `depth` elements of the sum are a step; `stages` steps are in shared memory at a time. The sum
+    is cut into `splits` parts that other blocks add up.
+    """
+
+    rows: int
+    cols: int
+    depth: int
+    warp_rows: int
+    warp_cols: int
+    stages: int
+    splits: int = 1
+
+    @property
+    def warps(self) -> tuple[int, int]:
+        return self.rows // self.warp_rows, self.cols // self.warp_cols
+
+    @property
+    def threads(self) -> int:
+        high, wide = self.warps
+        return high * wide * WARP
+
+    @property
+    def sums(self) -> int:
+        """Registers of a thread that hold sums."""
+        return self.warp_rows * self.warp_cols // WARP
+
+    def tiles(self, dtype: str) -> int:
+        """Bytes of shared memory for the operands."""
+        return self.stages * (self.rows + self.cols) * self.depth * dtype_bits(dtype) // 8
+
+    def shared(self, dtype: str) -> int:
+        """Bytes of shared memory; the results take the place of the operands."""
+        high, wide = self.warps
+        return max(self.tiles(dtype), high * wide * 16 * (self.warp_cols + STAGE_PAD) * 4)
+
+    @property
+    def registers(self) -> int:
+        fragments = (self.warp_rows // 16 + self.warp_cols // 16) * 4
+        return self.sums + fragments + OTHER_REGISTERS
+
+
+STAGE_PAD = 8
+"""Numbers between rows of results in shared memory: rows of a warp's stores hit other banks."""
+
+
+@cache
+def choose(work: Workload, arch: CudaArch) -> Decision:
+    """The cheapest of the candidates: by the product of their prices where rows are not known."""
+    known = [replace(work, rows=rows) for rows in UNKNOWN_ROWS] if work.rows is None else [work]
+
+    def mean(decision: Decision) -> float:
+        return sum(log(price(one, decision, arch)) for one in known)
+
+    return min(candidates(arch, work), key=mean)
+
+
+def candidates(arch: CudaArch, work: Workload) -> Iterator[Decision]:
+    """What fits, with as many parts of the sum as could be worth it."""
+    for tile in _tiles(arch, work.dtype):
+        for splits in _splits(work, tile, arch):
+            yield replace(tile, splits=splits)
+
+
+@cache
+def _tiles(arch: CudaArch, dtype: str) -> tuple[Decision, ...]:
+    """Warp tiles that fit in registers, blocks of 1 to 8 of them, stages that fit in memory."""
+    found = []
+    element = dtype_bits(dtype) // 8
+    stages = (2, 3, 4) if arch.has_async_copy else (2,)
+    limit = arch.shared_per_block if arch.has_async_copy else STATIC_SHARED
+    for high, wide in product((16, 32, 64), (16, 32, 64, 128)):
+        for across, along in product((1, 2, 4), (1, 2, 4)):
+            for step, stage in product((STEP_BYTES * 2, STEP_BYTES * 4), stages):
+                tile = Decision(high * across, wide * along, step // element, high, wide, stage)
+                if (
+                    tile.sums <= MOST_SUMS
+                    and 2 * WARP <= tile.threads <= 8 * WARP
+                    and tile.shared(dtype) <= limit
+                    and tile.registers * tile.threads <= arch.registers_per_sm
+                ):
+                    found.append(tile)
+    return tuple(found)
+
+
+def _splits(work: Workload, tile: Decision, arch: CudaArch) -> Iterator[int]:
+    """1, and powers of two while there are idle multiprocessors and work enough for each part."""
+    yield 1
+    if work.rows is None or work.reduce is None:
+        return
+    steps = work.reduce // tile.depth
+    splits = 2
+    while splits * 4 <= steps and _blocks(work, tile) * splits <= 2 * arch.sms:
+        yield splits
+        splits *= 2
+
+
+def _blocks(work: Workload, tile: Decision) -> int:
+    rows, cols, batch = _sizes(work)
+    return -(-rows // tile.rows) * -(-cols // tile.cols) * batch
+
+
+def _sizes(work: Workload) -> tuple[int, int, int]:
+    pairs = (
+        (work.rows, UNKNOWN_ROWS[-1]),
+        (work.cols, UNKNOWN_COLS),
+        (work.batch, UNKNOWN_BATCH),
+    )
+    rows, cols, batch = (unknown if n is None else n for n, unknown in pairs)
+    return rows, cols, batch
+
+
+def price(work: Workload, tile: Decision, arch: CudaArch) -> float:
+    """Cycles: waves of blocks, each wave bound by what its blocks share, or by its latency.
+
+    Blocks of a multiprocessor share its matrix units, its shared memory and its part of the
+    bandwidth of L2; a block alone waits at every step, and for what it has asked for.
+    """
+    rows, cols, batch = _sizes(work)
+    blocks = max(1, _blocks(work, tile) * tile.splits)
+    element = dtype_bits(work.dtype) / 8
+    depth = UNKNOWN_DEPTH if work.reduce is None else work.reduce
+    steps = ceil(ceil(depth / tile.depth) / tile.splits)
+    resident = _resident(tile, work.dtype, arch)
+    arithmetic = tile.rows * tile.cols * tile.depth / (arch.matrix_fma * 2 / element)
+    high, wide = tile.warps
+    moved = tile.depth * element * (tile.rows * (wide + 1) + tile.cols * (high + 1))
+    copied = tile.depth * element * (tile.rows + tile.cols)
+    copies = sum(
+        extent * tile.depth * element / CHUNK_BYTES * _slowness(size)
+        for extent, size in zip((tile.rows, tile.cols), work.copies)
+    )
+    shared = (
+        arithmetic,
+        moved / SHARED_BYTES_PER_CYCLE,
+        copied / L2_BYTES_PER_CYCLE,
+        copies / WARP * COPY_CYCLES,
+    )
+    alone = (
+        STEP_CYCLES + FRAGMENT_CYCLES * tile.depth * element / STEP_BYTES,
+        LATENCY / (tile.stages - 1),
+    )
+    once = LATENCY + tile.rows * tile.cols / WARP
+    total = 0.0
+    left = blocks
+    while left > 0:
+        together = min(resident, -(-left // arch.sms))
+        full = left // (arch.sms * together) or 1
+        cycles = _overlapped([*(together * part for part in shared), *alone]) * steps + once
+        total += full * cycles
+        left -= full * arch.sms * together
+    operands = (rows * depth + cols * depth) * element * batch
+    results = rows * cols * batch * (element if tile.splits == 1 else 8 * tile.splits)
+    memory = (operands + results) / (arch.dram_gb_s / arch.ghz)
+    # Adding up the parts is a kernel of its own.
+    return max(total, memory) + (LATENCY * 3 if tile.splits > 1 else 0)
+
+
+def _overlapped(parts: Sequence[float]) -> float:
+    """The longest, and a part of the others, which are not hidden behind it all of the time."""
+    longest = max(parts)
+    return longest + UNHIDDEN * (sum(parts) - longest)
+
+
+def _slowness(size: int) -> float:
+    """Instructions for what one copy of `CHUNK_BYTES` does; less than 4 bytes go through code."""
+    return CHUNK_BYTES / size * (1 if size >= 4 else DIRECT)
+
+
+def _resident(tile: Decision, dtype: str, arch: CudaArch) -> int:
+    """Blocks that a multiprocessor has room for."""
+    return max(
+        1,
+        min(
+            arch.shared_per_sm // tile.shared(dtype),
+            arch.threads_per_sm // tile.threads,
+            arch.registers_per_sm // (tile.registers * tile.threads),
+        ),
+    )

@@ -1,0 +1,292 @@
+"""The code of a matrix product by warp-level matrix instructions.
+
+for tile of rows x tile of columns, batch, part of the sum:           one block of threads
+    ask for the first `stages - 1` steps
+    for each step of the sum:
+        wait for it, ask for the one `stages - 1` further on
+        for 32 bytes of the sum:  fragments from shared memory, one mma per 16 x 8 sums
+    out[...] = epilogue(sums)                                         through shared memory
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tvm import tirx
+from tvm.ir import Expr, Var
+from tvm.tirx import ForKind, Stmt
+
+from tvmext.arch import dtype_bits
+from tvmext.arch.cuda import WARP
+
+from ..cpu.contraction import Contraction, size
+from ..cpu.emit import Size, Values, allocate, bind, block, ceildiv, index, known, least, loop, most
+from . import ptx
+from .epilogue import Epilogue, Parts
+from .launch import Block, axes_at, launch, split, sync
+from .mma_choice import STAGE_PAD, Decision
+from .operand import Source
+from .tile import Loader, Tile, held
+
+GROUP = 8
+"""Tiles of rows that are worked on together: operands meet in L2 (Triton, matmul tutorial)."""
+
+
+class Builder:
+    """One kernel under construction."""
+
+    def __init__(
+        self,
+        found: Contraction,
+        plan: Decision,
+        sources: tuple[Source, Source],
+        multiply: ptx.Multiply,
+        asynchronous: bool,
+    ) -> None:
+        self.sum, self.plan, self.multiply = found, plan, multiply
+        self.rows, self.cols, self.depth = (
+            known(size(axes)) for axes in (found.rows, found.cols, found.reduce)
+        )
+        self.batch = known(size(found.batch))
+        self.high, self.wide = plan.warps
+        dtype = sources[0].dtype
+        # At least as large as the results, which TVM then lays over it: it moves no addresses.
+        total = plan.shared(dtype) * 8 // dtype_bits(dtype)
+        self.buffer = allocate([total], dtype, "tiles", "shared.dyn")
+        self.lhs = self._tile(sources[0], 0, plan.rows, asynchronous)
+        self.rhs = self._tile(
+            sources[1], plan.stages * plan.rows * plan.depth, plan.cols, asynchronous
+        )
+        self.held = (held(self.lhs, "held_lhs"), held(self.rhs, "held_rhs"))
+        kind = "float32" if multiply.sums == "f32" else "int32"
+        warp_cols = plan.warp_cols + STAGE_PAD
+        self.sums = allocate([plan.sums], kind, "sums", "local")
+        self.left = allocate([plan.warp_rows // 16 * 4], "uint32", "left", "local")
+        self.right = allocate([plan.warp_cols // 16 * 4], "uint32", "right", "local")
+        self.stage = allocate(
+            [self.high * self.wide * 16 * warp_cols], kind, "results", "shared.dyn"
+        )
+        self.epilogue = Epilogue(found)
+        self.parts = Parts(found, kind, plan.splits) if plan.splits > 1 else None
+
+    def _tile(self, source: Source, start: int, extent: int, asynchronous: bool) -> Tile:
+        plan = self.plan
+        wide = source.load is not None and source.run_bytes >= 4
+        way = ("async" if asynchronous else "held") if wide else "direct"
+        return Tile(
+            source,
+            self.buffer,
+            start,
+            extent,
+            plan.depth,
+            plan.stages,
+            plan.threads,
+            way,
+            not source.inward and self.multiply.lhs in ("f16", "bf16"),
+        )
+
+    def launch(self) -> Stmt:
+        plan = self.plan
+        tall, wide = ceildiv(self.rows, plan.rows), ceildiv(self.cols, plan.cols)
+        grid = known(tall * wide * self.batch * plan.splits)
+
+        def body(number: Expr, thread: Expr, _y: Expr) -> Stmt:
+            rest, inside = split(number, tall * wide)
+            batch, part = split(rest, plan.splits)
+            row, column = _grouped(inside, tall, wide)
+            at = axes_at(self.sum.batch, batch)
+
+            def with_row(m: Expr) -> Stmt:
+                return bind(column * plan.cols, lambda n: with_both(m, n), "n", "local")
+
+            def with_both(m: Expr, n: Expr) -> Stmt:
+                return self._block(at, m, n, batch, part, thread)
+
+            return bind(row * plan.rows, with_row, "m", "local")
+
+        product = launch(grid, Block(plan.threads), body)
+        if self.parts is None:
+            return product
+        return block(tirx.AllocBuffer(self.parts.buffer), product, self.parts.launch())
+
+    def _block(
+        self, at: Values, row: Expr, column: Expr, batch: Expr, part: Expr, thread: Expr
+    ) -> Stmt:
+        plan, inner = self.plan, self.sum.reduce
+        lhs, rhs = (
+            Loader(tile, own, inner, at, first, length, self.depth, buffer)
+            for tile, own, first, length, buffer in (
+                (self.lhs, self.sum.rows, row, self.rows, self.held[0]),
+                (self.rhs, self.sum.cols, column, self.cols, self.held[1]),
+            )
+        )
+        steps: Size = ceildiv(self.depth, plan.depth)
+        start: Expr = index(0)
+        if plan.splits > 1:
+            each = ceildiv(steps, plan.splits)
+            start = part * each
+            steps = most(least(each, steps - start), 0)
+        warp, lane = thread // WARP, thread % WARP
+        warp_row, warp_col = warp % self.high * plan.warp_rows, warp // self.high * plan.warp_cols
+        buffers = (self.buffer, self.stage, self.sums, self.left, self.right, *self.held)
+        return block(
+            *map(tirx.AllocBuffer, buffers),
+            loop(plan.sums, lambda i: _store(self.sums, i), ForKind.UNROLLED),
+            self._pipeline((lhs, rhs), start, steps, thread, warp_row, warp_col, lane),
+            ptx.wait(0) if self._asynchronous else None,
+            sync(),
+            self._leave(at, row + warp_row, column + warp_col, batch, part, warp, lane),
+        )
+
+    @property
+    def _asynchronous(self) -> bool:
+        return "async" in (self.lhs.way, self.rhs.way)
+
+    def _pipeline(
+        self,
+        loaders: Sequence[Loader],
+        start: Expr,
+        steps: Size,
+        thread: Expr,
+        warp_row: Expr,
+        warp_col: Expr,
+        lane: Expr,
+    ) -> Stmt:
+        """Step s is computed while those up to s + stages - 1 are on their way."""
+        plan = self.plan
+        ahead = plan.stages - 1
+        close = [ptx.commit()] if self._asynchronous else []
+        arrive = [ptx.wait(ahead - 1)] if self._asynchronous else []
+
+        def issue(step: Expr, stage: Expr) -> list[Stmt]:
+            return [one.issue(stage, (start + step) * plan.depth, thread) for one in loaders]
+
+        def deliver(stage: Expr) -> list[Stmt | None]:
+            return [one.deliver(stage, thread) for one in loaders]
+
+        def first(stage: int) -> list[Stmt | None]:
+            at = index(stage)
+            return [*issue(at, at), *deliver(at), *close]
+
+        def step(number: Expr) -> Stmt:
+            current = tirx.truncmod(number, index(plan.stages))
+            coming = tirx.truncmod(number + ahead, index(plan.stages))
+            return block(
+                *arrive,
+                sync(),
+                *issue(number + ahead, coming),
+                *close,
+                self._multiply(current, warp_row, warp_col, lane),
+                *deliver(coming),
+            )
+
+        before = [part for stage in range(ahead) for part in first(stage)]
+        return block(*before, loop(steps, step, name="step"))
+
+    def _multiply(self, stage: Expr, warp_row: Expr, warp_col: Expr, lane: Expr) -> Stmt:
+        plan = self.plan
+        per_step = ptx.STEP_BYTES // ptx.CHUNK_BYTES * self.lhs.chunk
+        high, wide = plan.warp_rows // 16, plan.warp_cols // 8
+        parts: list[Stmt] = []
+        for k in range(0, plan.depth, per_step):
+            for buffer, tile, count, own in (
+                (self.left, self.lhs, high, warp_row),
+                (self.right, self.rhs, wide // 2, warp_col),
+            ):
+                for i in range(count):
+                    target = ptx.address(buffer, i * 4)
+                    parts.append(
+                        tile.fragment(target, stage, own + i * 16, k, lane, tile is self.lhs)
+                    )
+                    if self.multiply.lhs == "tf32":
+                        parts.append(ptx.round_to_tf32(target))
+            parts += [
+                self.multiply(
+                    ptx.address(self.sums, (i * wide + j) * 4),
+                    ptx.address(self.left, i * 4),
+                    ptx.address(self.right, j * 2),
+                )
+                for i in range(high)
+                for j in range(wide)
+            ]
+        return block(*parts)
+
+    def _leave(
+        self,
+        at: Values,
+        row: Expr,
+        column: Expr,
+        batch: Expr,
+        part: Expr,
+        warp: Expr,
+        lane: Expr,
+    ) -> Stmt:
+        """16 rows of each warp at a time: from fragments to rows in shared memory, and out."""
+        plan = self.plan
+        pitch = plan.warp_cols + STAGE_PAD
+        slab = warp * (16 * pitch)
+        wide = plan.warp_cols // 8
+        parts: list[Stmt] = []
+        for i in range(plan.warp_rows // 16):
+            for j in range(wide):
+                for half in (0, 1):
+                    where = slab + (lane // 4 + half * 8) * pitch + j * 8 + lane % 4 * 2
+                    number = (i * wide + j) * 4 + half * 2
+                    parts.append(_pair(self.stage, where, self.sums, number))
+            parts += [sync(), self._rows(at, row + i * 16, column, batch, part, slab, lane), sync()]
+        return block(*parts[:-1])
+
+    def _rows(
+        self,
+        at: Values,
+        row: Expr,
+        column: Expr,
+        batch: Expr,
+        part: Expr,
+        slab: Expr,
+        lane: Expr,
+    ) -> Stmt:
+        """Store 16 rows of a warp's results, several neighbours per thread."""
+        plan = self.plan
+        pitch = plan.warp_cols + STAGE_PAD
+        vector = self.epilogue.lanes
+        across = plan.warp_cols // vector
+
+        def piece(u: Expr) -> Stmt:
+            flat = u * WARP + lane
+            i, j = flat // across, flat % across * vector
+
+            def total(v: Expr) -> Expr:
+                return self.stage[slab + i * pitch + j + v]
+
+            if self.parts is not None:
+                return self.parts.store(part, batch, row + i, column + j, total)
+            return self.epilogue.store(at, row + i, column + j, total)
+
+        return loop(16 * across // WARP, piece, ForKind.UNROLLED, "u")
+
+
+def _store(buffer: Var, i: Expr) -> Stmt:
+    return tirx.BufferStore(buffer, tirx.const(0, str(buffer.ty.dtype)), [i])
+
+
+def _pair(target: Var, where: Expr, source: Var, number: int) -> Stmt:
+    return loop(
+        2,
+        lambda v: tirx.BufferStore(target, source[number + v], [where + v]),
+        ForKind.VECTORIZED,
+        "v",
+    )
+
+
+def _grouped(number: Expr, tall: Size, wide: Size) -> tuple[Expr, Expr]:
+    """Tiles in the order of columns of `GROUP` tiles or less: (row, column) of the `number`-th."""
+    heights = [h for h in range(1, GROUP + 1) if isinstance(tall, int) and tall % h == 0]
+    height: Size = max(heights, default=1)
+    even = height > 1 or tall == 1
+    group, inside = split(number, known(index(wide) * (height if even else GROUP)))
+    first = group * (height if even else GROUP)
+    if not even:
+        height = least(GROUP, index(tall) - first)
+    column, row = split(inside, height)
+    return first + row, column

@@ -1,0 +1,143 @@
+"""How an operand of a matrix product is read: what of it is contiguous, and under which condition.
+
+    value(b, m, k) = if guard(b, m, k) then x[index(b, m, k)] else 0
+
+`run` neighbours along one axis are neighbours in memory, begin at a multiple of `run` there, and
+have one guard: they travel together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any
+
+from tvm import tirx
+from tvm.ir import Call, Expr, Op, Range, TensorLoad, Var
+
+from tvmext.arch import dtype_bits
+
+from ..analysis import (
+    Axis,
+    analyzer,
+    buffer_of,
+    constant,
+    flat_index,
+    stride,
+    substitute,
+    variables,
+)
+from .ptx import CHUNK_BYTES
+
+EXACT = {
+    "float32": ("float16", "bfloat16"),
+    "int32": ("int8", "uint8"),
+}
+"""Types that a wider one holds exactly: the cast happens where products are summed."""
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """One operand. `load` is None where its elements have to be computed one by one.
+
+    `inward`: neighbours in memory are neighbours along the sum, not along the operand's own axes.
+    """
+
+    value: Expr
+    load: TensorLoad | None
+    guard: Expr | None
+    inward: bool
+    run: int
+
+    @property
+    def dtype(self) -> str:
+        return str(self.value.ty.dtype)
+
+    @property
+    def run_bytes(self) -> int:
+        return self.run * dtype_bits(self.dtype) // 8
+
+
+def source(
+    value: Expr, batch: Sequence[Axis], own: Sequence[Axis], inner: Sequence[Axis]
+) -> Source:
+    """Read `value` over the axes of a contraction; `own` are the operand's rows or columns."""
+    value = narrow(value)
+    guards, load = _guarded(value)
+    if load is None:
+        return Source(value, None, None, True, 1)
+    guard = reduce(tirx.And, guards) if guards else None
+    axes = (*batch, *own, *inner)
+    for inward, group in ((True, inner), (False, own)):
+        step = stride(flat_index(load), group[-1].var, analyzer(axes, load.source.shape))
+        if step is not None and constant(step) == 1:
+            run = _run(load, guards, group, axes)
+            return Source(value, load, guard, inward, run)
+    return Source(value, load, guard, True, 1)
+
+
+def narrow(value: Expr) -> Expr:
+    """`value` without a cast that loses nothing."""
+    if isinstance(value, tirx.Cast):
+        inner = str(value.value.ty.dtype)
+        if inner in EXACT.get(str(value.ty.dtype), ()):
+            return value.value
+    return value
+
+
+def _guarded(value: Expr) -> tuple[list[Expr], TensorLoad | None]:
+    """The conditions under which `value` is a load, being zero otherwise, and the load."""
+    guards: list[Expr] = []
+    while not isinstance(value, TensorLoad):
+        chosen = _choice(value)
+        if chosen is None:
+            return [], None
+        condition, value, otherwise = chosen
+        if not _is_zero(otherwise):
+            return [], None
+        guards.append(condition)
+    return guards, value
+
+
+def _choice(value: Expr) -> tuple[Expr, Expr, Expr] | None:
+    if isinstance(value, tirx.Select):
+        return value.condition, value.true_value, value.false_value
+    if isinstance(value, Call) and isinstance(value.op, Op):
+        if value.op.name != "prim.if_then_else":
+            return None
+        condition, then, otherwise = value.args
+        return condition, then, otherwise
+    return None
+
+
+def _is_zero(value: Expr) -> bool:
+    return isinstance(value, tirx.IntImm | tirx.FloatImm) and value.value == 0
+
+
+def _run(
+    load: TensorLoad, guards: Sequence[Expr], group: Sequence[Axis], axes: Sequence[Axis]
+) -> int:
+    """The most elements, `CHUNK_BYTES` at most, that make a run along the last axis of `group`."""
+    last = group[-1]
+    if any(last.var in variables(guard) for guard in guards):
+        return 1
+    run = CHUNK_BYTES * 8 // dtype_bits(str(load.source.ty.dtype))
+    while run > 1 and not multiples(load, last, run, axes):
+        run //= 2
+    return run
+
+
+def multiples(access: Any, along: Axis, run: int, axes: Sequence[Axis]) -> bool:
+    """Whether an access takes whole runs of neighbours along an axis, at multiples of `run`."""
+    if along.size is None or along.size % run:
+        return False
+    shape, flat = buffer_of(access).shape, flat_index(access)
+    step = stride(flat, along.var, analyzer(axes, shape))
+    if step is None or constant(step) != 1:
+        return False
+    ana = analyzer([axis for axis in axes if axis is not along], shape)
+    chunk = Var("chunk", along.var.ty)
+    ana.bind(chunk, Range(0, along.extent // run))
+    start = substitute(flat, {along.var: chunk * run})
+    return constant(ana.simplify(tirx.floormod(start, tirx.const(run, "int64")))) == 0

@@ -1,0 +1,244 @@
+"""Products by matrix instructions: every type, layout and size, ragged edges, parts of the sum."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tvm import relax, te, tirx, topi
+
+from tests.schedules.cpu.kernels import composed, kernel, normal
+from tvmext.arch.cuda import from_name
+from tvmext.schedules.cuda.mma import Mma, Product
+from tvmext.schedules.cuda.mma_choice import Decision, Workload, candidates, choose
+from tvmext.schedules.cuda.tile import swizzle
+from tvmext.schedules.rule import Declined, Kernel
+
+from .kernels import ARCH, ORDERS, check, machine_code, run, scheduled
+
+op = relax.op
+BFLOAT16 = ml_dtypes.bfloat16
+
+
+def matmul(out: str) -> Callable[..., relax.Expr]:
+    return lambda a, b: op.matmul(a, b, out_dtype=out)
+
+
+def transposed(out: str) -> Callable[..., te.Tensor]:
+    """A product with both operands the other way around: columns of lhs, rows of rhs."""
+
+    def build(a: te.Tensor, b: te.Tensor) -> te.Tensor:
+        return topi.nn.matmul(a, b, out_dtype=out, transpose_a=True, transpose_b=True)
+
+    return build
+
+
+def applied(made: Kernel, decision: Decision, arch: Any = ARCH, tf32: bool = False) -> Any:
+    rule = Mma(arch, tf32=tf32)
+    workload = rule.match(made)
+    assert isinstance(workload, Product), workload
+    return rule.apply(made, workload, decision, arch).func
+
+
+def numbers(dtype: Any, *shape: int, seed: int = 0) -> np.ndarray:
+    if np.dtype(dtype).kind in "iu":
+        return np.random.default_rng(seed).integers(-100, 100, shape).astype(dtype)
+    return normal(*shape, seed=seed).astype(dtype)
+
+
+@settings(max_examples=4, deadline=None)
+@given(
+    st.sampled_from([3, 17, 40]),
+    st.sampled_from([3, 33, 48]),
+    st.sampled_from([8, 41, 72]),
+    st.sampled_from(["float16", BFLOAT16]),
+    st.booleans(),
+)
+def test_any_size(m: int, n: int, k: int, dtype: Any, known: bool) -> None:
+    a, b = numbers(dtype, m, k), numbers(dtype, k, n, seed=1)
+    exact = a.astype("float32") @ b.astype("float32")
+    dims = None if known else [("m", k), (k, "n")]
+    check(matmul("float32"), [a, b], exact, dims=dims, rule="mma", orders=(7,), tolerance=1e-3)
+
+
+DECISIONS = [
+    Decision(64, 32, 32, 32, 16, 3),
+    Decision(32, 64, 64, 16, 64, 2),
+    Decision(64, 64, 64, 64, 32, 4, splits=2),
+]
+
+
+@pytest.mark.parametrize("decision", DECISIONS)
+@pytest.mark.parametrize("how", ["straight", "transposed"])
+def test_tiles(decision: Decision, how: str) -> None:
+    a, b = numbers("float16", 70, 200), numbers("float16", 200, 56, seed=1)
+    exact = a.astype("float32") @ b.astype("float32")
+    if how == "transposed":
+        a, b = a.T.copy(), b.T.copy()
+        made = composed(transposed("float32"), (a.shape, "float16"), (b.shape, "float16"))
+    else:
+        made = kernel(matmul("float32"), (a.shape, "float16"), (b.shape, "float16"))
+    function = applied(made, decision)
+    for order in ORDERS:
+        (result,) = run(function, {"x0": a, "x1": b}, order)
+        np.testing.assert_allclose(result, exact, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("shape", [(33, 64, 40), (20, 37, 18)])
+def test_bytes_are_exact(shape: tuple[int, int, int]) -> None:
+    m, k, n = shape
+    a, b = numbers("int8", m, k), numbers("int8", k, n, seed=1)
+    exact = a.astype("int32") @ b.astype("int32")
+    check(matmul("int32"), [a, b], exact, rule="mma", orders=(1,), tolerance=0)
+    check(
+        lambda a, b: topi.nn.matmul(a, b, out_dtype="int32", transpose_b=True),
+        [a, b.T.copy()],
+        exact,
+        how=composed,
+        rule="mma",
+        orders=(7,),
+        tolerance=0,
+    )
+
+
+def test_float32_stays_exact_unless_tf32_is_allowed() -> None:
+    a, b = normal(33, 36), normal(36, 40, seed=1)
+    made = kernel(op.matmul, (a.shape, "float32"), (b.shape, "float32"))
+    assert scheduled(made)[1].rule == "contract"
+    function, selection = scheduled(made, tf32=True)
+    assert selection.rule == "mma"
+    (result,) = run(function, {"x0": a, "x1": b}, 7)
+    rounded = [round_to_tf32(x).astype("float64") for x in (a, b)]
+    np.testing.assert_allclose(result, rounded[0] @ rounded[1], rtol=1e-5, atol=1e-5)
+
+
+def round_to_tf32(x: np.ndarray) -> np.ndarray:
+    return ((x.view("uint32") + 0x1000) & np.uint32(0xFFFFE000)).view("float32")
+
+
+@pytest.mark.parametrize("channels", [16, 3])
+def test_convolution_reads_through_its_window(channels: int) -> None:
+    x = numbers("float16", 2, 9, 9, channels)
+    w = numbers("float16", 16, 3, 3, channels, seed=1)
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))).astype("float32")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (1, 2))[:, ::2, ::2]
+    check(
+        lambda x, w: op.nn.conv2d(
+            x, w, 2, 1, data_layout="NHWC", kernel_layout="OHWI", out_layout="NHWC"
+        ),
+        [x, w],
+        np.einsum("nhwcij,oijc->nhwo", windows, w.astype("float32")),
+        rule="mma",
+        orders=(0, 1),
+        tolerance=1e-2,
+    )
+
+
+def test_batches_and_epilogue() -> None:
+    a, b = numbers("float16", 3, 20, 24), numbers("float16", 3, 40, 24, seed=1)
+    bias, more = normal(40, seed=2), normal(3, 20, 40, seed=3)
+    exact = a.astype("float32") @ b.astype("float32").transpose(0, 2, 1)
+
+    def build(a: te.Tensor, b: te.Tensor, c: te.Tensor, d: te.Tensor) -> te.Tensor:
+        product = topi.nn.batch_matmul(a, b, out_dtype="float32")
+        return topi.add(topi.nn.relu(topi.add(product, c)), d)
+
+    expected = np.maximum(exact + bias, 0) + more
+    check(build, [a, b, bias, more], expected, how=composed, rule="mma", tolerance=1e-3)
+
+
+def test_a_loader_that_computes() -> None:
+    a, b = numbers("float16", 20, 40), numbers("int8", 24, 40, seed=1)
+
+    def build(a: te.Tensor, b: te.Tensor) -> te.Tensor:
+        return topi.nn.matmul(a, topi.cast(b, "float16"), out_dtype="float32", transpose_b=True)
+
+    exact = a.astype("float32") @ b.astype("float32").T
+    check(build, [a, b], exact, how=composed, rule="mma", orders=(7,), tolerance=1e-2)
+
+
+def test_sm_75_has_smaller_instructions_and_no_copies() -> None:
+    arch = from_name("sm_75")
+    for dtype, out in (("float16", "float32"), ("int8", "int32")):
+        a, b = numbers(dtype, 20, 64), numbers(dtype, 64, 24, seed=1)
+        made = kernel(matmul(out), (a.shape, dtype), (b.shape, dtype))
+        function, selection = scheduled(made, arch)
+        assert selection.rule == "mma"
+        (result,) = run(function, {"x0": a, "x1": b}, 1)
+        np.testing.assert_allclose(result, a.astype(out) @ b.astype(out), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "dtype"),
+    [(((1, 64), (64, 32)), "float16"), (((8, 64), (64, 32)), "float32")],
+)
+def test_declines(shapes: Any, dtype: str) -> None:
+    made = kernel(op.matmul, *((shape, dtype) for shape in shapes))
+    assert isinstance(Mma(ARCH).match(made), Declined)
+
+
+def test_old_generations_have_no_such_instructions() -> None:
+    made = kernel(matmul("float32"), ((32, 32), "float16"), ((32, 32), "float16"))
+    assert isinstance(Mma(from_name("sm_70")).match(made), Declined)
+
+
+def test_few_tiles_split_the_sum_and_unknown_rows_do_not() -> None:
+    few = Workload(1, 64, 64, 8192, "float16", (16, 16))
+    assert choose(few, ARCH).splits > 1
+    assert all(one.splits == 1 for one in candidates(ARCH, replace(few, rows=None)))
+
+
+@pytest.mark.parametrize("chunks", [2, 4, 8, 16])
+def test_swizzle_uses_all_banks(chunks: int) -> None:
+    def place(row: int, chunk: int) -> int:
+        values = (tirx.const(value, "int64") for value in (row, chunk))
+        return row * chunks + int(swizzle(*values, chunks))
+
+    for chunk in range(chunks):
+        assert len({place(row, chunk) % 8 for row in range(8)}) == 8
+    for row in range(8):
+        assert sorted(place(row, c) for c in range(chunks)) == [
+            row * chunks + c for c in range(chunks)
+        ]
+
+
+def without_barrier(number: int, code: str) -> str:
+    parts = code.split("__syncthreads();")
+    parts[number : number + 2] = ["".join(parts[number : number + 2])]
+    return "__syncthreads();".join(parts)
+
+
+def waits_for_less(code: str) -> str:
+    return code.replace("cp.async.wait_group 1;", "cp.async.wait_group 2;")
+
+
+@pytest.mark.parametrize(
+    "mutation", [partial(without_barrier, 0), partial(without_barrier, 1), waits_for_less]
+)
+def test_what_is_missing_is_noticed(mutation: Callable[[str], str]) -> None:
+    a, b = numbers("float16", 32, 160), numbers("float16", 160, 64, seed=1)
+    made = kernel(matmul("float32"), (a.shape, "float16"), (b.shape, "float16"))
+    function = applied(made, Decision(32, 64, 32, 16, 32, 3))
+    exact = a.astype("float32") @ b.astype("float32")
+    wrong = [run(function, {"x0": a, "x1": b}, order, mutation)[0] for order in ORDERS]
+    assert not all(np.allclose(w, exact, atol=1e-2) for w in wrong)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "out", "instruction"),
+    [("float16", "float16", "HMMA.16816.F32"), ("int8", "int32", "IMMA.16832.S8.S8")],
+)
+def test_machine_code(dtype: str, out: str, instruction: str) -> None:
+    """Matrix instructions, wide copies, no register in memory."""
+    made = kernel(matmul(out), ((512, 512), dtype), ((512, 512), dtype))
+    words = machine_code(applied(made, Decision(128, 128, 64, 64, 64, 3)))
+    assert instruction in words
+    assert "LDGSTS.E.BYPASS.128" in words
+    assert not {word for word in words if word.startswith(("LDL", "STL"))}
