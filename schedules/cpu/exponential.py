@@ -78,6 +78,11 @@ def exp2_of_negative(x: Expr) -> tuple[list[tuple[Var, Expr]], Expr]:
     return unlet(let(tirx.max(f32(-BIAS), x), limited, "x"))
 
 
+def exp_of_negative(x: Expr) -> Expr:
+    """exp(x) for x <= 0, as a softmax needs it: results below 2^-126 are 0, and NaN stays NaN."""
+    return _normal_exp(tirx.max(f32(-BIAS / LOG2_E), x))
+
+
 def sigmoid(x: Expr) -> Expr:
     """``1 / (1 + exp(-x))``; exp(-x) may be infinite."""
     return f32(1.0) / (f32(1.0) + _normal_exp(f32(0.0) - within(x, -88.8, BIAS / LOG2_E)))

@@ -7,6 +7,7 @@ are straight-line code of tens of instructions for a whole vector. Errors agains
 | function        | relative error below | holds for                                               |
 |-----------------|----------------------|---------------------------------------------------------|
 | exp, exp2       | 3e-7                 | every x; denormal results within two denormal steps     |
+| exp(min(x, 0))  | 3e-7                 | every x <= 0 (a softmax); results below 2^-126 are 0    |
 | sigmoid         | 4e-7                 | every x with a normal result; those below that are 0    |
 | log, log2, log10| 3e-7                 | every x, denormals included (absolute 1e-7 beside 1)    |
 | log1p           | 4e-7                 | every x                                                 |
@@ -35,7 +36,7 @@ from tvm.ir import Call, Expr, Var
 from tvmext.arch import dtype_bits
 
 from ..analysis import substitute
-from .exponential import exp, exp2, sigmoid
+from .exponential import exp, exp2, exp_of_negative, sigmoid
 from .logarithm import log, log1p, log2, log10
 from .pieces import Body, f32, let, polynomial, rounded, unlet
 
@@ -85,10 +86,17 @@ def _rewrite(call: Call) -> Expr:
         return call
     dtype = str(call.args[0].ty.dtype)
     if dtype == "float32":
+        if name == "tirx.exp" and _at_most_zero(call.args[0]):
+            return exp_of_negative(call.args[0].a)
         return function(call.args[0])
     if dtype in ("float16", "bfloat16"):
         return function(call.args[0].astype("float32")).astype(call.ty.dtype)
     return call
+
+
+def _at_most_zero(x: Expr) -> bool:
+    """Whether `x` is written as ``min(.., 0)``."""
+    return isinstance(x, tirx.Min) and isinstance(x.b, tirx.FloatImm) and x.b.value == 0
 
 
 def tanh(x: Expr) -> Expr:

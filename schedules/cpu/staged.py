@@ -13,6 +13,7 @@ from .guards import cut
 from .nest import emit
 from .plan import plan
 from .quotients import split
+from .softmax import with_bounds
 from .stages import Stage, stages
 
 
@@ -31,7 +32,9 @@ def as_stages(kernel: Kernel) -> Stages | Declined:
     seen = view(kernel.func)
     if isinstance(seen, Declined):
         return seen
-    return Stages(tuple(split(piece) for stage in stages(seen) for piece in cut(stage)))
+    return Stages(
+        tuple(split(piece) for stage in with_bounds(stages(seen)) for piece in cut(stage))
+    )
 
 
 class StagedRule:

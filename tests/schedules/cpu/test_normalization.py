@@ -67,6 +67,21 @@ def test_declines_without_a_reduction() -> None:
     assert isinstance(answer, Declined)
 
 
+def test_exponentials_below_their_maximum_are_cheaper() -> None:
+    def other(x: te.Tensor, m: te.Tensor) -> te.Tensor:
+        top = topi.max(x, 1)
+        e = te.compute(x.shape, lambda i, j: te.exp(m[i, j] - top[i]))
+        return topi.divide(e, topi.sum(x, 1, keepdims=True))
+
+    def shifts(function: tirx.PrimFunc) -> int:
+        return function.script().count("<< 23")  # factors 2^n
+
+    shapes = [((9, 64), "float32")] * 2
+    masked = lambda x, m: topi.nn.softmax(topi.add(topi.multiply(x, 0.3), m), 1)  # noqa: E731
+    assert shifts(scheduled(composed(masked, *shapes))[0]) == 1
+    assert shifts(scheduled(composed(other, *shapes))[0]) == 2
+
+
 @few
 @given(SIZES, SIZES, SIZES, st.integers(0, 2))
 def test_softmax(a: int, b: int, c: int, axis: int) -> None:
