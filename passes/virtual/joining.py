@@ -124,9 +124,9 @@ class Joiner:
         args = relax.Tuple([inside.get(arg, arg) for arg in call.args[1].fields])
         made = relax.Call(call.op, [callee, args, *call.args[2:]], call.attrs, call.ty_args)
         bindings.append(relax.VarBinding(relax.Var("result", call.ty), made))
-        fused, binding = _fused(builder, bindings, outside)
-        func = fused[binding.value.args[0]]
-        back = dict(zip(fused["main"].params, range(len(sources))))
+        module, binding = fused(builder, bindings, outside)
+        func = module[binding.value.args[0]]
+        back = dict(zip(module["main"].params, range(len(sources))))
         used = tuple(back.get(arg, arg) for arg in binding.value.args[1].fields)
         weights = (
             k
@@ -136,12 +136,15 @@ class Joiner:
         return Joined(func, binding.value, used, *self.reading(func, frozenset(weights)))
 
 
-def _fused(
+def fused(
     builder: relax.BlockBuilder,
     bindings: list[relax.VarBinding],
     outside: Mapping[relax.Expr, relax.Var],
 ) -> tuple[tvm.IRModule, relax.VarBinding]:
-    """The bindings as one kernel, and its only call, in ``main`` over the tensors in `outside`."""
+    """The bindings as one kernel, and its only call, in ``main`` over the tensors in `outside`.
+
+    All are calls of kernels, but for the last one: it may be the tuple of results.
+    """
     result = bindings[-1].var
     dims = relax.Var("dims", relax.ShapeType(_dims(bindings, outside)))
     body = relax.SeqExpr([relax.DataflowBlock(bindings)], result)
@@ -152,16 +155,17 @@ def _fused(
         with builder.dataflow():
             out = builder.emit_output(relax.Call(group, params))
         builder.emit_func_output(out)
-    fused = relax.transform.FuseTIR()(builder.get())
-    (binding,) = fused["main"].body.blocks[0].bindings
-    return fused, binding
+    module = relax.transform.FuseTIR()(builder.get())
+    (binding,) = module["main"].body.blocks[0].bindings
+    return module, binding
 
 
 def _dims(bindings: Iterable[relax.VarBinding], tensors: Iterable[relax.Expr]) -> list[tirx.Var]:
     """The symbolic dims that the bindings mention and that no size of `tensors` is, each once."""
     found: dict[tirx.Var, None] = {}
     for binding in bindings:
-        for expr in (*binding.value.args[1].fields, binding.var):
+        args = binding.value.args[1] if isinstance(binding.value, relax.Call) else binding.value
+        for expr in (*args.fields, binding.var):
             found |= dict.fromkeys(relax.analysis.tir_vars_in_type(expr.ty))
             if not isinstance(expr.ty, relax.TensorType | relax.TupleType):
                 found |= dict.fromkeys([expr])

@@ -20,21 +20,33 @@ from tvm import ir, s_tir, sym, tirx
 from .prims import UnmappedError
 
 
-def update_in_place(func: tirx.PrimFunc, param: ir.Var) -> tirx.PrimFunc:
-    """`func`, whose last parameter is its only output, writing to `param` instead.
+def update_in_place(func: tirx.PrimFunc, targets: Sequence[ir.Var]) -> tirx.PrimFunc:
+    """`func` writing to some of its parameters instead of to its outputs, one for each.
 
-    Raises UnmappedError if it does not write what `param` holds to most of its output.
+    Raises UnmappedError if an output is not what its target holds but for some elements.
     """
-    *params, out = func.params
+    stored = {store.buffer for store in _found(func.body, tirx.BufferStore)}
+    outs = [param for param in func.params if param in stored]
+    if len(outs) != len(targets):
+        raise UnmappedError(f"it has {len(outs)} outputs")
+    taken = {*outs, *targets}
     root = func.body.block
-    *before, last = root.body.seq if isinstance(root.body, tirx.SeqStmt) else [root.body]
-    if any(param in _found(stmt, ir.Var) or out in _found(stmt, ir.Var) for stmt in before):
-        raise UnmappedError("it reads the tensor more than once")
-    writes = _Nest(last, out, param).writes()
-    inner = tirx.SeqStmt([*before, *writes]) if len(before) + len(writes) > 1 else writes[0]
+    body: list[Any] = []
+    for stmt in root.body.seq if isinstance(root.body, tirx.SeqStmt) else [root.body]:
+        nest = _Nest(stmt)
+        if nest.buffer in outs:
+            target = targets[outs.index(nest.buffer)]
+            body += nest.writes(target)
+            others = taken - {nest.buffer, target}
+        else:
+            body.append(stmt)
+            others = taken
+        if others.intersection(_found(stmt, ir.Var)):
+            raise UnmappedError("it reads the tensor more than once")
+    inner = tirx.SeqStmt(body) if len(body) > 1 else body[0]
     block = s_tir.SBlock([], [], [], root.name_hint, inner, None, root.alloc_buffers)
-    body = s_tir.SBlockRealize([], True, block)
-    return tirx.PrimFunc(params, body, func.ret_type, func.attrs)
+    params = [param for param in func.params if param not in outs]
+    return tirx.PrimFunc(params, s_tir.SBlockRealize([], True, block), func.ret_type, func.attrs)
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,30 +58,31 @@ class _Write:
 
 
 class _Nest:
-    """The last block of the kernel, over its axes."""
+    """One block of the kernel, over its axes."""
 
-    def __init__(self, stmt: Any, out: ir.Var, param: ir.Var) -> None:
+    def __init__(self, stmt: Any) -> None:
         while isinstance(stmt, tirx.For):
             stmt = stmt.body
         if not isinstance(stmt, s_tir.SBlockRealize):
-            raise UnmappedError("its last block is none")
+            raise UnmappedError("there is code outside of blocks")
         store = stmt.block.body
-        if not (isinstance(store, tirx.BufferStore) and store.buffer.same_as(out)):
-            raise UnmappedError("its last block stores more than the output")
-        self.param = param
+        if not isinstance(store, tirx.BufferStore):
+            raise UnmappedError("a block is not one store")
+        self.buffer = store.buffer
         self.name = stmt.block.name_hint
-        self.value = store.value
+        self.store = store
         self.axes = [axis.var for axis in stmt.block.iter_vars]
         self.extents = {axis.var: axis.dom.extent for axis in stmt.block.iter_vars}
         self.analyzer = sym.Analyzer()
         for var, extent in self.extents.items():
             self.analyzer.bind(var, ir.Range(0, extent))
-        if not self._same(store.indices, self.axes):
-            raise UnmappedError("it does not store its output in order")
 
-    def writes(self) -> list[Any]:
-        """One nest of loops for each case that is not a copy, those that win last."""
-        return [self._loops(write) for write in self._cases(self.value, (), None)]
+    def writes(self, param: ir.Var) -> list[Any]:
+        """One nest of loops over `param` for each case that is not a copy, those that win last."""
+        self.param = param
+        if not self._same(self.store.indices, self.axes):
+            raise UnmappedError("it does not store its output in order")
+        return [self._loops(write) for write in self._cases(self.store.value, (), None)]
 
     def _same(self, indices: Sequence[Any], others: Sequence[Any]) -> bool:
         pairs = zip(indices, others)

@@ -19,6 +19,7 @@ from tvmext.passes.pipeline import lowering, pipeline
 from tvmext.passes.plan_memory import PlanMemory
 from tvmext.passes.virtual.check import movement_kernels
 from tvmext.passes.virtual.donate import UpdateDonated
+from tvmext.passes.virtual.views import Views
 
 N = tirx.Var("n", "int64")
 IN_PLACE = "relax.call_tir_inplace"
@@ -35,6 +36,7 @@ def donated(mod: tvm.IRModule, positions: Sequence[int] = (0,)) -> tvm.IRModule:
         transform.AnnotateTIROpPattern(),
         transform.FuseOps(),
         transform.FuseTIR(),
+        Views(),
         UpdateDonated(positions),
     ]
     with tvm.target.Target("llvm"):
@@ -121,6 +123,48 @@ def test_who_reads_the_old_values_comes_first() -> None:
     one[4], other[4] = np.exp(row[0]), row[0]
     for result, expected in zip(results, (one, other, cache.sum(0)), strict=True):
         np.testing.assert_allclose(result.numpy(), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("n", [6, N], ids=str)
+def test_updates_of_two_inputs_are_one_kernel(n: Any) -> None:
+    """Which then does more than to move."""
+
+    def body(bb: Any, keys: relax.Var, values: relax.Var, at: relax.Var, row: relax.Var) -> Any:
+        moved = bb.emit(op.scatter_nd(values, at, row, "update"))
+        return [moved, written(bb, keys, at, row), op.sum(moved, axis=[0])]
+
+    inputs = [("k", (n, 2, 4), "float32"), ("v", (n, 2, 4), "float32"), AT, ROW]
+    after = donated(build(inputs, body), (0, 1))
+    assert operators(after)[IN_PLACE] == 1 and not movement_kernels(after)
+    keys, values, row = random(6, 2, 4), random(6, 2, 4, seed=2), random(1, 2, 4, seed=1)
+    given = [tvm.runtime.tensor(x) for x in (keys, values, np.array([[4]]), row)]
+    moved, full, total = runner(after)(*given)
+    keys[4], values[4] = np.exp(row[0]), row[0]
+    for result, expected in ((moved, values), (full, keys), (total, values.sum(0))):
+        np.testing.assert_allclose(result.numpy(), expected, rtol=1e-5)
+    for result, tensor in ((moved, given[1]), (full, given[0])):
+        assert (result.numpy() == tensor.numpy()).all()
+
+
+def test_updates_that_read_each_other_are_done_in_turn() -> None:
+    """The row of the first is one of the second's old ones."""
+
+    def body(bb: Any, keys: relax.Var, values: relax.Var, at: relax.Var, row: relax.Var) -> Any:
+        old = bb.emit(op.strided_slice(values, [0], [2], [3]))
+        first = bb.emit(op.scatter_nd(keys, at, bb.emit(op.exp(old)), "update"))
+        back = bb.emit(op.strided_slice(keys, [0], [1], [2]))
+        return [first, bb.emit(op.scatter_nd(values, at, bb.emit(op.add(row, back)), "update"))]
+
+    inputs = [("k", (6, 2, 4), "float32"), ("v", (6, 2, 4), "float32"), AT, ROW]
+    after = donated(build(inputs, body), (0, 1))
+    for position in (1, 2):
+        keys, values, row = random(6, 2, 4), random(6, 2, 4, seed=2), random(1, 2, 4, seed=1)
+        given = [tvm.runtime.tensor(x) for x in (keys, values, np.array([[position]]), row)]
+        results = runner(after)(*given)
+        new = np.exp(values[2]), row[0] + keys[1]
+        keys[position], values[position] = new
+        for result, expected in zip(results, (keys, values), strict=True):
+            np.testing.assert_allclose(result.numpy(), expected, rtol=1e-5)
 
 
 def rolled(bb: Any, cache: relax.Var, at: relax.Var, row: relax.Var) -> relax.Expr:
