@@ -50,14 +50,14 @@ class Epilogue:
     def store(self, at: Values, m: Expr, n: Expr, total: Callable[[Expr], Expr]) -> Stmt:
         """Results `n` and `lanes - 1` more of row `m`; `total(v)` is the sum of the v-th."""
         cols = axes_at(self.sum.cols, n)
-        last = self.sum.cols[-1].var
+        last = [axis.var for axis in self.sum.cols[-1:]]
 
         def one(v: Expr) -> Stmt:
             point = {
                 **at,
                 **axes_at(self.sum.rows, m),
                 **cols,
-                last: cols[last] + v,
+                **{var: cols[var] + v for var in last},
                 self.sum.total: tirx.Cast(self.sum.dtype, total(v)),
             }
             return block(
@@ -78,8 +78,8 @@ class Epilogue:
 class Parts:
     """Sums of parts of the products, `splits` for each result."""
 
-    def __init__(self, found: Contraction, dtype: str, splits: int) -> None:
-        self.epilogue = Epilogue(found)
+    def __init__(self, found: Contraction, epilogue: Epilogue, dtype: str, splits: int) -> None:
+        self.epilogue = epilogue
         self.lanes = self.epilogue.lanes
         self.splits = splits
         self.batch = found.batch
@@ -124,7 +124,7 @@ class Parts:
 
             return block(
                 tirx.AllocBuffer(total),
-                loop(lanes, zero, ForKind.VECTORIZED, "v"),
+                loop(lanes, zero, ForKind.UNROLLED, "v"),
                 when(
                     flat < index(count),
                     block(
@@ -141,6 +141,8 @@ class Parts:
 
 def _lanes(found: Contraction) -> int:
     """Neighbours along the columns that are stored, and all else read, as one vector each."""
+    if not found.cols:
+        return 1
     last = found.cols[-1]
     axes = (*found.batch, *found.rows, *found.cols)
     accesses: list[Any] = list(found.outputs)

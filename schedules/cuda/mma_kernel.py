@@ -67,7 +67,7 @@ class Builder:
             [self.high * self.wide * 16 * warp_cols], kind, "results", "shared.dyn"
         )
         self.epilogue = Epilogue(found)
-        self.parts = Parts(found, kind, plan.splits) if plan.splits > 1 else None
+        self.parts = Parts(found, self.epilogue, kind, plan.splits) if plan.splits > 1 else None
 
     def _tile(self, source: Source, start: int, extent: int, asynchronous: bool) -> Tile:
         plan = self.plan

@@ -42,6 +42,7 @@ class Source:
     """One operand. `load` is None where its elements have to be computed one by one.
 
     `inward`: neighbours in memory are neighbours along the sum, not along the operand's own axes.
+    `contiguous`: they are along one of the two.
     """
 
     value: Expr
@@ -49,6 +50,7 @@ class Source:
     guard: Expr | None
     inward: bool
     run: int
+    contiguous: bool
 
     @property
     def dtype(self) -> str:
@@ -66,15 +68,17 @@ def source(
     value = narrow(value)
     guards, load = _guarded(value)
     if load is None:
-        return Source(value, None, None, True, 1)
+        return Source(value, None, None, True, 1, False)
     guard = reduce(tirx.And, guards) if guards else None
     axes = (*batch, *own, *inner)
     for inward, group in ((True, inner), (False, own)):
+        if not group:
+            continue
         step = stride(flat_index(load), group[-1].var, analyzer(axes, load.source.shape))
         if step is not None and constant(step) == 1:
             run = _run(load, guards, group, axes)
-            return Source(value, load, guard, inward, run)
-    return Source(value, load, guard, True, 1)
+            return Source(value, load, guard, inward, run, True)
+    return Source(value, load, guard, True, 1, False)
 
 
 def narrow(value: Expr) -> Expr:
