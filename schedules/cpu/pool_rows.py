@@ -1,11 +1,12 @@
 """Pooling along the contiguous axis (NCHW), where windows of neighbours overlap in one vector.
 
     for image and channel, in parallel:
-        for output row:
-            line[j] = combine over the rows of the window of x[.., j]      vectors along the row
-            out[w] = combine over k of line[stride w + k]                  from the line, in L1
+        for block of output rows:
+            line[y, j] = combine over the rows of the window of x[.., j]   vectors along the row
+            out[y, w] = combine over k of line[y, stride w + k]            from the line, in L1
 
-The line holds the padding, so that nothing inside has a condition.
+A line holds the padding, so that nothing inside has a condition. There are several, because a load
+that overlaps two stores has to wait until they have left for L1.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from tvm import tirx
 from tvm.ir import Expr, TensorLoad, Var
 from tvm.tirx import BufferStore, ForKind, Stmt
 
-from tvmext.arch import CpuArch
+from tvmext.arch import CpuArch, dtype_bits
 
 from ..analysis import Axis, analyzer, constant, stride, substitute, variables
 from ..rule import Declined, Kernel, Scheduled
@@ -25,12 +26,15 @@ from .axes import fused, tiles
 from .decision import StagePlan
 from .inside import COMBINE, Inside
 from .loops import int64, local, scope, sequence, strip
-from .plan import LAUNCH_NS, cost_ns
+from .plan import LAUNCH_NS, UNKNOWN_DIM, cost_ns
 from .staged import as_stages
 from .stages import Stage
 
 UNROLL = 4
 """Vectors of a line that are combined together."""
+
+BLOCK_ROWS = 8
+"""Output rows of a block, where their lines fit L1."""
 
 MOST_UNROLLED = 8
 """Taps along a row up to which the loop over them is unrolled."""
@@ -54,9 +58,10 @@ class Workload:
 
 @dataclass(frozen=True)
 class Decision:
-    """Vectors of `lanes` elements; images and channels are spread over the cores or not."""
+    """Vectors of `lanes` elements, `rows` output rows of a block, images spread over cores or not."""
 
     lanes: int
+    rows: int
     parallel: bool
 
 
@@ -75,11 +80,15 @@ class PoolRows:
         return _read(stage)
 
     def choose(self, workload: Workload, arch: CpuArch) -> Decision:
-        lanes = arch.vector_lanes(str(workload.stage.writes[0].buffer.dtype))
+        dtype = str(workload.stage.writes[0].buffer.dtype)
+        lanes = arch.vector_lanes(dtype)
         while lanes > (workload.width.size or lanes):
             lanes //= 2
+        width = workload.width.size or UNKNOWN_DIM
+        line_bytes = width * (workload.step + 1) * dtype_bits(dtype) // 8
+        rows = max(1, min(BLOCK_ROWS, arch.l1_bytes // 2 // max(1, line_bytes)))
         pays = cost_ns(workload.stage) > 4 * LAUNCH_NS
-        return Decision(lanes, arch.cores > 1 and pays)
+        return Decision(lanes, rows, arch.cores > 1 and pays)
 
     def apply(
         self, kernel: Kernel, workload: Workload, decision: Decision, arch: CpuArch
@@ -141,8 +150,9 @@ class _Builder:
         inside = tirx.min(columns - self.skipped, self.length - self.before)
         self.count = simplify(tirx.max(inside, int64(0)))
         # A vector of every second element reads one element further than it needs.
-        self.line = local((simplify(self.length + 1),), self.dtype, "line")
-        self.row = local((width,), self.dtype, "row")
+        self.lines = decision.rows
+        self.line = local((self.lines, simplify(self.length + 1)), self.dtype, "line")
+        self.row = local((self.lines, width), self.dtype, "row")
 
     def build(self, kernel: Kernel) -> tirx.PrimFunc:
         *outer, last = self.stage.spatial[:-1] or (None,)
@@ -151,15 +161,31 @@ class _Builder:
         def image(at: tuple[Expr, ...]) -> Stmt:
             values = {axis.var: index for axis, index in zip(axes, at)}
 
-            def line(y: Expr) -> Stmt:
-                here = values if last is None else values | {last.var: y}
-                return sequence([self._gather(here), self._slide(), self._finish(here)])
+            def place(y: Expr) -> dict[Var, Expr]:
+                return values if last is None else values | {last.var: y}
 
-            clear = strip(
-                self.line.shape[0], self.lanes, lambda j: BufferStore(self.line, self.init, [j])
-            )
+            def some(block: Expr) -> Stmt:
+                first = block * self.lines
+                count = tirx.min(int64(self.lines), rows - first)
+                steps = (
+                    lambda i: self._gather(place(first + i), i),
+                    lambda i: self._slide(i),
+                    lambda i: self._finish(place(first + i), i),
+                )
+                return sequence([loops.loop(count, step, name="y") for step in steps])
+
+            def clear(i: Expr) -> Stmt:
+                return strip(
+                    self.line.shape[1],
+                    self.lanes,
+                    lambda j: BufferStore(self.line, self.init, [i, j]),
+                )
+
             rows = int64(1) if last is None else last.extent
-            body = sequence([clear, loops.loop(rows, line, name="y")])
+            blocks = tirx.floordiv(rows + (self.lines - 1), int64(self.lines))
+            body = sequence(
+                [loops.loop(self.lines, clear, name="y"), loops.loop(blocks, some, name="block")]
+            )
             return scope(body, [self.line, self.row], "image")
 
         kind = ForKind.PARALLEL if self.parallel else ForKind.SERIAL
@@ -167,8 +193,8 @@ class _Builder:
         body = sequence([*self.inside.setup(), body])
         return loops.function(kernel.func, body, self.inside.buffers)
 
-    def _gather(self, at: dict[Var, Expr]) -> Stmt:
-        """``line[j] = combine over the window's rows of x[.., j]``."""
+    def _gather(self, at: dict[Var, Expr], number: Expr) -> Stmt:
+        """``line[number, j] = combine over the window's rows of x[.., j]``."""
         others = [axis for axis in self.stage.reduce if axis is not self.work.tap]
 
         def value(ks: dict[Var, Expr], column: Expr) -> Expr:
@@ -190,7 +216,7 @@ class _Builder:
                 return loops.vector(width, lambda j: combine(acc, j, ks, base + j))
 
             done = loops.vector(
-                width, lambda j: BufferStore(self.line, acc[j], [base + j + self.before])
+                width, lambda j: BufferStore(self.line, acc[j], [number, base + j + self.before])
             )
             return sequence([start, loops.nest([high - low for low, high in ranges], step), done])
 
@@ -206,8 +232,8 @@ class _Builder:
                 high = tirx.min(high, limit) if side == "high" else high
         return low, high
 
-    def _slide(self) -> Stmt:
-        """``row[w] = combine over k of line[stride w + k]``."""
+    def _slide(self, number: Expr) -> Stmt:
+        """``row[number, w] = combine over k of line[number, stride w + k]``."""
         width, lanes = self.work.width.extent, self.lanes
         acc = local((lanes,), self.dtype, "acc")
         self.inside.buffers.append(acc)
@@ -216,19 +242,19 @@ class _Builder:
             whole = tirx.Ramp(int64(0), int64(1), lanes)
 
             def step(k: Expr) -> Stmt:
-                value = self.combine(acc[whole], self._strided(w * self.work.step + k))
+                value = self.combine(acc[whole], self._strided(number, w * self.work.step + k))
                 return BufferStore(acc, value, [whole])
 
             start = BufferStore(acc, tirx.Broadcast(self.init, lanes), [whole])
-            done = BufferStore(self.row, acc[whole], [tirx.Ramp(w, int64(1), lanes)])
+            done = BufferStore(self.row, acc[whole], [number, tirx.Ramp(w, int64(1), lanes)])
             return sequence([start, self._taps(step), done])
 
         def single(w: Expr) -> Stmt:
             def step(k: Expr) -> Stmt:
-                value = self.combine(self.row[w], self.line[w * self.work.step + k])
-                return BufferStore(self.row, value, [w])
+                value = self.combine(self.row[number, w], self.line[number, w * self.work.step + k])
+                return BufferStore(self.row, value, [number, w])
 
-            return sequence([BufferStore(self.row, self.init, [w]), self._taps(step)])
+            return sequence([BufferStore(self.row, self.init, [number, w]), self._taps(step)])
 
         def vectors() -> Stmt:
             return loops.loop(
@@ -246,18 +272,20 @@ class _Builder:
         kind = ForKind.UNROLLED if few else ForKind.SERIAL
         return loops.loop(self.work.tap.extent, step, kind, "k")
 
-    def _strided(self, first: Expr) -> Expr:
+    def _strided(self, number: Expr, first: Expr) -> Expr:
         """A vector of every `step`-th element of the line."""
         step, lanes = self.work.step, self.lanes
         if step != 2 or lanes == 1:
-            return self.line[tirx.Ramp(first, int64(step), lanes)]
-        halves = [self.line[tirx.Ramp(first + n * lanes, int64(1), lanes)] for n in range(2)]
+            return self.line[number, tirx.Ramp(first, int64(step), lanes)]
+        halves = [
+            self.line[number, tirx.Ramp(first + n * lanes, int64(1), lanes)] for n in range(2)
+        ]
         return tirx.Shuffle(halves, [tirx.const(2 * n, "int32") for n in range(lanes)])
 
-    def _finish(self, at: dict[Var, Expr]) -> Stmt:
+    def _finish(self, at: dict[Var, Expr], number: Expr) -> Stmt:
         width = self.work.width
 
         def point(w: Expr) -> Stmt:
-            return self.inside.finish([self.row[w]], at | {width.var: w})
+            return self.inside.finish([self.row[number, w]], at | {width.var: w})
 
         return strip(width.extent, self.lanes, point)
