@@ -58,7 +58,7 @@ class Workload:
 
 @dataclass(frozen=True)
 class Decision:
-    """Vectors of `lanes` elements, blocks of `rows` output rows; images spread over cores or not."""
+    """Vectors of `lanes` elements, blocks of `rows` output rows; images over the cores or not."""
 
     lanes: int
     rows: int
