@@ -186,7 +186,13 @@ class _Kernel:
         if tirx.is_buffer_var(expr):  # the sizes of its shape
             return False
         used = set(_scalars(expr))
-        return bool(used) and used <= self.dims and str(expr.ty.dtype) == "int64"
+        if not used or not used <= self.dims or str(expr.ty.dtype) != "int64":
+            return False
+        try:  # what the walk calls must not raise: TVM makes another error of it
+            self.prims.size(expr)
+        except UnmappedError:
+            return False
+        return True
 
     def _size(self, expr: Any) -> Any:
         """The largest expressions over sizes alone, in terms of names."""

@@ -98,3 +98,11 @@ def test_a_size_that_no_tensor_tells_is_passed(n: int, h: int) -> None:
     scalars = [p for f in kernels(after) for p in f.params if not tirx.is_buffer_var(p)]
     assert len(scalars) == 1
     assert_same(before, after, random(n, h, 4))
+
+
+def test_conditions_on_sizes_are_no_sizes() -> None:
+    """TVM's scan for GPUs asks `n > 256`."""
+    mod = build([("x", (4, 300), "float32")], lambda bb, x: bb.emit(op.cumsum(x, axis=1)))
+    with tvm.target.Target("nvidia/nvidia-a100"):
+        scans = relax.backend.DispatchSortScan()(mod)
+        assert len(kernels(ShareKernels()(scans))) == len(kernels(scans))

@@ -38,7 +38,7 @@ def tvmext(problem: Problem, device: Device, virtual_tensors: str = "latency") -
     import tvmext
     from tvmext.options import Options
 
-    options = Options(virtual_tensors=virtual_tensors)
+    options = Options(virtual_tensors=virtual_tensors, tf32=problem.dtype == "tfloat32")
     with tempfile.TemporaryDirectory(prefix="tvmext-gpu-") as folder:
         library = Path(folder) / "model.so"
         tvmext.compile(problem.model, device.target, options=options).save(library)
