@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
@@ -21,6 +21,7 @@ from ..analysis import (
     variables,
 )
 from .math import approximate
+from .quotients import MOST
 from .stages import Point, Stage, Write
 
 
@@ -74,6 +75,25 @@ def crossing(stage: Stage, along: Axis, last: Axis) -> list[TensorLoad]:
         if constant(here) == 1 and constant(there) not in (0, 1) and not fixed:
             found.setdefault(key, load)
     return list(found.values())
+
+
+def repeats(stage: Stage, axes: Sequence[Axis]) -> bool:
+    """Along the last of some axes one element is stored again and again, its loads contiguous
+    along the axis before: ``y[.., i, r] = x[.., i]``."""
+    if len(axes) < 2 or len(stage.writes) != 1 or axes[-1].var in _values(stage):
+        return False
+    if not 1 < (axes[-1].size or 0) <= MOST:
+        return False
+    *loads, store = (constant(step) for step in strides(stage, axes[-1]))
+    *before, pitch = (constant(step) for step in strides(stage, axes[-2]))
+    return (
+        store == 1
+        and not any(step != 0 for step in loads)
+        and pitch == axes[-1].size
+        and 1 in before
+        and all(step in (0, 1) for step in before)
+        and vectorizable(stage, axes[-2])
+    )
 
 
 def with_reciprocals(stage: Stage, scalars: set[Var]) -> Stage:

@@ -8,7 +8,7 @@ from tvm import tirx
 from tvm.ir import Expr, Var
 from tvm.tirx import BufferStore, ForKind, Stmt
 
-from ..analysis import substitute
+from ..analysis import constant, substitute
 from . import loops
 from .access import crossing
 from .axes import Group, fused, merged
@@ -30,6 +30,46 @@ def emit_map(inside: Inside) -> Stmt:
             last.extent, inside.plan.lanes, lambda i: inside.point(at | last.at(i)), kind
         ),
     )
+
+
+def emit_repeat(inside: Inside) -> Stmt:
+    """Vectors along the axis before the last one, each element of them stored several times."""
+    lanes, write = inside.plan.lanes, inside.stage.writes[0]
+    *outer, along, last = (Group((axis,), axis.extent) for axis in inside.inner)
+    times = constant(last.extent)
+    assert times is not None
+
+    def tile(at: dict[Var, Expr]) -> Stmt:
+        held = local((lanes,), write.buffer.ty.dtype, "held")
+        inside.buffers.append(held)
+
+        def element(lane: Expr) -> Stmt:
+            place = {
+                var: i + lane if var.same_as(along.axes[-1].var) else i for var, i in at.items()
+            }
+            binds, (value,) = inside.code(inside.stage.point, place | last.at(int64(0)))
+            return sequence([*binds, BufferStore(held, value, [lane])])
+
+        *zeros, first = inside.indices(write, at | last.at(int64(0)))
+        parts = []
+        for start in range(0, times * lanes, lanes):
+            order = [tirx.const((start + lane) // times, "int32") for lane in range(lanes)]
+            value = tirx.Shuffle([held[_ramp(int64(0), lanes)]], order)
+            parts.append(BufferStore(write.buffer, value, [*zeros, _ramp(first + start, lanes)]))
+        return sequence([loops.vector(lanes, element), *parts])
+
+    def line(at: dict[Var, Expr]) -> Stmt:
+        whole = along.extent // lanes
+
+        def rest(i: Expr) -> Stmt:
+            fixed = at | along.at(whole * lanes + i)
+            return loops.vector(times, lambda r: inside.point(fixed | last.at(r)))
+
+        kind = ForKind.SERIAL if outer else inside.kind
+        tiles = loops.loop(whole, lambda t: tile(at | along.at(t * lanes)), kind)
+        return sequence([tiles, loops.loop(along.extent - whole * lanes, rest)])
+
+    return _over(outer, inside.kind, line)
 
 
 def emit_transpose(inside: Inside) -> Stmt:

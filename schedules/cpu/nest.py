@@ -24,12 +24,13 @@ from .axes import joined, product, spread, unfused
 from .decision import NestPlan
 from .inside import Inside
 from .loops import int64, local, scope, sequence
-from .maps import emit_map, emit_transpose
+from .maps import emit_map, emit_repeat, emit_transpose
 from .reductions import emit_columns, emit_lanes, emit_scalar
 from .stages import Stage, Write
 
 EMIT = {
     "map": emit_map,
+    "repeat": emit_repeat,
     "transpose": emit_transpose,
     "lanes": emit_lanes,
     "columns": emit_columns,

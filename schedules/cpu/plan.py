@@ -11,7 +11,7 @@ from tvm.ir import Var
 from tvmext.arch import CpuArch
 
 from ..analysis import Axis, analyzer, buffer_of, called_ops, constant, variables
-from .access import accesses, crossing, strides, vectorizable
+from .access import accesses, crossing, repeats, strides, vectorizable
 from .axes import merged
 from .decision import NestPlan, StagePlan
 from .nest import loads, stores
@@ -159,7 +159,9 @@ def _parallel(
     if rows[0] and _size(stages[0].spatial[p] for p in rows[0]) > 1:
         kind = "rows"
     elif (
-        len(stages) == 1 and stages[0].spatial and plans[0].mode in ("map", "transpose", "columns")
+        len(stages) == 1
+        and stages[0].spatial
+        and plans[0].mode in ("map", "repeat", "transpose", "columns")
     ):
         kind = "inner"
     else:
@@ -208,6 +210,8 @@ def _stage_plan(stage: Stage, rows: tuple[int, ...], arch: CpuArch) -> StagePlan
     if not stage.is_reduction:
         if not inner or not vectorizable(stage, inner[-1]):
             return StagePlan("map", 1)
+        if repeats(stage, inner):
+            return StagePlan("repeat", min(lanes, 16))
         across = _transposes(stage, inner, min(lanes, 16))
         return (
             StagePlan("map", lanes)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from tvm import te
 
-from tests.schedules.cpu.kernels import check, composed, normal
+from tests.schedules.cpu.kernels import ARCH, check, composed, normal, scheduled
 from tvmext.schedules.cpu.staged import Stages, as_stages
 
 
@@ -29,6 +30,25 @@ def test_repeats(times: int, dims: tuple) -> None:
     x = normal(3, 37)
     expected = np.repeat(x, times, 1) * 2
     check(repeat(times), [x], expected, dims=[dims], how=composed, rule="elementwise")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_vectors_run_along_what_is_repeated(dtype: str) -> None:
+    def build(x: te.Tensor) -> te.Tensor:
+        shape = [x.shape[0], x.shape[1] * 2, x.shape[2] * 2]
+        return te.compute(shape, lambda c, h, w: x[c, h // 2, w // 2], name="nearest")
+
+    def broadcast(x: te.Tensor) -> te.Tensor:
+        return te.compute([*x.shape, 48], lambda c, h, w, r: x[c, h, w], name="broadcast")
+
+    x = (normal(3, 5, 37) * 20).astype(dtype)
+    for how, mode in ((build, "repeat"), (broadcast, "map")):
+        _, selection = scheduled(composed(how, (x.shape, dtype)))
+        assert selection.decision[0].plans[0].mode == mode
+    expected = x.repeat(2, 1).repeat(2, 2)
+    arch = replace(ARCH, cores=4)
+    check(build, [x], expected, how=composed)
+    check(build, [x], expected, dims=[("c", "h", "w")], how=composed, arch=arch)
 
 
 def test_must_not_fire() -> None:
