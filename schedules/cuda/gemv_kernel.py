@@ -16,7 +16,7 @@ from ..cpu.contraction import Contraction, size
 from ..cpu.emit import Size, Values, allocate, bind, block, ceildiv, index, known, least, loop, most
 from .contract import SUMS
 from .epilogue import Epilogue, Parts
-from .launch import Block, axes_at, launch, split, sync, when
+from .launch import Block, among, axes_at, launch, sync, when
 from .operand import Source
 from .reduce import FULL
 
@@ -99,8 +99,8 @@ class Builder:
         grid = known(wide * size(self.sum.batch) * plan.splits)
 
         def body(number: Expr, x: Expr, y: Expr) -> Stmt:
-            rest, column = split(number, wide)
-            batch, part = split(rest, plan.splits)
+            rest, column = among(number, wide)
+            batch, part = among(rest, plan.splits)
             at = axes_at(self.sum.batch, batch)
             first = column * self.width
             return bind(first, lambda n: self._block(at, n, batch, part, x, y), "n", "local")

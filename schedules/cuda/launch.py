@@ -70,6 +70,19 @@ def split(flat: Expr, extent: Size) -> tuple[Expr, Expr]:
     return tirx.truncdiv(flat, some), tirx.truncmod(flat, some)
 
 
+def among(block: Expr, extent: Size) -> tuple[Expr, Expr]:
+    """As `split`, for the number of a block, which fits in 32 bits.
+
+    A quotient of two unknowns of 64 bits is a call, around which registers go to memory.
+    """
+    if isinstance(known(extent), int):
+        return split(block, extent)
+    some = tirx.max(tirx.Cast("int32", extent), tirx.const(1, "int32"))
+    number = tirx.Cast("int32", block)
+    parts = (tirx.truncdiv(number, some), tirx.truncmod(number, some))
+    return tirx.Cast("int64", parts[0]), tirx.Cast("int64", parts[1])
+
+
 def when(condition: Expr | bool, then: Stmt, otherwise: Stmt | None = None) -> Stmt:
     """A branch, or what it comes to where the condition is known."""
     if isinstance(condition, bool):

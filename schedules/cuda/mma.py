@@ -9,12 +9,15 @@ product whose left operand is read through its window (implicit GEMM).
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from math import prod
 
 from tvm import tirx
+from tvm.ir import Expr
 
 from tvmext.arch import CudaArch, dtype_bits
 
-from ..cpu.contraction import Contraction, Operand, known_size
+from ..analysis import Axis
+from ..cpu.contraction import Contraction, known_size
 from ..cpu.read_contraction import contraction
 from ..rule import Declined, Kernel, Scheduled
 from . import mma_choice, ptx
@@ -22,6 +25,7 @@ from .contract import FEW_ROWS
 from .mma_choice import Decision
 from .mma_kernel import Builder
 from .operand import Source, source
+from .weights import Turned, turned
 
 TYPES = {
     "float16": "f16",
@@ -44,6 +48,8 @@ class Product:
     sizes: mma_choice.Workload
     contraction: Contraction = field(repr=False, compare=False)
     sources: tuple[Source, Source] = field(repr=False, compare=False)
+    weight: Turned | None = field(repr=False, compare=False)
+    """The right operand in another layout."""
 
 
 class Mma:
@@ -66,15 +72,27 @@ class Mma:
         rows, cols, reduce = (known_size(axes) for axes in (found.rows, found.cols, found.reduce))
         if any(n is not None and n <= FEW_ROWS for n in (rows, cols)):
             return Declined("few rows or columns: a reduction")
-        lhs, rhs = sources = _source(found, found.lhs), _source(found, found.rhs)
+        lhs = _source(found.lhs.value, found, found.rows)
+        rhs = _source(found.rhs.value, found, found.cols)
+        weight = None if _travels(rhs) else turned(kernel, found)
+        if weight is not None:
+            rhs = _source(weight.value, found, found.cols)
         types = {lhs.dtype, rhs.dtype}
         if not (types <= self.types and (len(types) == 1 or types <= PAIRS)):
             return Declined(f"no matrix instruction for {lhs.dtype} by {rhs.dtype}")
         if types <= PAIRS and found.dtype != "int32":
             return Declined(f"integers are added up as {found.dtype}")
         copies = (lhs.run_bytes, rhs.run_bytes)
-        sizes = mma_choice.Workload(known_size(found.batch), rows, cols, reduce, lhs.dtype, copies)
-        return Product(sizes, found, sources)
+        sizes = mma_choice.Workload(
+            known_size(found.batch),
+            rows,
+            cols,
+            reduce,
+            lhs.dtype,
+            copies,
+            prod(axis.size or 1 for axis in found.rows),
+        )
+        return Product(sizes, found, (lhs, rhs), weight)
 
     def choose(self, workload: Product, arch: CudaArch) -> Decision:
         return mma_choice.choose(workload.sizes, arch)
@@ -89,13 +107,22 @@ class Mma:
         builder = Builder(
             workload.contraction, decision, workload.sources, multiply, arch.has_async_copy
         )
-        return Scheduled(tirx.PrimFunc(func.params, builder.launch(), func.ret_type, func.attrs))
+        params, layouts = list(func.params), {}
+        if (weight := workload.weight) is not None:
+            params[weight.position] = weight.buffer
+            layouts[weight.position] = weight.layout
+        body = builder.launch()
+        return Scheduled(tirx.PrimFunc(params, body, func.ret_type, func.attrs), layouts)
 
 
-def _source(found: Contraction, operand: Operand) -> Source:
-    own = found.rows if operand is found.lhs else found.cols
-    read = source(operand.value, found.batch, own, found.reduce)
-    if read.inward or dtype_bits(read.dtype) == 16:
-        return read
-    # `ldmatrix` transposes elements of 16 bits; others are turned one by one on their way.
-    return replace(read, run=1)
+def _source(value: Expr, found: Contraction, own: tuple[Axis, ...]) -> Source:
+    read = source(value, found.batch, own, found.reduce)
+    return read if _travels(read) else replace(read, run=1)
+
+
+def _travels(read: Source) -> bool:
+    """Whether runs of the operand are runs in shared memory, or can be turned by `ldmatrix`.
+
+    It transposes elements of 16 bits; others are turned one by one on their way.
+    """
+    return read.inward or dtype_bits(read.dtype) == 16

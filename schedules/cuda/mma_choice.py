@@ -49,7 +49,8 @@ FRAGMENT_CYCLES = 30
 class Workload:
     """Sizes of a product; None where they are known at run time only.
 
-    `copies` are the bytes of each operand that travel at a time.
+    `copies` are the bytes of each operand that travel at a time. `least_rows` is what rows come to
+    if all that is not known of them is 1.
     """
 
     batch: int | None
@@ -58,6 +59,7 @@ class Workload:
     reduce: int | None
     dtype: str
     copies: tuple[int, int]
+    least_rows: int = 1
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,9 @@ STAGE_PAD = 8
 @cache
 def choose(work: Workload, arch: CudaArch) -> Decision:
     """The cheapest of the candidates: by the product of their prices where rows are not known."""
-    known = [replace(work, rows=rows) for rows in UNKNOWN_ROWS] if work.rows is None else [work]
+    known = [work]
+    if work.rows is None:
+        known = [replace(work, rows=max(rows, work.least_rows)) for rows in UNKNOWN_ROWS]
 
     def mean(decision: Decision) -> float:
         return sum(log(price(one, decision, arch)) for one in known)
@@ -167,7 +171,7 @@ def _blocks(work: Workload, tile: Decision) -> int:
 
 def _sizes(work: Workload) -> tuple[int, int, int]:
     pairs = (
-        (work.rows, UNKNOWN_ROWS[-1]),
+        (work.rows, max(UNKNOWN_ROWS[-1], work.least_rows)),
         (work.cols, UNKNOWN_COLS),
         (work.batch, UNKNOWN_BATCH),
     )

@@ -23,7 +23,7 @@ from ..cpu.contraction import Contraction, size
 from ..cpu.emit import Size, Values, allocate, bind, block, ceildiv, index, known, least, loop, most
 from . import ptx
 from .epilogue import Epilogue, Parts
-from .launch import Block, axes_at, launch, split, sync
+from .launch import Block, among, axes_at, launch, sync
 from .mma_choice import STAGE_PAD, Decision
 from .operand import Source
 from .tile import Loader, Tile, held
@@ -91,8 +91,8 @@ class Builder:
         grid = known(tall * wide * self.batch * plan.splits)
 
         def body(number: Expr, thread: Expr, _y: Expr) -> Stmt:
-            rest, inside = split(number, tall * wide)
-            batch, part = split(rest, plan.splits)
+            rest, inside = among(number, tall * wide)
+            batch, part = among(rest, plan.splits)
             row, column = _grouped(inside, tall, wide)
             at = axes_at(self.sum.batch, batch)
 
@@ -284,9 +284,9 @@ def _grouped(number: Expr, tall: Size, wide: Size) -> tuple[Expr, Expr]:
     heights = [h for h in range(1, GROUP + 1) if isinstance(tall, int) and tall % h == 0]
     height: Size = max(heights, default=1)
     even = height > 1 or tall == 1
-    group, inside = split(number, known(index(wide) * (height if even else GROUP)))
+    group, inside = among(number, known(index(wide) * (height if even else GROUP)))
     first = group * (height if even else GROUP)
     if not even:
         height = least(GROUP, index(tall) - first)
-    column, row = split(inside, height)
+    column, row = among(inside, height)
     return first + row, column

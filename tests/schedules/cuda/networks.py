@@ -21,14 +21,18 @@ from .device import ARCH, on_device
 
 
 def run(
-    path: Path, inputs: Mapping[str, np.ndarray], dims: Mapping[str, int] | None = None
+    path: Path,
+    inputs: Mapping[str, np.ndarray],
+    dims: Mapping[str, int] | None = None,
+    options: Options | None = None,
 ) -> dict[str, np.ndarray]:
     """The outputs of an ONNX file, compiled as `tvmext.compile` does up to code generation."""
     target = tvm.target.Target(to_target(ARCH))
+    options = options or Options()
     model = load(str(path), dims=dict(dims or {}))
-    schedule = ScheduleKernels(ARCH, rules_for(ARCH, Options()))
+    schedule = ScheduleKernels(ARCH, rules_for(ARCH, options))
     with on_device():
-        mod = lower(model, schedule, schedule.reading, target, Options(), lambda *_: None)
+        mod = lower(model, schedule, schedule.reading, target, options, lambda *_: None)
         with code_generation(target):
             executable = relax.build(mod, target, relax_pipeline=None)
         machine = relax.VirtualMachine(executable, tvm.cuda())

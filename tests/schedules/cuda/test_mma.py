@@ -19,6 +19,7 @@ from tvmext.arch.cuda import from_name
 from tvmext.schedules.cuda.mma import Mma, Product
 from tvmext.schedules.cuda.mma_choice import Decision, Workload, candidates, choose
 from tvmext.schedules.cuda.tile import swizzle
+from tvmext.schedules.layout import relayout
 from tvmext.schedules.rule import Declined, Kernel
 
 from .kernels import ARCH, ORDERS, check, machine_code, run, scheduled
@@ -117,6 +118,20 @@ def test_float32_stays_exact_unless_tf32_is_allowed() -> None:
     (result,) = run(function, {"x0": a, "x1": b}, 7)
     rounded = [round_to_tf32(x).astype("float64") for x in (a, b)]
     np.testing.assert_allclose(result, rounded[0] @ rounded[1], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "float32"])
+def test_weights_are_turned_at_compile_time(dtype: str) -> None:
+    out = "int32" if dtype == "int8" else dtype
+    a, b = numbers(dtype, 20, 48), numbers(dtype, 48, 24, seed=1)
+    made = kernel(matmul(out), (a.shape, dtype), (b.shape, dtype))
+    rule = Mma(ARCH, tf32=True)
+    workload = rule.match(replace(made, constant_args=frozenset({1})))
+    assert isinstance(workload, Product)
+    assert workload.sizes.copies == (16, 16)
+    result = rule.apply(made, workload, rule.choose(workload, ARCH), ARCH)
+    (got,) = run(result.func, {"x0": a, "x1": relayout(b, result.layouts[1])}, 7)
+    np.testing.assert_allclose(got, a.astype(out) @ b.astype(out), rtol=1e-2, atol=2e-2)
 
 
 def round_to_tf32(x: np.ndarray) -> np.ndarray:
