@@ -5,7 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
+import subprocess
 import sys
+import tarfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,7 @@ import numpy as np
 import pytest
 import tvm
 
-from tools.gpu import bench, everything, report
+from tools.gpu import bench, everything, pack, report
 from tools.gpu.cases import BYTES, MIKPOLY, attention, cases, convolution, gemm
 from tools.gpu.checks import Check, summary
 from tools.gpu.checks import run as run_check
@@ -261,6 +264,34 @@ def test_complaints_of_a_sanitizer_are_kept() -> None:
         "========= COMPUTE-SANITIZER\n========= Invalid __global__ read of size 4\n2 passed in 3 s"
     )
     assert "Invalid __global__ read" in summary(said, 99)
+
+
+# ------------------------------------------------------------------ a host without network
+
+
+def test_the_archive_runs_tests_alone(tmp_path: Path) -> None:
+    """With nothing but NumPy beside it: pytest collects, the stand-in for hypothesis draws."""
+    pack.pack(tmp_path / "all.tar.xz")
+    assert (tmp_path / "all.tar.xz").stat().st_size < 5.7e6
+    with tarfile.open(tmp_path / "all.tar.xz") as archive:
+        archive.extractall(tmp_path, filter="fully_trusted")
+    there = tmp_path / "tvmext"
+    assert (there / "tvmext/schedules/cuda/__init__.py").exists(), "links to rooms are kept"
+    (there / "tests/test_drawn.py").write_text(
+        "from hypothesis import given, settings\n"
+        "from hypothesis import strategies as st\n"
+        "drawn = []\n"
+        "@settings(max_examples=30, deadline=None)\n"
+        "@given(st.sampled_from([1, 2, 3]), st.booleans())\n"
+        "def test_it(n, flag):\n"
+        "    drawn.append((n, flag))\n"
+        "def test_all_came():\n"
+        "    assert len(drawn) == 30 and len(set(drawn)) == 6\n"
+    )
+    command = [sys.executable, "-S", "-m", "pytest", "-q", "tests/test_drawn.py"]
+    environment = {"PYTHONPATH": str(there), "PATH": os.environ["PATH"]}
+    done = subprocess.run(command, cwd=there, env=environment, capture_output=True, check=False)
+    assert b"2 passed" in done.stdout, done.stdout + done.stderr
 
 
 # ------------------------------------------------------------------ everything, and the report

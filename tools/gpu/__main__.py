@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from . import bench, everything, report
+from . import bench, everything, pack, report
 from . import compile as compiling
 
 
@@ -19,7 +19,13 @@ def parse() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verbs = parser.add_subparsers(required=True, metavar="VERB")
-    known = (("compile", compiling), ("all", everything), ("bench", bench), ("report", report))
+    known = (
+        ("compile", compiling),
+        ("pack", pack),
+        ("all", everything),
+        ("bench", bench),
+        ("report", report),
+    )
     for name, verb in known:
         part = verbs.add_parser(name, help=(verb.__doc__ or "").splitlines()[0])
         verb.add_arguments(part)
