@@ -12,9 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import tvm_ffi
 from tvm import tirx
-from tvm.ir import Expr, TensorLoad, Var
+from tvm.ir import Expr, TensorLoad
 from tvm.tirx import ForKind, Stmt
 
 from tvmext.arch import dtype_bits
@@ -27,12 +26,11 @@ from ..analysis import (
     flat_index,
     stride,
     substitute,
-    variables,
 )
 from ..cpu.contraction import Contraction, size
 from ..cpu.emit import Values, allocate, block, ceildiv, index, known, loop
 from .launch import Block, axes_at, launch, split, when
-from .operand import multiples
+from .operand import multiples, outside_of_loads
 
 STORE_BYTES = 16
 """The widest store of a thread."""
@@ -147,7 +145,7 @@ def _lanes(found: Contraction) -> int:
     axes = (*found.batch, *found.rows, *found.cols)
     accesses: list[Any] = list(found.outputs)
     for out in found.outputs:
-        if last.var in _outside(out.value):
+        if last.var in outside_of_loads(out.value):
             return 1
         for load in collect(out.value, TensorLoad):
             step = stride(flat_index(load), last.var, analyzer(axes, load.source.shape))
@@ -157,12 +155,3 @@ def _lanes(found: Contraction) -> int:
     while lanes > 1 and not all(multiples(access, last, lanes, axes) for access in accesses):
         lanes //= 2
     return lanes
-
-
-def _outside(value: Expr) -> set[Var]:
-    """Variables of `value` that are not in the index of a load."""
-    return variables(
-        tvm_ffi.structural_map(
-            value, (TensorLoad, lambda load: tirx.const(0, str(load.source.ty.dtype)))
-        )
-    )

@@ -71,8 +71,10 @@ class Builder:
 
     def _tile(self, source: Source, start: int, extent: int, asynchronous: bool) -> Tile:
         plan = self.plan
-        wide = source.load is not None and source.run_bytes >= 4
-        way = ("async" if asynchronous else "held") if wide else "direct"
+        wide = source.run_bytes >= 4 and (source.load is not None or source.run > 1)
+        way = "held" if wide else "direct"
+        if wide and asynchronous and source.load is not None:
+            way = "async"
         return Tile(
             source,
             self.buffer,

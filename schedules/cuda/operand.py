@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
+import tvm_ffi
 from tvm import tirx
 from tvm.ir import Call, Expr, Op, Range, TensorLoad, Var
 
@@ -22,6 +23,8 @@ from ..analysis import (
     Axis,
     analyzer,
     buffer_of,
+    called_ops,
+    collect,
     constant,
     flat_index,
     stride,
@@ -39,7 +42,7 @@ EXACT = {
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """One operand. `load` is None where its elements have to be computed one by one.
+    """One operand. `load` is None where its elements have to be computed.
 
     `inward`: neighbours in memory are neighbours along the sum, not along the operand's own axes.
     `contiguous`: they are along one of the two.
@@ -67,10 +70,10 @@ def source(
     """Read `value` over the axes of a contraction; `own` are the operand's rows or columns."""
     value = narrow(value)
     guards, load = _guarded(value)
-    if load is None:
-        return Source(value, None, None, True, 1, False)
-    guard = reduce(tirx.And, guards) if guards else None
     axes = (*batch, *own, *inner)
+    if load is None:
+        return _computed(value, own, inner, axes)
+    guard = reduce(tirx.And, guards) if guards else None
     for inward, group in ((True, inner), (False, own)):
         if not group:
             continue
@@ -79,6 +82,38 @@ def source(
             run = _run(load, guards, group, axes)
             return Source(value, load, guard, inward, run, True)
     return Source(value, load, guard, True, 1, False)
+
+
+def _computed(
+    value: Expr, own: Sequence[Axis], inner: Sequence[Axis], axes: Sequence[Axis]
+) -> Source:
+    """An operand that is worked out of what is loaded, such as a weight of bytes with its scale.
+
+    Neighbours are computed as a vector where each load is one, or the same for all of them.
+    """
+    loads = collect(value, TensorLoad)
+    plain = not collect(value, tirx.Select) and "prim.if_then_else" not in called_ops(value)
+    for inward, group in ((True, inner), (False, own)):
+        if not group or not plain or group[-1].var in outside_of_loads(value):
+            continue
+        last = group[-1]
+        steps = [stride(flat_index(a), last.var, analyzer(axes, a.source.shape)) for a in loads]
+        moving = [a for a, s in zip(loads, steps) if s is None or constant(s) != 0]
+        run = CHUNK_BYTES * 8 // dtype_bits(str(value.ty.dtype))
+        while run > 1 and not all(multiples(load, last, run, axes) for load in moving):
+            run //= 2
+        if moving and run > 1:
+            return Source(value, None, None, inward, run, True)
+    return Source(value, None, None, True, 1, False)
+
+
+def outside_of_loads(value: Expr) -> set[Var]:
+    """Variables of `value` that are not in the index of a load."""
+    return variables(
+        tvm_ffi.structural_map(
+            value, (TensorLoad, lambda load: tirx.const(0, str(load.source.ty.dtype)))
+        )
+    )
 
 
 def narrow(value: Expr) -> Expr:

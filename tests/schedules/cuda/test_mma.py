@@ -16,6 +16,7 @@ from tvm import relax, te, tirx, topi
 
 from tests.schedules.cpu.kernels import composed, kernel, normal
 from tvmext.arch.cuda import from_name
+from tvmext.schedules.cuda.gemv import Gemv
 from tvmext.schedules.cuda.mma import Mma, Product
 from tvmext.schedules.cuda.mma_choice import Decision, Workload, candidates, choose
 from tvmext.schedules.cuda.tile import swizzle
@@ -169,14 +170,25 @@ def test_batches_and_epilogue() -> None:
     check(build, [a, b, bias, more], expected, how=composed, rule="mma", tolerance=1e-3)
 
 
-def test_a_loader_that_computes() -> None:
-    a, b = numbers("float16", 20, 40), numbers("int8", 24, 40, seed=1)
+@pytest.mark.parametrize("rows", [1, 20])
+@pytest.mark.parametrize("turn", [False, True])
+def test_weights_of_bytes_with_a_scale(rows: int, turn: bool) -> None:
+    a, b = numbers("float16", rows, 40), numbers("int8", *((24, 40) if turn else (40, 24)), seed=1)
+    scale = np.abs(numbers("float16", *((24, 1) if turn else (24,)), seed=2)) / 16
 
-    def build(a: te.Tensor, b: te.Tensor) -> te.Tensor:
-        return topi.nn.matmul(a, topi.cast(b, "float16"), out_dtype="float32", transpose_b=True)
+    def build(a: te.Tensor, b: te.Tensor, scale: te.Tensor) -> te.Tensor:
+        weight = topi.multiply(topi.cast(b, "float16"), scale)
+        return topi.nn.matmul(a, weight, out_dtype="float32", transpose_b=turn)
 
-    exact = a.astype("float32") @ b.astype("float32").T
-    check(build, [a, b], exact, how=composed, rule="mma", orders=(7,), tolerance=1e-2)
+    weight = (b.astype("float16") * scale).astype("float32")
+    exact = a.astype("float32") @ (weight.T if turn else weight)
+    made = composed(build, *((x.shape, str(x.dtype)) for x in (a, b, scale)))
+    workload = (Mma(ARCH) if rows > 2 else Gemv()).match(made)
+    assert not isinstance(workload, Declined)
+    assert workload.sources[1].run == 8
+    assert workload.sources[1].inward == turn
+    rule = "mma" if rows > 2 else "gemv"
+    check(build, [a, b, scale], exact, how=composed, rule=rule, orders=(7,), tolerance=1e-2)
 
 
 def test_sm_75_has_smaller_instructions_and_no_copies() -> None:
