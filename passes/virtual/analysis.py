@@ -16,7 +16,7 @@ from .fusible import FUSIBLE
 from .general import general_rule
 from .prims import Prims, UnmappedError
 from .rules import rule_of
-from .tensor import VirtualTensor, physical
+from .tensor import MOST_BOXES, VirtualTensor, physical
 
 
 @dataclass(frozen=True)
@@ -125,6 +125,8 @@ class _Reader:
         if not isinstance(expr.ty, relax.TensorType):
             raise UnmappedError("an operand is not a tensor")
         known = self.tensors.get(expr)
+        if known is not None and known.boxes > MOST_BOXES:
+            return self.stored(expr)
         if known is not None and not (self.near and expr in self.found.materialized):
             return known
         return physical(self._home(expr), self.prims.shape(expr.ty))

@@ -38,12 +38,13 @@ def loader(
     dtype: str,
     operators: Sequence[str],
     select: bool = False,
+    apart: bool = False,
 ) -> relax.Call:
     """A ``call_tir`` that computes the tensor from its homes; the function is added to the module.
 
     `homes` are expressions by name of home. `dtype` is the element type of the result. `operators`
     are the movement operators that the kernel stands for. With `select`, pieces that are rows of
-    one home become one read at a selected index.
+    one home become one read at a selected index. A loader that is `apart` is not fused.
     """
     name = _name(operators)
     inputs = [homes[home.name] for home in tensor.homes]
@@ -55,7 +56,8 @@ def loader(
         return te.compute(kernel.shape, lambda *point: kernel.element(*point), name=name)
 
     # FuseOps needs not guess: it would take a lookup for opaque.
-    attrs = {"op_pattern": INJECTIVE, OPERATORS: ",".join(operators)}
+    pattern = OPAQUE if apart else INJECTIVE
+    attrs = {"op_pattern": pattern, OPERATORS: ",".join(operators)}
     return builder.call_te(compute, inputs, dims, primfunc_name_hint=name, primfunc_attrs=attrs)
 
 

@@ -24,14 +24,14 @@ from tvm.relax.expr_functor import PyExprMutator, mutator
 from tvmext.arch import dtype_bits
 from tvmext.frontends.dims import evaluate, names_of
 
-from .check import KEPT, moves
+from .check import KEPT, PRICED, boxes, moves
 from .emit import OPERATORS, VIEW
 from .general import kernel_of
 from .joining import Joined, Joiner, Operand, Reading, is_tensor
 from .opportunity import Graph, Node
 from .prims import Prims, UnmappedError
 from .strategy import NOT_POSSIBLE, Plan, Problem, decide, virtual_in
-from .tensor import VirtualTensor, physical
+from .tensor import MOST_BOXES, VirtualTensor, physical
 from .tir_map import map_of
 
 __all__ = ["JoinLoaders", "Reading"]
@@ -94,7 +94,8 @@ class Loaders:
         self.mod = mod
         self.prims = Prims()
         self.joiner = Joiner(mod, reading, self.prims)
-        self._moving: dict[tvm.ir.GlobalVar, bool] = {}
+        self._boxes: dict[tvm.ir.GlobalVar, int | None] = {}
+        self.fixed: dict[int, str] = {}
         self.why: dict[tuple[int, frozenset[int]], str] = {}
         self.calls: dict[relax.Var, relax.Call] = {}
         self.lasting = set(reads(func.body.body))
@@ -124,7 +125,7 @@ class Loaders:
                 Node(
                     tuple(self.places[source] for source in read[var] if source in self.places),
                     self._bytes(var.ty),
-                    var in used - lasting and self._moves(self.places[var]),
+                    var in used - lasting and self._movable(self.places[var]),
                     var in lasting,
                 )
                 for var in self.vars
@@ -163,7 +164,7 @@ class Loaders:
 
     def written(self, decided: Sequence[tuple[Problem, Plan]]) -> dict[int, str]:
         """The tensors that are written, and why: what would be if that one were virtual too."""
-        return {
+        return self.fixed | {
             place: self._reason(problem, plan.virtual, place)
             for problem, plan in decided
             for place in sorted(problem.component - plan.virtual)
@@ -205,6 +206,8 @@ class Loaders:
             root = self._root(arg)
             if self.places.get(root) in virtual:
                 tensor = self._tensor(arg, virtual, sources)
+                if tensor.boxes > MOST_BOXES:
+                    raise UnmappedError(f"{PRICED}: its elements are in {tensor.boxes} places")
                 operators = self.operators(self.places[root])
                 operands[arg] = Operand(tensor, str(arg.ty.dtype), operators)
         return self.joiner.join(call, operands, list(sources))
@@ -230,11 +233,16 @@ class Loaders:
             expr = self.calls[expr].args[1].fields[0]
         return expr
 
-    def _moves(self, place: int) -> bool:
+    def _movable(self, place: int) -> bool:
+        """Whether a kernel only moves data, from few enough places that others may do it."""
         callee = self.callee(place)
-        if callee not in self._moving:
-            self._moving[callee] = moves(self.mod[callee])
-        return self._moving[callee]
+        if callee not in self._boxes:
+            func = self.mod[callee]
+            self._boxes[callee] = boxes(func) if moves(func) else None
+        count = self._boxes[callee]
+        if count is not None and count > MOST_BOXES:
+            self.fixed[place] = f"{PRICED}: its elements are in {count} places"
+        return count is not None and place not in self.fixed
 
     def _func(self, var: relax.Var) -> tirx.PrimFunc:
         return self.mod[self.calls[var].args[0]]

@@ -32,6 +32,11 @@ from .scope import Scope, Size
 from .tidy import tidy
 
 
+MOST_BOXES = 9
+"""Boxes of a tensor that others read through its map, as many as edges around an image make: cuts
+along several axes multiply, and with them the time to compile and the conditions at run time."""
+
+
 @dataclass(frozen=True)
 class VirtualTensor:
     """A shape and the ordered pieces that say where its elements are; see the module."""
@@ -52,6 +57,17 @@ class VirtualTensor:
             if isinstance(piece.home, Home):
                 found[piece.home] = None
         return tuple(found)
+
+    @property
+    def boxes(self) -> int:
+        """The number of pieces; 1 if they are side by side along one axis, as parts of a concat."""
+        cut = {
+            axis
+            for piece in self.pieces
+            for axis, (extent, size) in enumerate(zip(piece.extent, self.shape))
+            if extent != size
+        }
+        return len(self.pieces) if len(cut) > 1 else 1
 
     @property
     def only(self) -> Piece | None:

@@ -30,7 +30,7 @@ from .evaluate import materialize
 from .piece import Home
 from .regroup import regrouped
 from .scope import Size
-from .tensor import VirtualTensor
+from .tensor import MOST_BOXES, VirtualTensor
 
 MAX_KNOWN = 1 << 14
 """Elements of known values that are at most this many are written down, not copied at run time."""
@@ -144,7 +144,10 @@ class _Rewriter(PyExprMutator):
                 source = self._view(source, home.shape, home.name.partition("#")[0])
             sources[home.name] = source
         dtype = str(var.ty.dtype)
-        call = loader(self.builder_, tensor, sources, movement.prims, dtype, moved.operators)
+        apart = var in movement.materialized and tensor.boxes > MOST_BOXES  # fused, it would go on
+        call = loader(
+            self.builder_, tensor, sources, movement.prims, dtype, moved.operators, apart=apart
+        )
         result = self.builder_.emit(call, var.name)
         return (
             result if tensor.shape == wanted.shape else self._view(result, wanted.shape, var.name)

@@ -148,3 +148,28 @@ def test_a_source_does_not_live_longer_at_the_peak() -> None:
     left = movement_kernels(joined(mod))
     assert [kernel.reason for kernel in left] == ["priced", "priced"]
     assert "takes more memory" in left[0].detail
+
+
+def test_a_deep_chain_of_splits_and_concats_is_cut() -> None:
+    """Along three axes in turn: composed as a whole, it would have a box for every element."""
+
+    def body(bb: Any, x: relax.Var) -> list[relax.Expr]:
+        for turn in range(30):
+            axis, size = turn % 3, (6, 8, 10)[turn % 3]
+            cuts = [1 + turn % 3, 4 + turn % 2]
+            ends = [0, *cuts, size]
+            parts = [
+                bb.emit(op.strided_slice(x, [axis], [low], [high]))
+                for low, high in zip(ends, ends[1:])
+            ]
+            x = bb.emit(
+                op.concat(parts[::-1] if turn % 2 else [parts[1], parts[2], parts[0]], axis)
+            )
+        return [bb.emit(op.nn.softmax(x)), op.nn.relu(x)]
+
+    mod = build([("x", (6, 8, 10), "float32")], body)
+    after = joined(mod)
+    assert operators(after)["relax.call_tir"] < 30
+    left = [kernel for kernel in movement_kernels(after) if kernel.reason != "forced"]
+    assert all("places" in kernel.detail for kernel in left)
+    assert_same(mod, after, random(6, 8, 10))
