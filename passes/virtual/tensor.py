@@ -31,7 +31,6 @@ from .restrict import restrict
 from .scope import Scope, Size
 from .tidy import tidy
 
-
 MOST_BOXES = 9
 """Boxes of a tensor that others read through its map, as many as edges around an image make: cuts
 along several axes multiply, and with them the time to compile and the conditions at run time."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -159,8 +160,7 @@ def test_a_deep_chain_of_splits_and_concats_is_cut() -> None:
             cuts = [1 + turn % 3, 4 + turn % 2]
             ends = [0, *cuts, size]
             parts = [
-                bb.emit(op.strided_slice(x, [axis], [low], [high]))
-                for low, high in zip(ends, ends[1:])
+                bb.emit(op.strided_slice(x, [axis], [low], [high])) for low, high in pairwise(ends)
             ]
             x = bb.emit(
                 op.concat(parts[::-1] if turn % 2 else [parts[1], parts[2], parts[0]], axis)
