@@ -32,6 +32,7 @@ from .safe_division import SafeDivision
 from .share_kernels import ShareKernels
 from .virtual.donate import UpdateDonated
 from .virtual.join import JoinLoaders, Reading
+from .virtual.placement import JoinStores
 from .virtual.views import Views
 from .virtual.virtualize import VirtualTensors
 from .widen_halves import WidenHalves
@@ -88,7 +89,11 @@ def pipeline(
         FuseOperators(),
         transform.FuseTIR(),
         transform.EliminateCommonSubexpr(),
-        *([JoinLoaders(reading, memory)] if virtual and kind == "llvm" else []),
+        *(
+            [JoinLoaders(reading, memory), JoinStores(reading, memory)]
+            if virtual and kind == "llvm"
+            else []
+        ),
         *([Views()] if virtual else [transform.RewriteDataflowReshape()]),
         transform.DeadCodeElimination(),
         UpdateDonated(_donated(model, options)),

@@ -47,6 +47,10 @@ SINGLE, FAR, DIVISION, SHIFT, CONDITION = 1.0, 4.0, 1.5, 0.3, 2.0
 """An element loaded alone; one of many that are pages apart; a division in an index, by a power of
 two; a branch."""
 
+EXTRACTED = 3.0
+"""Times as dear as loading it: to store an element of a vector alone (measured: 3 cycles near, 9
+where elements are pages apart)."""
+
 PAGE_ELEMENTS, STREAMS = 1024, 16
 """A stride from which on elements are on different pages, and how many are too many for L1."""
 
@@ -123,8 +127,12 @@ def _product(kernel: Kernel, found: Contraction, arch: CpuArch) -> float:
         loads = collect(out.value, TensorLoad)
         steps = [_step(flat_index(load), found.cols[-1], spatial) for load in loads]
         cost = sum(_element(step, found.cols[-1], 1.0 / lanes) for step in steps)
+        step = _step(flat_index(out), found.cols[-1], spatial)
+        cost += 1.0 / lanes if step == 1 else EXTRACTED * _element(step, found.cols[-1], 1.0)
         total += _size(spatial) * (cost + _indices(out.value))
-    return total
+    for block in found.after:
+        total += _size(block.axes) * (2.0 / lanes + _indices(block.stores[0].value))
+    return total + sum(2 * _passed(buffer, arch) for buffer in found.kept)
 
 
 def _broadcast(
@@ -213,12 +221,18 @@ def _memory(kernel: Kernel, arch: CpuArch) -> float:
             buffer = buffer_of(access)
             if buffer in seen.buffers:
                 touched[buffer] = max(touched.get(buffer, 0), min(points, _elements(buffer)))
-    total = 0.0
-    for position, param in enumerate(kernel.func.params):
-        if param in touched and position not in kernel.constant_args:
-            size = touched[param] * dtype_bits(str(param.dtype)) / 8
-            total += size / _bandwidth(size, arch)
-    return total
+    return sum(
+        _passed(param, arch, touched[param])
+        for position, param in enumerate(kernel.func.params)
+        if param in touched and position not in kernel.constant_args
+    )
+
+
+def _passed(buffer: Any, arch: CpuArch, elements: int | None = None) -> float:
+    """To read or write a buffer once, or some elements of it, from the level that it fits in."""
+    count = _elements(buffer) if elements is None else elements
+    size = count * dtype_bits(str(buffer.dtype)) / 8
+    return size / _bandwidth(size, arch)
 
 
 def _elements(buffer: Any) -> int:

@@ -50,8 +50,8 @@ class _Reader:
     def __init__(self, seen: View) -> None:
         if len(seen.reductions) != 1:
             raise _Declines(f"{len(seen.reductions)} reductions, not one")
-        self.view = seen
-        self.block = seen.reductions[0]
+        self.view = View(seen.func, tuple(map(_simplified, seen.blocks)))
+        self.block = self.view.reductions[0]
         self.store = self.block.stores[0]
         self.params = set(seen.buffers)
         self.axes = self.block.axes
@@ -267,6 +267,15 @@ def _simplify_indices(value: Expr, ana: object) -> Expr:
         return tirx.BufferLoad(load.source, [ana.simplify(i) for i in load.indices])  # type: ignore[attr-defined]
 
     return structural_map(value, (TensorLoad, visit))
+
+
+def _simplified(block: Block) -> Block:
+    """A block without a reduction, its loads at the simplest indices: a reshape may be none."""
+    if block.is_reduction:
+        return block
+    ana = analyzer(block.axes)
+    stores = (replace(s, value=_simplify_indices(s.value, ana)) for s in block.stores)
+    return Block(block.name, block.axes, tuple(stores))
 
 
 def _consumer_axes(
