@@ -363,7 +363,7 @@ def test_the_share_of_the_roofline() -> None:
 
 def test_the_table_of_what_was_compiled() -> None:
     good = {
-        "network": "a", "mode": "static", "exit_code": 0, "seconds": 3.2, "kernels": 4,
+        "network": "a", "mode": "static", "exit_code": 0, "cpu_seconds": 3.2, "kernels": 4,
         "code": 5000, "registers": 99, "spills": {"k": 8}, "slow": ["s"],
     }  # fmt: skip
     bad = {"network": "b", "mode": "static", "exit_code": 3, "error": "operator X"}

@@ -110,6 +110,10 @@ def test_every_kernel_is_compiled_once_and_found_again(tmp_path: Path) -> None:
 
 def test_helpers_between_kernels_belong_to_all() -> None:
     helper = "static __device__ float own(float x) { return x; }\n"
+    assert list(kernels(TWO.replace("void thrice", "void __cluster_dims__(2, 1, 1) thrice"))) == [
+        "twice",
+        "thrice",
+    ]
     first, second = kernels(
         TWO.replace(
             '\nextern "C" __global__ void thrice(float* x, int64_t n) {',

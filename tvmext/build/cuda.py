@@ -108,6 +108,8 @@ class Toolchain:
         Raises InternalError with NVRTC's log.
         """
         units = kernels(source)
+        if not units:
+            raise InternalError(f"there is no kernel in the generated code:\n{source[-500:]}")
         # The longest first, so that no core is left alone with it.
         names = sorted(units, key=lambda name: -len(units[name]))
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:

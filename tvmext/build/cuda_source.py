@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 _KERNEL = re.compile(
-    r'^extern "C" __global__ void (?:__launch_bounds__\([\d, ]+\) )?(\w+)\(.*[;{]$', re.M
+    r'^extern "C" __global__ void (?:__\w+__\([\d, ]+\) )*(\w+)\(.*[;{]$', re.M
 )
 _DEVICE_FUNCTION = re.compile(r"^(?:extern \"C\" |static )?__device__", re.M)
 
