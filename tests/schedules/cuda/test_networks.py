@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
+from tests.schedules.cpu.kernels import normal
 from tests.zoo import light
 from tools.zoo.case import ZOO
 from tvmext.options import Options
@@ -30,3 +33,47 @@ def test_network(name: str, tf32: bool, tmp_path: Path) -> None:
     for result, reference in zip(got.values(), expected):
         wrong = (1e-2, 1e-2) if tf32 else (1e-3, 1e-4)
         np.testing.assert_allclose(result, reference, *wrong)
+
+
+def test_attention_in_halves(tmp_path: Path) -> None:
+    """Heads of a sequence of any length: products, loaders and softmax in float16."""
+    weights = {n: normal(32, 32, seed=i).astype("float16") / 6 for i, n in enumerate("qkvo")}
+    heads = numpy_helper.from_array(np.array([0, 0, 2, 16]), "heads")
+    whole = numpy_helper.from_array(np.array([0, 0, 32]), "whole")
+    nodes = []
+    for name, order in (("q", [0, 2, 1, 3]), ("k", [0, 2, 3, 1]), ("v", [0, 2, 1, 3])):
+        nodes += [
+            helper.make_node("MatMul", ["x", f"w{name}"], [f"{name}0"]),
+            helper.make_node("Reshape", [f"{name}0", "heads"], [f"{name}1"]),
+            helper.make_node("Transpose", [f"{name}1"], [name], perm=order),
+        ]
+    nodes += [
+        helper.make_node("MatMul", ["q", "k"], ["scores"]),
+        helper.make_node("Softmax", ["scores"], ["p"], axis=-1),
+        helper.make_node("MatMul", ["p", "v"], ["mixed"]),
+        helper.make_node("Transpose", ["mixed"], ["turned"], perm=[0, 2, 1, 3]),
+        helper.make_node("Reshape", ["turned", "whole"], ["joined"]),
+        helper.make_node("MatMul", ["joined", "wo"], ["y"]),
+    ]
+    tensors = [numpy_helper.from_array(value, f"w{name}") for name, value in weights.items()]
+    x, y = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT16, [1, "seq", 32]) for name in "xy"
+    )
+    graph = helper.make_graph(nodes, "attention", [x], [y], [*tensors, heads, whole])
+    path = tmp_path / "model.onnx"
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path
+    )
+    inputs = {"x": normal(1, 21, 32, seed=9).astype("float16")}
+    got = networks.run(path, inputs)["y"]
+    exact = _attention(inputs["x"][0], weights)
+    np.testing.assert_allclose(got[0], exact, rtol=1e-2, atol=1e-2)
+
+
+def _attention(x: np.ndarray, weights: dict[str, np.ndarray]) -> np.ndarray:
+    wide = {name: value.astype("float64") for name, value in weights.items()}
+    q, k, v = ((x @ wide[n]).reshape(-1, 2, 16).transpose(1, 0, 2) for n in "qkv")
+    scores = q @ k.transpose(0, 2, 1)
+    power = np.exp(scores - scores.max(-1, keepdims=True))
+    mixed = power / power.sum(-1, keepdims=True) @ v
+    return mixed.transpose(1, 0, 2).reshape(-1, 32) @ wide["o"]
