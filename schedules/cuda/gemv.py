@@ -22,7 +22,7 @@ from ..cpu.contraction import known_size
 from ..cpu.read_contraction import contraction
 from ..rule import Declined, Kernel, Scheduled
 from .contract import FEW_ROWS
-from .gemv_kernel import DEEP, EACH, THREADS, Builder, Decision, Thin, columns
+from .gemv_kernel import EACH, THREADS, Builder, Decision, Thin, columns, deep
 from .operand import source
 
 UNKNOWN = 1024
@@ -79,7 +79,7 @@ class Gemv:
         while not workload.inward and plan.along > 4 and _blocks(workload, plan) < arch.sms:
             plan = replace(plan, along=plan.along // 2, across=plan.across * 2)
         if workload.reduce is not None:
-            step = DEEP * (plan.along * workload.run if workload.inward else plan.across)
+            step = deep(workload) * (plan.along * workload.run if workload.inward else plan.across)
             while (
                 _blocks(workload, plan) * plan.splits < arch.sms
                 and plan.splits * step * 2 <= reduce
