@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import tvm
-from tvm import relax, tirx
+import tvm_ffi
+from tvm import relax, s_tir, tirx
 from tvm.ir import GenericConst
 
 from .check import KEPT
@@ -95,6 +96,7 @@ class _Pairs:
         self.reading = reading
         bindings = [b for block in func.body.blocks for b in block.bindings]
         self.calls = {b.var: b for b in bindings if _calls(b.value)}
+        self.known: dict[tvm.ir.GlobalVar, tuple[str, float]] = {}
         self.readers: dict[relax.Var, int] = {}
         for binding in bindings:
             for var in set(reads(binding.value)):
@@ -104,15 +106,14 @@ class _Pairs:
 
     def candidate(self, reader: relax.VarBinding) -> Candidate | str | None:
         """The reader joined with the kernel before it, or why that is not possible."""
-        rule, cycles = self._read(reader.value)
-        if rule not in SPATIAL or self._is_view(reader):
+        if self._is_view(reader) or _reduces(self.mod[reader.value.args[0]]):
             return None
         for arg in reader.value.args[1].fields:
             chain = self._chain(arg)
             if not chain:
                 continue
-            before, price = self._read(chain[0].value)
-            if before in (*SPATIAL, ""):
+            (before, price), (own, cycles) = map(self._read, (chain[0].value, reader.value))
+            if own not in SPATIAL or before in (*SPATIAL, ""):
                 continue
             func, args = self._together([*chain, reader])
             after, joined = self._price(func, args)
@@ -135,7 +136,10 @@ class _Pairs:
         return bool(self.mod[binding.value.args[0]].attrs.get(VIEW, 0))
 
     def _read(self, call: relax.Call) -> tuple[str, float]:
-        return self._price(self.mod[call.args[0]], call.args[1].fields)
+        callee, args = call.args[0], call.args[1].fields
+        if callee not in self.known:
+            self.known[callee] = self._price(self.mod[callee], args)
+        return self.known[callee]
 
     def _price(self, func: tirx.PrimFunc, args: Iterable[relax.Expr]) -> tuple[str, float]:
         weights = (k for k, arg in enumerate(args) if isinstance(arg, GenericConst))
@@ -171,3 +175,10 @@ class _Pairs:
 
 def _calls(value: Any) -> bool:
     return isinstance(value, relax.Call) and getattr(value.op, "name", "") == "relax.call_tir"
+
+
+def _reduces(func: tirx.PrimFunc) -> bool:
+    """Whether some block of a kernel has an axis that is not one of what it stores."""
+    axes: list[tirx.IterVar] = []
+    tvm_ffi.structural_walk(func.body, (s_tir.SBlock, lambda block: axes.extend(block.iter_vars)))
+    return any(axis.iter_type != tirx.IterVar.DataPar for axis in axes)
