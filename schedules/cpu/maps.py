@@ -8,6 +8,8 @@ from tvm import tirx
 from tvm.ir import Expr, Var
 from tvm.tirx import BufferStore, ForKind, Stmt
 
+from tvmext.arch import dtype_bits
+
 from ..analysis import constant, substitute
 from . import loops
 from .access import crossing
@@ -36,11 +38,11 @@ def emit_repeat(inside: Inside) -> Stmt:
     """Vectors along the axis before the last one, each element of them stored several times."""
     lanes, write = inside.plan.lanes, inside.stage.writes[0]
     *outer, along, last = (Group((axis,), axis.extent) for axis in inside.inner)
-    times = constant(last.extent)
+    times, word = constant(last.extent), _word(inside.stage.point.values[0])
     assert times is not None
 
     def tile(at: dict[Var, Expr]) -> Stmt:
-        held = local((lanes,), write.buffer.ty.dtype, "held")
+        held = local((lanes,), word, "held")
         inside.buffers.append(held)
 
         def element(lane: Expr) -> Stmt:
@@ -48,13 +50,14 @@ def emit_repeat(inside: Inside) -> Stmt:
                 var: i + lane if var.same_as(along.axes[-1].var) else i for var, i in at.items()
             }
             binds, (value,) = inside.code(inside.stage.point, place | last.at(int64(0)))
-            return sequence([*binds, BufferStore(held, value, [lane])])
+            return sequence([*binds, BufferStore(held, tirx.reinterpret(word, value), [lane])])
 
         *zeros, first = inside.indices(write, at | last.at(int64(0)))
         parts = []
         for start in range(0, times * lanes, lanes):
             order = [tirx.const((start + lane) // times, "int32") for lane in range(lanes)]
             value = tirx.Shuffle([held[_ramp(int64(0), lanes)]], order)
+            value = tirx.reinterpret(f"{write.buffer.ty.dtype}x{lanes}", value)
             parts.append(BufferStore(write.buffer, value, [*zeros, _ramp(first + start, lanes)]))
         return sequence([loops.vector(lanes, element), *parts])
 
@@ -63,7 +66,7 @@ def emit_repeat(inside: Inside) -> Stmt:
 
         def rest(i: Expr) -> Stmt:
             fixed = at | along.at(whole * lanes + i)
-            return loops.vector(times, lambda r: inside.point(fixed | last.at(r)))
+            return loops.loop(times, lambda r: inside.point(fixed | last.at(r)))
 
         kind = ForKind.SERIAL if outer else inside.kind
         tiles = loops.loop(whole, lambda t: tile(at | along.at(t * lanes)), kind)
@@ -114,9 +117,10 @@ def _tile(inside: Inside, at: dict[Var, Expr], along: Group, last: Group, a: Exp
         for row in range(side):
             where = inside.rows | at | along.at(a) | last.at(b + row)
             *zeros, offset = (substitute(index, where) for index in load.indices)
-            rows.append(load.source[(*zeros, _ramp(offset, side))])
+            vector = load.source[(*zeros, _ramp(offset, side))]
+            rows.append(tirx.reinterpret(f"{_word(load)}x{side}", vector))
         binds, values = turned(rows)
-        held = [local((side,), load.ty.dtype, "turned") for _ in values]
+        held = [local((side,), _word(load), "turned") for _ in values]
         inside.buffers += held
         loaded += binds
         loaded += [BufferStore(h, v, [_ramp(int64(0), side)]) for h, v in zip(held, values)]
@@ -127,11 +131,19 @@ def _tile(inside: Inside, at: dict[Var, Expr], along: Group, last: Group, a: Exp
 
         def element(lane: Expr) -> Stmt:
             values = at | along.at(a + row) | last.at(b + lane)
-            return inside.point(values, [(load, held[lane]) for load, held in own])
+            back = [(load, tirx.reinterpret(load.ty.dtype, held[lane])) for load, held in own]
+            return inside.point(values, back)
 
         return loops.vector(side, element)
 
     return sequence([*loaded, *map(stored, range(side))])
+
+
+def _word(value: Expr) -> str:
+    """What elements are shuffled as: TVM rewrites bfloat16, but no vectors of it that are bound."""
+    dtype = str(value.ty.dtype)
+    plain = dtype.startswith(("int", "uint", "float16", "float32", "float64", "bool"))
+    return dtype if plain else f"uint{dtype_bits(dtype)}"
 
 
 def _ramp(start: Expr, lanes: int) -> Expr:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -189,6 +190,12 @@ def test_turned_tiles_with_a_prologue(shape: tuple[int, int]) -> None:
     check(build, [x], np.maximum(x, 0).transpose(0, 2, 1))
     check(build, [x], np.maximum(x, 0).transpose(0, 2, 1), dims=[("b", "m", "n")])
     check(build, [x], np.maximum(x, 0).transpose(0, 2, 1), arch=replace(ARCH, cores=4))
+
+
+@pytest.mark.parametrize("dtype", ["bool", "int8", "float16", "bfloat16", "float64"])
+def test_elements_of_any_type_are_turned(dtype: str) -> None:
+    x = (normal(40, 50) * 20).astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+    check(op.permute_dims, [x], x.T)
 
 
 @pytest.mark.parametrize("shape", [(64, 48), (37, 50), (5, 70)])

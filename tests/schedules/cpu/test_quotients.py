@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 from tvm import te
@@ -32,7 +33,7 @@ def test_repeats(times: int, dims: tuple) -> None:
     check(repeat(times), [x], expected, dims=[dims], how=composed, rule="elementwise")
 
 
-@pytest.mark.parametrize("dtype", ["float32", "int8"])
+@pytest.mark.parametrize("dtype", ["float32", "int8", "bfloat16"])
 def test_vectors_run_along_what_is_repeated(dtype: str) -> None:
     def build(x: te.Tensor) -> te.Tensor:
         shape = [x.shape[0], x.shape[1] * 2, x.shape[2] * 2]
@@ -41,7 +42,7 @@ def test_vectors_run_along_what_is_repeated(dtype: str) -> None:
     def broadcast(x: te.Tensor) -> te.Tensor:
         return te.compute([*x.shape, 48], lambda c, h, w, r: x[c, h, w], name="broadcast")
 
-    x = (normal(3, 5, 37) * 20).astype(dtype)
+    x = (normal(3, 5, 37) * 20).astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
     for how, mode in ((build, "repeat"), (broadcast, "map")):
         _, selection = scheduled(composed(how, (x.shape, dtype)))
         assert selection.decision[0].plans[0].mode == mode
