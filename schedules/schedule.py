@@ -23,7 +23,7 @@ from tvmext.arch import Arch, CpuArch
 from .layout import relayout
 from .price import cycles
 from .rule import Kernel, Rule, Scheduled
-from .select import Selection, select, which
+from .select import Selection, manner, select
 
 SCHEDULED = "tvmext.scheduled"
 """Attribute of a PrimFunc that a rule has scheduled."""
@@ -46,15 +46,12 @@ class ScheduleKernels:
         }
 
     def reading(self, func: PrimFunc, constant_args: frozenset[int]) -> tuple[str, float]:
-        """The rule that would schedule a kernel, "" if only the last takes it, and its price.
-
-        Only kernels for CPUs have one.
-        """
+        """How a kernel would be scheduled, as in `manner`, and its price; only those for CPUs."""
         kernel = Kernel("", func, constant_args)
-        rule = which(kernel, self.rules)
-        if rule is self.rules[-1] or not isinstance(self.arch, CpuArch):
+        if not isinstance(self.arch, CpuArch):
             return "", inf
-        return rule.name, cycles(kernel, self.arch)
+        found = manner(kernel, self.arch, self.rules)
+        return found, cycles(kernel, self.arch) if found else inf
 
     def transform_module(self, mod: tvm.IRModule, _ctx: Any) -> tvm.IRModule:
         self.selections.clear()

@@ -43,7 +43,15 @@ def select(kernel: Kernel, arch: Arch, rules: Sequence[Rule]) -> tuple[Scheduled
     raise InternalError(f"no schedule rule takes kernel '{kernel.name}' ({reasons})")
 
 
-def which(kernel: Kernel, rules: Sequence[Rule]) -> Rule:
-    """The rule that would schedule `kernel`; the last one matches everything."""
-    *earlier, last = rules
-    return next((r for r in earlier if not isinstance(r.match(kernel), Declined)), last)
+def manner(kernel: Kernel, arch: Arch, rules: Sequence[Rule]) -> str:
+    """The rule that would schedule `kernel`, and whether in words; "" if only the last one would.
+
+    "conv", or "conv, words" where instructions add up several bytes at once (cpu/dots.py): what
+    reads these bytes in another order is another kind of kernel.
+    """
+    for rule in rules[:-1]:
+        workload = rule.match(kernel)
+        if not isinstance(workload, Declined):
+            words = getattr(rule.choose(workload, arch), "dot", None) is not None
+            return f"{rule.name}, words" if words else rule.name
+    return ""

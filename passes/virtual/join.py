@@ -36,7 +36,7 @@ from .tir_map import map_of
 
 __all__ = ["JoinLoaders", "Reading"]
 
-STAGED = {("gemm", "conv")}
+STAGED = {("gemm", "conv"), ("gemm, words", "conv, words")}
 """Rules one of which takes over from the other when an operand has to be copied to a stage."""
 
 UNKNOWN_DIM = 64

@@ -21,8 +21,8 @@ from .prims import Prims
 from .tensor import VirtualTensor
 
 Reading = Callable[[tirx.PrimFunc, frozenset[int]], tuple[str, float]]
-"""The schedule rule of a function some of whose parameters are weights, "" if none knows it, and
-what its loads and its call cost, in cycles."""
+"""How a function some of whose parameters are weights is scheduled, by which rule, "" if none knows
+it, and what its loads and its call cost, in cycles."""
 
 
 @dataclass(frozen=True)

@@ -207,7 +207,7 @@ class Builder:
         if self.height is not None:
             whole = known(self.height.extent)
             moving[self.height] = self.decision.block_rows or whole
-        return Stage.of(self.total, moving)
+        return Stage.of(self.total, moving, words=self.decision.dot is not None)
 
     def build(self, kernel: Kernel) -> Scheduled:
         params = list(kernel.func.params)

@@ -3,9 +3,9 @@
     stage[h, w, c] = source[h + first, w, c]          zero outside of the picture
 
 Inner loops then read a window with constant strides and no guard. A block of output rows stages
-only the input rows that it needs, so that they stay in the cache. The stage keeps the order that
-its source has in memory (a picture that comes as [c, h, w] is staged so): only single elements are
-read.
+only the input rows that it needs, so that they stay in the cache. Where single elements are read
+from it, the stage keeps the order that its source has in memory: a picture that comes as [c, h, w]
+is staged so. Words (words.py) need the channels side by side.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Stage:
     buffer: Var
 
     @staticmethod
-    def of(total: Contraction, moving: dict[Axis, Size]) -> Stage | None:
+    def of(total: Contraction, moving: dict[Axis, Size], *, words: bool = False) -> Stage | None:
         """The stage for `moving` axes and how far each moves, or None if indices are not affine."""
         operand = total.lhs
         if operand.source is None or operand.load is None:
@@ -63,7 +63,7 @@ class Stage:
         extents = window(total, moving)
         if extents is None:
             return None
-        order = _memory_order(operand.source)
+        order = tuple(range(len(extents))) if words else _memory_order(operand.source)
         shape = [extents[dim] for dim in order]
         buffer = allocate(shape, str(operand.load.source.dtype), "window")
         return Stage(total, operand.source, tuple(moving), extents, order, buffer)
