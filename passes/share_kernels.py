@@ -140,13 +140,13 @@ class _Kernel:
             raise UnmappedError("its parameters are not tensors and then sizes")
         self.prims = Prims()
         self.dims = set(self.scalars).union(*(_scalars(p.shape) for p in self.tensors))
+        if not self.dims:
+            raise UnmappedError("all its sizes are numbers")
         self.names = SizeNames.of(self._shapes(), self._others())
         self.fresh = {name: Var(name, "int64") for name in self.names.names}
         self.buffers: dict[Var, Var] = {}
 
     def named(self) -> _Named:
-        if not self.dims:
-            return _Named(self.func, self.inputs)
         tensors = {param: self._buffer(param) for param in self.tensors}
         body = tvm_ffi.structural_map(self.func.body, (_SIZES, self._size), order="pre")
         body = tvm_ffi.structural_map(body, (Var, self._buffer))
