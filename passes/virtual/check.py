@@ -60,21 +60,6 @@ def moves(func: tirx.PrimFunc) -> bool:
     return bool(stores) and all(_copies(store.value) for store in stores)
 
 
-def boxes(func: tirx.PrimFunc) -> int:
-    """In how many places a kernel that moves data looks for an element, by more than one axis.
-
-    The parts of a concat are one place.
-    """
-    calls: list[ir.Call] = []
-    tvm_ffi.structural_walk(func.body, (ir.Call, calls.append))
-    conditions = [call.args[0] for call in calls if _is_conditional(call)]
-    axes: list[ir.Var] = []
-    for condition in conditions:
-        tvm_ffi.structural_walk(condition, (ir.Var, axes.append))
-    along = {axis for axis in axes if not tirx.is_buffer_var(axis)}
-    return len(conditions) + 1 if len(along) > 1 else 1
-
-
 def _is_conditional(value: Any) -> bool:
     return isinstance(value, ir.Call) and getattr(value.op, "name", "") == "prim.if_then_else"
 

@@ -23,6 +23,9 @@ INJECTIVE = 2
 OPERATORS = "tvmext.operators"
 """Attribute of a loader: the movement operators that it stands for, with commas between them."""
 
+APART = "tvmext.apart"
+"""Attribute of a loader that no other kernel takes in."""
+
 OPAQUE = 8
 """OpPatternKind: never fused."""
 
@@ -56,8 +59,9 @@ def loader(
         return te.compute(kernel.shape, lambda *point: kernel.element(*point), name=name)
 
     # FuseOps needs not guess: it would take a lookup for opaque.
-    pattern = OPAQUE if apart else INJECTIVE
-    attrs = {"op_pattern": pattern, OPERATORS: ",".join(operators)}
+    attrs = {"op_pattern": INJECTIVE, OPERATORS: ",".join(operators)}
+    if apart:
+        attrs |= {"op_pattern": OPAQUE, APART: 1}
     return builder.call_te(compute, inputs, dims, primfunc_name_hint=name, primfunc_attrs=attrs)
 
 

@@ -24,14 +24,14 @@ from tvm.relax.expr_functor import PyExprMutator, mutator
 from tvmext.arch import dtype_bits
 from tvmext.frontends.dims import evaluate, names_of
 
-from .check import KEPT, PRICED, boxes, moves
-from .emit import OPERATORS, VIEW
+from .check import KEPT, PRICED, moves
+from .emit import APART, OPERATORS, VIEW
 from .general import kernel_of
 from .joining import Joined, Joiner, Operand, Reading, is_tensor
 from .opportunity import Graph, Node
 from .prims import Prims, UnmappedError
 from .strategy import NOT_POSSIBLE, Plan, Problem, decide, virtual_in
-from .tensor import MOST_BOXES, VirtualTensor, physical
+from .tensor import VirtualTensor, physical
 from .tir_map import map_of
 
 __all__ = ["JoinLoaders", "Reading"]
@@ -94,7 +94,7 @@ class Loaders:
         self.mod = mod
         self.prims = Prims()
         self.joiner = Joiner(mod, reading, self.prims)
-        self._boxes: dict[tvm.ir.GlobalVar, int | None] = {}
+        self._moving: dict[tvm.ir.GlobalVar, bool] = {}
         self.fixed: dict[int, str] = {}
         self.why: dict[tuple[int, frozenset[int]], str] = {}
         self.calls: dict[relax.Var, relax.Call] = {}
@@ -206,8 +206,6 @@ class Loaders:
             root = self._root(arg)
             if self.places.get(root) in virtual:
                 tensor = self._tensor(arg, virtual, sources)
-                if tensor.boxes > MOST_BOXES:
-                    raise UnmappedError(f"{PRICED}: its elements are in {tensor.boxes} places")
                 operators = self.operators(self.places[root])
                 operands[arg] = Operand(tensor, str(arg.ty.dtype), operators)
         return self.joiner.join(call, operands, list(sources))
@@ -236,13 +234,12 @@ class Loaders:
     def _movable(self, place: int) -> bool:
         """Whether a kernel only moves data, from few enough places that others may do it."""
         callee = self.callee(place)
-        if callee not in self._boxes:
-            func = self.mod[callee]
-            self._boxes[callee] = boxes(func) if moves(func) else None
-        count = self._boxes[callee]
-        if count is not None and count > MOST_BOXES:
-            self.fixed[place] = f"{PRICED}: its elements are in {count} places"
-        return count is not None and place not in self.fixed
+        if callee not in self._moving:
+            self._moving[callee] = moves(self.mod[callee])
+        apart = self._moving[callee] and bool(self.mod[callee].attrs.get(APART, 0))
+        if apart:
+            self.fixed[place] = f"{PRICED}: its elements are in too many places"
+        return self._moving[callee] and not apart
 
     def _func(self, var: relax.Var) -> tirx.PrimFunc:
         return self.mod[self.calls[var].args[0]]

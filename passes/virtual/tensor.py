@@ -31,9 +31,9 @@ from .restrict import restrict
 from .scope import Scope, Size
 from .tidy import tidy
 
-MOST_BOXES = 9
-"""Boxes of a tensor that others read through its map, as many as edges around an image make: cuts
-along several axes multiply, and with them the time to compile and the conditions at run time."""
+MOST_BOXES = 4
+"""Boxes of a tensor that others read through its map: cuts along several axes multiply, and with
+them the time to compile and the conditions at run time."""
 
 
 @dataclass(frozen=True)
@@ -59,14 +59,12 @@ class VirtualTensor:
 
     @property
     def boxes(self) -> int:
-        """The number of pieces; 1 if they are side by side along one axis, as parts of a concat."""
-        cut = {
-            axis
-            for piece in self.pieces
-            for axis, (extent, size) in enumerate(zip(piece.extent, self.shape))
-            if extent != size
-        }
-        return len(self.pieces) if len(cut) > 1 else 1
+        """Pieces for each part of the axis that is cut most: 1 for a concat, 3 for a framed image.
+
+        A part is where one or more pieces begin.
+        """
+        parts = [len({piece.origin[axis] for piece in self.pieces}) for axis in range(self.rank)]
+        return -(-len(self.pieces) // max(parts, default=1)) if self.pieces else 1
 
     @property
     def only(self) -> Piece | None:
