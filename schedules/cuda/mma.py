@@ -13,16 +13,18 @@ from math import prod
 
 from tvm import tirx
 from tvm.ir import Expr
+from tvm.tirx import Stmt
 
 from tvmext.arch import CudaArch, dtype_bits
 
 from ..analysis import Axis
-from ..cpu.contraction import Contraction, known_size
+from ..cpu.contraction import Contraction, known_size, size
+from ..cpu.emit import index
 from ..cpu.read_contraction import contraction
 from ..rule import Declined, Kernel, Scheduled
 from . import mma_choice, ptx
 from .contract import FEW_ROWS
-from .mma_choice import Decision
+from .mma_choice import ByRows, Decision
 from .mma_kernel import Builder
 from .operand import Source, source
 from .weights import Turned, turned
@@ -94,24 +96,30 @@ class Mma:
         )
         return Product(sizes, found, (lhs, rhs), weight)
 
-    def choose(self, workload: Product, arch: CudaArch) -> Decision:
+    def choose(self, workload: Product, arch: CudaArch) -> Decision | ByRows:
         return mma_choice.choose(workload.sizes, arch)
 
     def apply(
-        self, kernel: Kernel, workload: Product, decision: Decision, arch: CudaArch
+        self, kernel: Kernel, workload: Product, decision: Decision | ByRows, arch: CudaArch
     ) -> Scheduled:
         func = kernel.func
         lhs, rhs = (TYPES[one.dtype] for one in workload.sources)
         sums = "s32" if lhs in ("s8", "u8") else "f32"
         multiply = ptx.Multiply(lhs, rhs, sums, arch.capability >= (8, 0))
-        builder = Builder(
-            workload.contraction, decision, workload.sources, multiply, arch.has_async_copy
-        )
+
+        def kernels(plan: Decision) -> Stmt:
+            found, sources = workload.contraction, workload.sources
+            return Builder(found, plan, sources, multiply, arch.has_async_copy).launch()
+
+        if isinstance(decision, ByRows):
+            few = size(workload.contraction.rows) <= index(decision.limit)
+            body = tirx.IfThenElse(few, kernels(decision.few), kernels(decision.many))
+        else:
+            body = kernels(decision)
         params, layouts = list(func.params), {}
         if (weight := workload.weight) is not None:
             params[weight.position] = weight.buffer
             layouts[weight.position] = weight.layout
-        body = builder.launch()
         return Scheduled(tirx.PrimFunc(params, body, func.ret_type, func.attrs), layouts)
 
 

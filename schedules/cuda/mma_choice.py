@@ -19,6 +19,8 @@ from .ptx import CHUNK_BYTES, STEP_BYTES
 
 UNKNOWN_ROWS = (16, 64, 256, 1024, 4096)
 """What rows are taken for that are known at run time only: a choice has to be good for all."""
+FEW = 128
+"""Up to as many rows have a kernel of their own where they are not known."""
 UNKNOWN_COLS, UNKNOWN_DEPTH, UNKNOWN_BATCH = 1024, 1024, 1
 """What other sizes are taken for that are not known."""
 MOST_SUMS = 128
@@ -107,21 +109,43 @@ class Decision:
         return self.sums + fragments + OTHER_REGISTERS
 
 
+@dataclass(frozen=True)
+class ByRows:
+    """Two kernels, told apart when they are launched: `few` takes up to `limit` rows."""
+
+    limit: int
+    few: Decision
+    many: Decision
+
+
 STAGE_PAD = 8
 """Numbers between rows of results in shared memory: rows of a warp's stores hit other banks."""
 
 
 @cache
-def choose(work: Workload, arch: CudaArch) -> Decision:
-    """The cheapest of the candidates: by the product of their prices where rows are not known."""
-    known = [work]
-    if work.rows is None:
-        known = [replace(work, rows=max(rows, work.least_rows)) for rows in UNKNOWN_ROWS]
+def choose(work: Workload, arch: CudaArch) -> Decision | ByRows:
+    """The cheapest of the candidates, or one for few rows and one for many."""
+    if work.rows is not None:
+        return _best([work], arch)
+    usual = [replace(work, rows=max(rows, work.least_rows)) for rows in UNKNOWN_ROWS]
+    few, many = (
+        [one for one in usual if ((one.rows or 0) <= FEW) == kind] for kind in (True, False)
+    )
+    if not few:
+        return _best(many, arch)
+    tiles = _best(few, arch), _best(many, arch)
+    return tiles[0] if tiles[0] == tiles[1] else ByRows(FEW, *tiles)
 
-    def mean(decision: Decision) -> float:
-        return sum(log(price(one, decision, arch)) for one in known)
 
-    return min(candidates(arch, work), key=mean)
+def _best(sizes: Sequence[Workload], arch: CudaArch) -> Decision:
+    """The candidate with the least product of prices over `sizes`, which differ in rows alone."""
+
+    def product_of_prices(decision: Decision) -> float:
+        return sum(log(price(one, decision, arch)) for one in sizes)
+
+    # The sum is cut into parts for rows that are known.
+    work = sizes[0] if len(sizes) == 1 else replace(sizes[0], rows=None)
+    return min(candidates(arch, work), key=product_of_prices)
 
 
 def candidates(arch: CudaArch, work: Workload) -> Iterator[Decision]:
@@ -222,7 +246,7 @@ def price(work: Workload, tile: Decision, arch: CudaArch) -> float:
     results = rows * cols * batch * (element if tile.splits == 1 else 8 * tile.splits)
     memory = (operands + results) / (arch.dram_gb_s / arch.ghz)
     # Adding up the parts is a kernel of its own.
-    return max(total, memory) + (LATENCY * 3 if tile.splits > 1 else 0)
+    return _overlapped([total, memory]) + (LATENCY * 3 if tile.splits > 1 else 0)
 
 
 def _overlapped(parts: Sequence[float]) -> float:

@@ -18,7 +18,7 @@ from tests.schedules.cpu.kernels import composed, kernel, normal
 from tvmext.arch.cuda import from_name
 from tvmext.schedules.cuda.gemv import Gemv
 from tvmext.schedules.cuda.mma import Mma, Product
-from tvmext.schedules.cuda.mma_choice import Decision, Workload, candidates, choose
+from tvmext.schedules.cuda.mma_choice import ByRows, Decision, Workload, candidates, choose
 from tvmext.schedules.cuda.tile import swizzle
 from tvmext.schedules.layout import relayout
 from tvmext.schedules.rule import Declined, Kernel
@@ -216,9 +216,30 @@ def test_old_generations_have_no_such_instructions() -> None:
     assert isinstance(Mma(from_name("sm_70")).match(made), Declined)
 
 
+@pytest.mark.parametrize("rows", [5, 150])
+def test_few_and_many_rows_have_kernels_of_their_own(rows: int) -> None:
+    a, b = numbers("float16", rows, 24), numbers("float16", 24, 256, seed=1)
+    exact = a.astype("float32") @ b.astype("float32")
+    dims = [("m", 24), (24, 256)]
+    decision = check(
+        matmul("float32"), [a, b], exact, dims=dims, rule="mma", orders=(7,), tolerance=1e-3
+    )
+    assert isinstance(decision, ByRows)
+    assert decision.few.rows < decision.many.rows
+
+
+def test_large_products_have_large_tiles() -> None:
+    large = choose(Workload(1, 4096, 4096, 4096, "float16", (16, 16)), ARCH)
+    assert isinstance(large, Decision)
+    assert large.rows * large.cols >= 128 * 128
+    assert large.stages > 2
+
+
 def test_few_tiles_split_the_sum_and_unknown_rows_do_not() -> None:
     few = Workload(1, 64, 64, 8192, "float16", (16, 16))
-    assert choose(few, ARCH).splits > 1
+    plan = choose(few, ARCH)
+    assert isinstance(plan, Decision)
+    assert plan.splits > 1
     assert all(one.splits == 1 for one in candidates(ARCH, replace(few, rows=None)))
 
 
