@@ -108,6 +108,19 @@ def test_every_kernel_is_compiled_once_and_found_again(tmp_path: Path) -> None:
         assert other.compiled == 2
 
 
+@pytest.mark.parametrize("threads", [128, 1024])
+def test_a_kernel_that_spills_gets_the_registers_it_may_have(threads: int) -> None:
+    """Two hundred values alive at once: 128 threads can hold them, 1024 cannot and must not try."""
+    body = "float v[200];\n#pragma unroll\nfor (int i = 0; i < 200; ++i) v[i] = x[i * 999];\n"
+    body += "__syncthreads();\n#pragma unroll\nfor (int i = 0; i < 200; ++i) x[i * 777] = v[i];"
+    bounds = f"void __launch_bounds__({threads}) twice"
+    toolchain = Toolchain(cuda.from_name("sm_80"))
+    toolchain.compile(SOURCE.format(body=body).replace("void twice", bounds))
+    used = toolchain.usage["twice"]
+    assert used.registers * threads <= toolchain.arch.registers_per_sm
+    assert (used.spill_stores > 0) == (threads == 1024)
+
+
 def test_helpers_between_kernels_belong_to_all() -> None:
     helper = "static __device__ float own(float x) { return x; }\n"
     assert list(kernels(TWO.replace("void thrice", "void __cluster_dims__(2, 1, 1) thrice"))) == [
