@@ -76,6 +76,8 @@ def unfused(extents: Sequence[Expr], row: Expr) -> tuple[Expr, ...]:
     """The index along each of `extents` of the one along their product."""
     indices = []
     for extent in reversed(extents[1:]):
+        if constant(extent) == 0:  # nothing runs
+            return (int64(0),) * len(extents)
         indices.append(tirx.floormod(row, extent))
         row = tirx.floordiv(row, extent)
     return (row, *reversed(indices))

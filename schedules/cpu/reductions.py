@@ -1,7 +1,8 @@
 """Reductions inside a row, in one of three ways.
 
 lanes     the last reduction axis is contiguous: partial results in the lanes of a vector, joined
-          by halves at the end (LLVM does not reassociate floats, so this is spelled out)
+          at the end: floats by halves (LLVM does not reassociate them, so this is spelled out),
+          integers one by one, which LLVM puts in order itself
 columns   another axis is contiguous: one result per lane, the reduction loops inside
 scalar    neither: the loops as they stand, the result in a register
 """
@@ -115,7 +116,11 @@ def _below(width: int) -> list[int]:
 
 
 def _joined(inside: Inside, accs: dict[int, list[Var]], width: int) -> list[Stmt]:
-    """The upper half of the partial results joins the lower one until a single one is left."""
+    """The partial results become one.
+
+    Not by halves where they are integers: LLVM 22 takes the first half of such a sum of products
+    of bytes for the whole of it (its vpdpbusd).
+    """
     joins = []
 
     def join(w: int, others: Sequence[Var], start: int) -> None:
@@ -129,6 +134,11 @@ def _joined(inside: Inside, accs: dict[int, list[Var]], width: int) -> list[Stmt
 
             joins.append(loops.vector(w, lane))
 
+    if all(str(acc.dtype).startswith(("int", "uint")) for acc in accs[width]):
+        for w, others in accs.items():
+            for i in range(int(w == width), w):
+                join(1, others, i)
+        return joins
     for w in _below(width):
         join(w, accs[width], w)
         if w in accs:

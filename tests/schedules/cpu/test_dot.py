@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tvm import relax, te
 
@@ -36,6 +36,8 @@ def exact(x: np.ndarray, w: np.ndarray) -> np.ndarray:
 
 
 @few
+@example(1, 1, 16, False, "uint8", "int8")
+@example(1, 1, 67, True, "uint8", "int8")
 @given(sizes, sizes, sizes, st.booleans(), kinds, kinds)
 def test_static_sizes(m: int, n: int, k: int, weight: bool, left: str, right: str) -> None:
     x, w = drawn(left, m, k), drawn(right, k, n)
@@ -87,6 +89,7 @@ def test_every_instruction_set(name: str) -> None:
 
 
 @few
+@example(0, 3, 1, "uint8")
 @given(sizes, st.sampled_from([1, 3, 12]), sizes, kinds)
 def test_batches_of_two_inputs_transposed(m: int, b: int, k: int, right: str) -> None:
     x, w = drawn("uint8", b, m, k), drawn(right, b, 9, k)
