@@ -123,10 +123,11 @@ class WordPack:
 
         def each(ks: list[Expr]) -> tirx.Stmt:
             words, tail = known(last // self.dot.step), None
+            whole = copy(panel, ks, index(0), index(words), count, None)
             if rest != 0:
                 tail = copy(panel, ks, index(words), index(1), count, index(rest))
                 tail = tail if isinstance(rest, int) else tirx.IfThenElse(rest > 0, tail, None)
-            return block(copy(panel, ks, index(0), index(words), count, None), tail)
+            return block(whole if words != 0 or tail is None else None, tail)
 
         return block(tirx.AllocBuffer(self.buffer), nest(outer, each))
 

@@ -38,6 +38,7 @@ def exact(x: np.ndarray, w: np.ndarray) -> np.ndarray:
 @few
 @example(1, 1, 16, False, "uint8", "int8")
 @example(1, 1, 67, True, "uint8", "int8")
+@example(1, 2, 2, False, "uint8", "int8")
 @given(sizes, sizes, sizes, st.booleans(), kinds, kinds)
 def test_static_sizes(m: int, n: int, k: int, weight: bool, left: str, right: str) -> None:
     x, w = drawn(left, m, k), drawn(right, k, n)
