@@ -39,7 +39,7 @@ COPY_CYCLES = 4
 UNHIDDEN = 1 / 8
 """What is seen of work that other work of the same block or its neighbours should hide: a guess."""
 DIRECT = 8
-"""Instructions, in those of copies, for an element that is brought by itself: its index is
+"""Instructions, in those of copies, for up to 4 bytes that travel by themselves: their index is
 worked out each time."""
 STEP_CYCLES = 40
 """An estimate of what a barrier and a wait cost a block at each step of the sum."""
@@ -256,8 +256,8 @@ def _overlapped(parts: Sequence[float]) -> float:
 
 
 def _slowness(size: int) -> float:
-    """Instructions for what one copy of `CHUNK_BYTES` does; less than 4 bytes go through code."""
-    return CHUNK_BYTES / size * (1 if size >= 4 else DIRECT)
+    """Instructions for what one copy of `CHUNK_BYTES` does."""
+    return CHUNK_BYTES / size * (1 if size >= 8 else DIRECT)
 
 
 def _resident(tile: Decision, dtype: str, arch: CudaArch) -> int:

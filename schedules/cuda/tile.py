@@ -20,7 +20,7 @@ from tvm.tirx import ForKind, Stmt
 from tvmext.arch import dtype_bits
 
 from ..analysis import Axis, substitute
-from ..cpu.emit import Size, Values, allocate, ceildiv, index, loop
+from ..cpu.emit import Size, Values, allocate, index, loop
 from . import ptx
 from .launch import axes_at, when
 from .operand import Source
@@ -28,6 +28,8 @@ from .operand import Source
 Body = Callable[[Expr], Expr]
 
 BANKS_BYTES = 128
+MOST_UNROLLED = 16
+"""Copies of a thread that are written out; each works its index out by itself."""
 ROWS = 8
 """Rows of a matrix of `ldmatrix`."""
 
@@ -158,8 +160,11 @@ class Loader:
                 done = body(u, piece % per_row * run, piece // per_row)
             return done if pieces % tile.threads == 0 else when(piece < index(pieces), done)
 
-        kind = ForKind.SERIAL if tile.way == "direct" else ForKind.UNROLLED
-        return loop(ceildiv(pieces, tile.threads), one, kind, "u")
+        count = -(-pieces // tile.threads)
+        short = tile.way == "async" and count <= MOST_UNROLLED
+        # What is held has to be in registers of its own.
+        kind = ForKind.UNROLLED if short or tile.way == "held" else ForKind.SERIAL
+        return loop(count, one, kind, "u")
 
     def _fetch(self, stage: Expr, k: Expr, u: Expr, own: Expr, inner: Expr) -> Stmt:
         tile, source = self.tile, self.tile.source
