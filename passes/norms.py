@@ -33,9 +33,9 @@ def group_norm(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
     split = [*shape[:axis], groups, tirx.floordiv(shape[axis], groups), *shape[axis + 1 :]]
     axes = [int(a) % len(shape) for a in call.attrs.axes]
     axes = sorted([axis + 1, *(a + (a > axis) for a in axes)])
-    grouped = builder.emit(view(builder, call.args[0], split, fusible=False))
+    grouped = builder.emit(view(builder, call.args[0], split))
     result = builder.emit(_normalized(builder, call, grouped, axes, [axis, axis + 1]))
-    return view(builder, result, shape, fusible=False)
+    return view(builder, result, shape)
 
 
 def _normalized(

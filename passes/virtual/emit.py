@@ -42,14 +42,16 @@ def loader(
     operators: Sequence[str],
     select: bool = False,
     apart: bool = False,
+    view: bool = False,
 ) -> relax.Call:
     """A ``call_tir`` that computes the tensor from its homes; the function is added to the module.
 
     `homes` are expressions by name of home. `dtype` is the element type of the result. `operators`
     are the movement operators that the kernel stands for. With `select`, pieces that are rows of
-    one home become one read at a selected index. A loader that is `apart` is not fused.
+    one home become one read at a selected index. A loader that is `apart` is not fused. One that is
+    a `view` is turned into one by `views.Views` if it is still alone then.
     """
-    name = _name(operators)
+    name = "view" if view else _name(operators)
     inputs = [homes[home.name] for home in tensor.homes]
     symbols = sorted(_symbols(tensor))
     dims = relax.ShapeExpr(prims.variables(symbols))
@@ -59,25 +61,20 @@ def loader(
         return te.compute(kernel.shape, lambda *point: kernel.element(*point), name=name)
 
     # FuseOps needs not guess: it would take a lookup for opaque.
-    attrs = {"op_pattern": INJECTIVE, OPERATORS: ",".join(operators)}
+    attrs = {"op_pattern": INJECTIVE, **({VIEW: 1} if view else {OPERATORS: ",".join(operators)})}
     if apart:
         attrs |= {"op_pattern": OPAQUE, APART: 1}
     return builder.call_te(compute, inputs, dims, primfunc_name_hint=name, primfunc_attrs=attrs)
 
 
-def view(
-    builder: relax.BlockBuilder, source: relax.Expr, shape: Sequence[Any], fusible: bool
-) -> relax.Call:
-    """A reshape as a ``call_tir`` that `views.Views` turns into a view, if it is still alone then.
-
-    With `fusible`, FuseOps may take it into the kernel of a consumer, its divisions included.
-    """
+def view(builder: relax.BlockBuilder, source: relax.Expr, shape: Sequence[Any]) -> relax.Call:
+    """A reshape as a ``call_tir`` that no kernel takes in and `views.Views` turns into a view."""
     return builder.call_te(
         topi.reshape,
         source,
         relax.ShapeExpr(list(shape)),
         primfunc_name_hint="view",
-        primfunc_attrs={"op_pattern": INJECTIVE if fusible else OPAQUE, VIEW: 1},
+        primfunc_attrs={"op_pattern": OPAQUE, VIEW: 1},
     )
 
 

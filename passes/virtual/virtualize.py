@@ -106,7 +106,18 @@ class _Rewriter(PyExprMutator):
             if profile.access is Access.IDENTITY:
                 return source
             if product(home.shape) == product(tensor.shape):
-                return self._view(source, tensor.shape, var.name, self._may_fuse(var, home))
+                if not self._may_fuse(var, home):
+                    return self._view(source, tensor.shape, var.name)
+                call = loader(
+                    self.builder_,
+                    tensor,
+                    {home.name: source},
+                    self.movement.prims,
+                    str(var.ty.dtype),
+                    moved.operators,
+                    view=True,
+                )
+                return self.builder_.emit(call, var.name)
         return self._load(var, moved, tensor)
 
     def _constant(self, tensor: VirtualTensor, dtype: str) -> relax.Expr | None:
@@ -153,11 +164,9 @@ class _Rewriter(PyExprMutator):
             result if tensor.shape == wanted.shape else self._view(result, wanted.shape, var.name)
         )
 
-    def _view(
-        self, source: relax.Expr, shape: Sequence[Size], name: str, fusible: bool = False
-    ) -> relax.Var:
+    def _view(self, source: relax.Expr, shape: Sequence[Size], name: str) -> relax.Var:
         prims = self.movement.prims.prim_shape(shape)
-        return self.builder_.emit(view(self.builder_, source, prims, fusible), name)
+        return self.builder_.emit(view(self.builder_, source, prims), name)
 
 
 def _cheaper(moved: Moved) -> VirtualTensor:
