@@ -48,7 +48,7 @@ def _packed(lives: Sequence[Life], order: Sequence[int], alignment: int) -> tupl
             free = max(free, end)
         found[k] = min(gaps)[1] if gaps else free
         placed.append((found[k], found[k] + size, life))
-    return found, max((end for _, end, _ in placed), default=0)
+    return found, max((begin + life.size for begin, _, life in placed), default=0)
 
 
 def shared(lives: Sequence[Life]) -> list[list[int]]:

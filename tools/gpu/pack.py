@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import argparse
 import io
-import subprocess
+import os
 import tarfile
+from collections.abc import Iterator
 from importlib.metadata import distribution
 from pathlib import Path
 
@@ -17,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("pytest", "pluggy", "iniconfig", "packaging", "pygments", "click")
 """Written in Python alone: they run on any host. In place of hypothesis, which is not, drawn.py."""
 FOLDER = "tvmext"
+SOURCES = ("tvmext", "passes", "schedules", "frontends", "tests", "tools", "pyproject.toml")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Write the archive, with the files that git knows."""
+    """Write the archive."""
     pack(args.output)
     print(f"{args.output}: {args.output.stat().st_size / 1e6:.1f} MB")
     return 0
@@ -32,11 +34,9 @@ def main(args: argparse.Namespace) -> int:
 
 def pack(output: Path) -> None:
     """Write the archive; links stay links."""
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True)
     with tarfile.open(output, "w:xz") as archive:
-        for name in listed.stdout.decode().split("\0"):
-            if name and (ROOT / name).exists():
-                archive.add(ROOT / name, f"{FOLDER}/{name}", recursive=False)
+        for path in _sources():
+            archive.add(path, f"{FOLDER}/{path.relative_to(ROOT)}", recursive=False)
         for package in PACKAGES:
             for file in distribution(package).files or ():
                 if file.suffix == ".py" and ".." not in file.parts:
@@ -45,3 +45,14 @@ def pack(output: Path) -> None:
         entry = tarfile.TarInfo(f"{FOLDER}/hypothesis.py")
         entry.size = len(stand_in)
         archive.addfile(entry, io.BytesIO(stand_in))
+
+
+def _sources() -> Iterator[Path]:
+    """Every file of the project that its checks need, and the links between its folders."""
+    for name in SOURCES:
+        if (ROOT / name).is_file():
+            yield ROOT / name
+        for folder, inner, files in os.walk(ROOT / name):
+            yield from (Path(folder, each) for each in inner if Path(folder, each).is_symlink())
+            inner[:] = [each for each in inner if each != "__pycache__" and each[0] != "."]
+            yield from (Path(folder, each) for each in files if not each.endswith(".pyc"))

@@ -312,6 +312,6 @@ def _resize(mode: str, torch_mode: str, **attributes: Any) -> Case:
         f"resize/{mode},64x64x64",
         [node("Resize", "x _ scales", "y", mode=mode, **attributes)],
         {"x": (1, 64, 64, 64)},
-        _function("interpolate", None, 2, torch_mode),
+        _function("interpolate", scale_factor=2, mode=torch_mode),
         {"scales": np.array([1, 1, 2, 2], np.float32)},
     )
