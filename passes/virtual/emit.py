@@ -7,7 +7,7 @@ from typing import Any
 
 import tvm
 import tvm_ffi
-from tvm import relax, te, tirx, topi
+from tvm import relax, sym, te, tirx
 
 from tvmext.frontends.dims import names_of
 
@@ -68,14 +68,40 @@ def loader(
 
 
 def view(builder: relax.BlockBuilder, source: relax.Expr, shape: Sequence[Any]) -> relax.Call:
-    """A reshape as a ``call_tir`` that no kernel takes in and `views.Views` turns into a view."""
+    """A reshape as a ``call_tir`` that FuseOps leaves alone and `views.Views` turns into a view.
+
+    Whoever takes it into a kernel after all finds indices without the dims that stay as they are.
+    """
     return builder.call_te(
-        topi.reshape,
+        _reshaped,
         source,
         relax.ShapeExpr(list(shape)),
         primfunc_name_hint="view",
         primfunc_attrs={"op_pattern": OPAQUE, VIEW: 1},
     )
+
+
+def _reshaped(source: te.Tensor, shape: Sequence[Any]) -> te.Tensor:
+    """The elements in the same order; only dims between equal first and last ones are regrouped."""
+    old, new = list(source.shape), list(shape)
+    equal = sym.Analyzer().can_prove_equal
+    most = min(len(old), len(new))
+    first = next((k for k in range(most) if not equal(old[k], new[k])), most)
+    most -= first
+    last = next((k for k in range(most) if not equal(old[-1 - k], new[-1 - k])), most)
+
+    def element(*at: Any) -> Any:
+        flat: Any = tirx.IntImm("int64", 0)
+        for index, size in zip(at[first : len(new) - last], new[first:]):
+            flat = flat * size + index
+        inner: list[Any] = []
+        for size in reversed(old[first + 1 : len(old) - last]):
+            inner.insert(0, tirx.floormod(flat, size))
+            flat = tirx.floordiv(flat, size)
+        outer = [flat] if first < len(old) - last else []
+        return source[(*at[:first], *outer, *inner, *at[len(new) - last :])]
+
+    return te.compute(tuple(new), element, name="T_reshape")
 
 
 def _name(operators: Sequence[str]) -> str:
