@@ -8,7 +8,7 @@ import numpy as np
 from tvm import tirx
 from tvm.ir import Expr, Var
 
-from .analysis import constant
+from .kernel.analysis import constant
 from .rule import Layout, Matrix
 
 

@@ -17,7 +17,10 @@ from tvm.ir import Call, Expr, TensorLoad
 
 from tvmext.arch import CpuArch, dtype_bits
 
-from .analysis import (
+from .cpu.plan import plan
+from .cpu.staged import as_stages
+from .kernel.access import accesses, strides
+from .kernel.analysis import (
     Axis,
     analyzer,
     buffer_of,
@@ -29,12 +32,9 @@ from .analysis import (
     variables,
     view,
 )
-from .cpu.access import accesses, strides
-from .cpu.contraction import Contraction, Operand
-from .cpu.plan import plan
-from .cpu.read_contraction import contraction
-from .cpu.staged import as_stages
-from .cpu.stages import Stage
+from .kernel.contraction import Contraction, Operand
+from .kernel.read_contraction import contraction
+from .kernel.stages import Stage
 from .rule import Declined, Kernel
 
 UNKNOWN_DIM = 64

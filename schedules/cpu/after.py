@@ -7,9 +7,9 @@ from collections.abc import Callable
 from tvm import tirx
 from tvm.ir import Expr, Var
 
-from ..analysis import Axis, Block, substitute
-from .contraction import Contraction, size
-from .emit import PARALLEL, SERIAL, VECTORIZED, Size, block, index, known, loop, unravel
+from ..kernel.analysis import Axis, Block, substitute
+from ..kernel.contraction import Contraction, size
+from ..kernel.emit import PARALLEL, SERIAL, VECTORIZED, Size, block, index, known, loop, unravel
 from .math import approximate
 
 PARALLEL_ELEMENTS = 1 << 16

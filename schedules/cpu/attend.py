@@ -16,7 +16,7 @@ import tvm_ffi
 from tvm import tirx
 from tvm.ir import Call, Expr, TensorLoad, Var
 
-from ..analysis import (
+from ..kernel.analysis import (
     Axis,
     Block,
     View,

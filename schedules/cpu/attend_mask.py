@@ -18,9 +18,8 @@ from functools import reduce
 from tvm import tirx
 from tvm.ir import Expr, TensorLoad, Var
 
-from ..analysis import collect, substitute, variables
-from .attend import Attention
-from .emit import (
+from ..kernel.analysis import collect, substitute, variables
+from ..kernel.emit import (
     UNROLLED,
     VECTORIZED,
     Size,
@@ -34,6 +33,7 @@ from .emit import (
     loop,
     zeros,
 )
+from .attend import Attention
 
 HIDDEN = -1e30
 

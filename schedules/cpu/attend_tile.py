@@ -17,9 +17,8 @@ from dataclasses import dataclass
 from tvm import tirx
 from tvm.ir import Expr, Var
 
-from ..analysis import constant, substitute
-from .attend import Attention
-from .emit import (
+from ..kernel.analysis import constant, substitute
+from ..kernel.emit import (
     UNROLLED,
     VECTORIZED,
     Size,
@@ -35,6 +34,7 @@ from .emit import (
     unravel,
     zeros,
 )
+from .attend import Attention
 from .exponential import LOG2_E, exp2_of_negative
 from .math import approximate
 from .tile import Shape, Sums

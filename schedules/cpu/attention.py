@@ -20,14 +20,9 @@ from tvm.ir import Expr, TensorLoad, Var
 
 from tvmext.arch import CpuArch
 
-from ..analysis import constant, substitute, variables
-from ..levels import UNKNOWN_COLS, UNKNOWN_ROWS, register_tiles, tile_cycles
-from ..rule import Declined, Kernel, Scheduled
-from .attend import Attention, attention
-from .attend_mask import Window, mask
-from .attend_tile import Running, Tile
-from .contraction import size
-from .emit import (
+from ..kernel.analysis import constant, substitute, variables
+from ..kernel.contraction import size
+from ..kernel.emit import (
     PARALLEL,
     SERIAL,
     VECTORIZED,
@@ -43,6 +38,11 @@ from .emit import (
     nest,
     unravel,
 )
+from ..levels import UNKNOWN_COLS, UNKNOWN_ROWS, register_tiles, tile_cycles
+from ..rule import Declined, Kernel, Scheduled
+from .attend import Attention, attention
+from .attend_mask import Window, mask
+from .attend_tile import Running, Tile
 from .gemm import PARALLEL_FLOPS, known_size
 from .maps import turned
 from .rows import Tiles, cut

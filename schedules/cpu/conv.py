@@ -11,15 +11,15 @@ from typing import TypeAlias
 
 from tvmext.arch import CpuArch, dtype_bits
 
-from ..analysis import analyzer, constant, flat_index, stride
+from ..kernel.analysis import analyzer, constant, flat_index, stride
+from ..kernel.contraction import Contraction, rows_of
+from ..kernel.emit import known
+from ..kernel.read_contraction import contraction
 from ..rule import Declined, Kernel, Scheduled
 from . import conv_direct, winograd_choice, winograd_kernel
-from .contraction import Contraction, rows_of
 from .conv_groups import Groups, groups, merged, spread
-from .emit import known
 from .gemm import known_size, register_units, unfit
 from .panels import weight
-from .read_contraction import contraction
 from .tile import Shape
 from .window import window
 from .winograd_tiles import Windows, windows

@@ -19,23 +19,9 @@ from tvm.ir import Expr, Var
 
 from tvmext.arch import CpuArch, dtype_bits
 
-from ..analysis import Axis, constant, substitute
-from ..levels import (
-    UNKNOWN_COLS,
-    UNKNOWN_DEPTH,
-    UNKNOWN_SIDE,
-    Product,
-    best_tile,
-    product_cycles,
-    rows_in_l1,
-    widest,
-)
-from ..rule import Kernel, Layout, Scheduled
-from .after import followed
-from .contraction import Contraction, rows_of, size
-from .dot_tile import dot_kernel
-from .dots import Dot, find_dot
-from .emit import (
+from ..kernel.analysis import Axis, constant, substitute
+from ..kernel.contraction import Contraction, rows_of, size
+from ..kernel.emit import (
     PARALLEL,
     SERIAL,
     Size,
@@ -51,6 +37,20 @@ from .emit import (
     loop,
     unravel,
 )
+from ..levels import (
+    UNKNOWN_COLS,
+    UNKNOWN_DEPTH,
+    UNKNOWN_SIDE,
+    Product,
+    best_tile,
+    product_cycles,
+    rows_in_l1,
+    widest,
+)
+from ..rule import Kernel, Layout, Scheduled
+from .after import followed
+from .dot_tile import dot_kernel
+from .dots import Dot, find_dot
 from .gemm import PARALLEL_FLOPS, fetches_ahead, register_units
 from .panels import Pack, weight
 from .rows import Tiles, cut

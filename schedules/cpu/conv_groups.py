@@ -15,10 +15,10 @@ from tvm import tirx
 from tvm.ir import Expr, TensorLoad, Var
 from tvm_ffi import structural_map
 
-from ..analysis import REDUCE, SPATIAL, Axis, analyzer, substitute
+from ..kernel.analysis import REDUCE, SPATIAL, Axis, analyzer, substitute
+from ..kernel.contraction import Contraction, Operand, Output
+from ..kernel.emit import index
 from ..rule import Layout
-from .contraction import Contraction, Operand, Output
-from .emit import index
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,14 +20,9 @@ from tvm.ir import Expr, Var
 
 from tvmext.arch import CpuArch
 
-from ..analysis import Axis, analyzer, constant, flat_index, stride, substitute, variables
-from ..levels import UNKNOWN_SIDE
-from ..rule import Declined, Kernel, Scheduled
-from .after import followed
-from .contraction import Contraction, rows_of, size
-from .depthwise_row import Guard, Row
-from .depthwise_tile import MOST_TAPS, RowTile, known_index
-from .emit import (
+from ..kernel.analysis import Axis, analyzer, constant, flat_index, stride, substitute, variables
+from ..kernel.contraction import Contraction, rows_of, size
+from ..kernel.emit import (
     PARALLEL,
     SERIAL,
     Size,
@@ -43,10 +38,15 @@ from .emit import (
     loop,
     unravel,
 )
+from ..kernel.read_contraction import contraction
+from ..levels import UNKNOWN_SIDE
+from ..rule import Declined, Kernel, Scheduled
+from .after import followed
+from .depthwise_row import Guard, Row
+from .depthwise_tile import MOST_TAPS, RowTile, known_index
 from .gemm import PARALLEL_FLOPS, TYPES, known_size
 from .padding import padding
 from .panels import weight
-from .read_contraction import contraction
 from .tile import Kernel as TileKernel
 from .tile import Panel, Shape
 

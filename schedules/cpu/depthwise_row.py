@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from tvm import sym, tirx
 from tvm.ir import Expr
 
-from ..analysis import Axis
-from .emit import Size, bind, block, ceildiv, index, known, loop
+from ..kernel.analysis import Axis
+from ..kernel.emit import Size, bind, block, ceildiv, index, known, loop
 from .padding import Padding
 
 MOST_EDGES = 3

@@ -18,10 +18,10 @@ from itertools import groupby
 from tvm import sym, tirx
 from tvm.ir import Expr, Var
 
-from ..analysis import Axis, constant
-from .contraction import Contraction
+from ..kernel.analysis import Axis, constant
+from ..kernel.contraction import Contraction
+from ..kernel.emit import VECTORIZED, Values, block, index, known, loop, nest, zeros
 from .depthwise_row import Guard
-from .emit import VECTORIZED, Values, block, index, known, loop, nest, zeros
 from .tile import Kernel as TileKernel
 from .tile import Panel, Shape, Sums
 

@@ -19,10 +19,9 @@ from dataclasses import dataclass, field
 from tvm import tirx
 from tvm.ir import Expr, Var
 
-from ..analysis import constant
-from .contraction import Contraction
-from .dots import Dot
-from .emit import (
+from ..kernel.analysis import constant
+from ..kernel.contraction import Contraction
+from ..kernel.emit import (
     UNROLLED,
     Size,
     Values,
@@ -35,6 +34,7 @@ from .emit import (
     nest,
     ravel,
 )
+from .dots import Dot
 from .panels import Weight
 from .tile import Panel, RegisterTile, Shape, Sums
 from .words import WordPack, Words, laid_words, word

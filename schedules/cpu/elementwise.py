@@ -6,8 +6,9 @@ together are walked as one, in vectors, remainder included.
 
 from __future__ import annotations
 
+from ..kernel.stages import Stages
 from ..rule import Declined, Kernel
-from .staged import StagedRule, Stages, as_stages
+from .staged import StagedRule, as_stages
 
 
 class Elementwise(StagedRule):

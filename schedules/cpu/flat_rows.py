@@ -15,9 +15,18 @@ import tvm_ffi
 from tvm import sym, tirx
 from tvm.ir import Expr, TensorLoad
 
-from ..analysis import Axis, analyzer, buffer_of, collect, constant, stride, substitute, variables
-from .contraction import Contraction, Output
-from .emit import Values, allocate, block, index, loop, unravel
+from ..kernel.analysis import (
+    Axis,
+    analyzer,
+    buffer_of,
+    collect,
+    constant,
+    stride,
+    substitute,
+    variables,
+)
+from ..kernel.contraction import Contraction, Output
+from ..kernel.emit import Values, allocate, block, index, loop, unravel
 
 
 def flat_rows(found: Contraction) -> Contraction:

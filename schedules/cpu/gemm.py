@@ -17,14 +17,9 @@ from tvm.ir import Expr
 
 from tvmext.arch import CpuArch, dtype_bits
 
-from ..analysis import Axis, analyzer, constant, flat_index, stride, substitute
-from ..levels import UNKNOWN_COLS, UNKNOWN_DEPTH, Product, best_tile, product_cycles, widest
-from ..rule import Declined, Kernel, Layout, Scheduled
-from .after import followed
-from .contraction import Contraction, size, strided, windowed
-from .dot_tile import dot_kernel
-from .dots import Dot, find_dot
-from .emit import (
+from ..kernel.analysis import Axis, analyzer, constant, flat_index, stride, substitute
+from ..kernel.contraction import Contraction, size, strided, windowed
+from ..kernel.emit import (
     PARALLEL,
     SERIAL,
     Values,
@@ -38,10 +33,15 @@ from .emit import (
     loop,
     unravel,
 )
+from ..kernel.read_contraction import contraction
+from ..levels import UNKNOWN_COLS, UNKNOWN_DEPTH, Product, best_tile, product_cycles, widest
+from ..rule import Declined, Kernel, Layout, Scheduled
+from .after import followed
+from .dot_tile import dot_kernel
+from .dots import Dot, find_dot
 from .flat_rows import flat_rows, rows_at
 from .one_row import OneRow, columns_at_once, contiguous_sum
 from .panels import InPlace, Pack, weight
-from .read_contraction import contraction
 from .rows import Tiles, cut
 from .tile import Kernel as TileKernel
 from .tile import Panel, RegisterTile, Shape, open_panel

@@ -14,8 +14,8 @@ import tvm_ffi
 from tvm import sym, tirx
 from tvm.ir import Call, Expr, Var
 
-from ..analysis import Axis, analyzer, collect, constant, substitute, variables
-from .stages import Point, Stage
+from ..kernel.analysis import Axis, analyzer, collect, constant, substitute, variables
+from ..kernel.stages import Point, Stage
 
 MOST_SEGMENTS = 64
 """Stages that one stage may be cut into; each is code of its own."""

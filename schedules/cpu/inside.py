@@ -10,18 +10,11 @@ from tvm import tirx
 from tvm.ir import Expr, TensorLoad, Var
 from tvm.tirx import BufferStore, ForKind, Stmt
 
-from ..analysis import Axis, collect, substitute
+from ..kernel.analysis import Axis, collect, substitute
+from ..kernel.loops import int64, local, sequence
+from ..kernel.stages import COMBINE, Point, Stage, Write
 from .decision import StagePlan
-from .loops import int64, local, sequence
 from .math import approximate
-from .stages import Point, Stage, Write
-
-COMBINE = {
-    "add": lambda a, b: a + b,
-    "mul": lambda a, b: a * b,
-    "max": tirx.max,
-    "min": tirx.min,
-}
 
 MOST_EXPANDED = 16
 """Uses of variables up to which the definition of a scalar may be repeated in what builds on it."""

@@ -10,12 +10,12 @@ from tvm.tirx import BufferStore, ForKind, Stmt
 
 from tvmext.arch import dtype_bits
 
-from ..analysis import constant, substitute
-from . import loops
-from .access import crossing
-from .axes import Group, fused, merged
+from ..kernel import loops
+from ..kernel.access import crossing
+from ..kernel.analysis import constant, substitute
+from ..kernel.axes import Group, fused, merged
+from ..kernel.loops import int64, local, sequence, strip
 from .inside import Inside
-from .loops import int64, local, sequence, strip
 
 
 def emit_map(inside: Inside) -> Stmt:

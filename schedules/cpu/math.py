@@ -35,7 +35,7 @@ from tvm.ir import Call, Expr, Var
 
 from tvmext.arch import dtype_bits
 
-from ..analysis import substitute
+from ..kernel.analysis import substitute
 from .exponential import exp, exp2, exp_of_negative, sigmoid
 from .logarithm import log, log1p, log2, log10
 from .pieces import Body, f32, let, polynomial, rounded, unlet
@@ -73,6 +73,12 @@ def approximate(expr: Expr) -> tuple[list[tuple[Var, Expr]], Expr]:
     binds, expr = unlet(tvm_ffi.structural_map(expr, (Call, _rewrite)))
     restored = [(var, substitute(value, conditionals)) for var, value in binds]
     return restored, substitute(expr, conditionals)
+
+
+def vector_code(expr: Expr) -> list[Expr]:
+    """The expressions that `expr` is computed with."""
+    binds, value = approximate(expr)
+    return [value, *(part for _, part in binds)]
 
 
 def _rewrite(call: Call) -> Expr:

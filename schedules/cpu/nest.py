@@ -17,16 +17,16 @@ from tvm.tirx import ForKind, Stmt
 
 from tvmext.arch import dtype_bits
 
-from ..analysis import constant
-from . import loops
-from .access import Homes, flattened, relocated, renamed, with_reciprocals
-from .axes import joined, product, spread, unfused
+from ..kernel import loops
+from ..kernel.access import Homes, flattened, loads, relocated, renamed, stores, with_reciprocals
+from ..kernel.analysis import constant
+from ..kernel.axes import joined, product, spread, unfused
+from ..kernel.loops import int64, local, scope, sequence
+from ..kernel.stages import Stage, Write
 from .decision import NestPlan
 from .inside import Inside
-from .loops import int64, local, scope, sequence
 from .maps import emit_map, emit_repeat, emit_transpose
 from .reductions import emit_columns, emit_lanes, emit_scalar
-from .stages import Stage, Write
 
 EMIT = {
     "map": emit_map,
@@ -121,20 +121,6 @@ def _shared(found: Sequence[Stage], plans: Sequence[NestPlan]) -> set[Var]:
         for load in loads(found[s])
         if home.get(load.source, number) != number
     }
-
-
-def stores(stage: Stage) -> tuple[Write, ...]:
-    """What a stage leaves in memory: the epilogue's stores if it has one."""
-    return stage.epilogue.writes if stage.epilogue else stage.writes
-
-
-def loads(stage: Stage) -> list[TensorLoad]:
-    """Every load of a stage, its epilogue's loads of the reduction itself left out."""
-    found = stage.point.loads()
-    if stage.epilogue:
-        own = {write.buffer for write in stage.writes}
-        found += [load for load in stage.epilogue.point.loads() if load.source not in own]
-    return found
 
 
 def _nest(stages: Sequence[Stage], plan: NestPlan, outside: set[Var]) -> Stmt:

@@ -7,8 +7,9 @@ The stages share the loops over rows, so that a row is read from memory once and
 
 from __future__ import annotations
 
+from ..kernel.stages import Stages
 from ..rule import Declined, Kernel
-from .staged import StagedRule, Stages, as_stages
+from .staged import StagedRule, as_stages
 
 
 class Normalization(StagedRule):

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from tvm import tirx
 from tvm.ir import Expr, Var
 
-from ..analysis import analyzer, constant, flat_index, stride, substitute
-from .contraction import Contraction, Operand, size
-from .emit import (
+from ..kernel.analysis import analyzer, constant, flat_index, stride, substitute
+from ..kernel.contraction import Contraction, Operand, size
+from ..kernel.emit import (
     VECTORIZED,
     Values,
     allocate,

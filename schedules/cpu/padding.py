@@ -12,9 +12,18 @@ from typing import TypeAlias
 from tvm import sym, tirx
 from tvm.ir import Call, Expr, Var
 
-from ..analysis import Axis, Block, analyzer, constant, replace_loads, stride, substitute, variables
-from .contraction import Contraction
-from .emit import Size, Values, ceildiv, index, known, least, most
+from ..kernel.analysis import (
+    Axis,
+    Block,
+    analyzer,
+    constant,
+    replace_loads,
+    stride,
+    substitute,
+    variables,
+)
+from ..kernel.contraction import Contraction
+from ..kernel.emit import Size, Values, ceildiv, index, known, least, most
 
 Limits: TypeAlias = tuple[Expr | None, Expr | None]
 """The first index inside and the first one past it, where there is such a limit."""

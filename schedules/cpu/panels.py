@@ -15,7 +15,7 @@ from tvm.ir import Expr, Var
 
 from tvmext.arch import dtype_bits
 
-from ..analysis import (
+from ..kernel.analysis import (
     Axis,
     analyzer,
     constant,
@@ -25,9 +25,8 @@ from ..analysis import (
     substitute,
     variables,
 )
-from ..rule import Layout
-from .contraction import Contraction, size
-from .emit import (
+from ..kernel.contraction import Contraction, size
+from ..kernel.emit import (
     VECTORIZED,
     Size,
     Values,
@@ -42,6 +41,7 @@ from .emit import (
     vectors,
     zeros,
 )
+from ..rule import Layout
 from .maps import turned
 from .tile import Panel, Shape
 

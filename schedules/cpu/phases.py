@@ -23,7 +23,7 @@ from tvm.ir import Call, Expr, TensorLoad, Var
 
 from tvmext.arch import CpuArch
 
-from ..analysis import (
+from ..kernel.analysis import (
     SPATIAL,
     Axis,
     Block,

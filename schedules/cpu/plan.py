@@ -6,16 +6,16 @@ import math
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
-from tvm.ir import Var
-
 from tvmext.arch import CpuArch
 
-from ..analysis import Axis, analyzer, buffer_of, called_ops, constant, variables
-from .access import accesses, crossing, repeats, strides, vectorizable
-from .axes import merged
+from ..kernel.access import accesses, crossing, loads, stores, strides, values_of, vectorizable
+from ..kernel.analysis import Axis, buffer_of, called_ops, constant, variables
+from ..kernel.axes import merged
+from ..kernel.rows import Rows, shared_rows
+from ..kernel.stages import COSTLY, Stage
 from .decision import NestPlan, StagePlan
-from .nest import loads, stores
-from .stages import COSTLY, Stage
+from .math import vector_code
+from .quotients import MOST
 
 LAUNCH_NS = 3000.0
 """What it costs to start a parallel loop, in nanoseconds (measured: 2.9 us)."""
@@ -29,9 +29,6 @@ def plan(found: Sequence[Stage], arch: CpuArch) -> tuple[NestPlan, ...]:
 
 
 # ------------------------------------------------------------------ rows
-
-
-Rows = list[tuple[int, ...]]
 
 
 def _groups(found: Sequence[Stage], arch: CpuArch) -> list[tuple[tuple[int, ...], Rows]]:
@@ -67,49 +64,6 @@ def _worth(found: Sequence[Stage], numbers: tuple[int, ...], rows: Rows, arch: C
     count = _size(found[numbers[0]].spatial[p] for p in rows[0])
     work = sum(cost_ns(found[s]) for s in numbers)
     return arch.cores == 1 or count >= 2 * arch.cores or work < 4 * LAUNCH_NS
-
-
-def shared_rows(stages: Sequence[Stage]) -> Rows:
-    """Positions, per stage, of the spatial axes that all stages walk together.
-
-    An axis of one stage is the same row as an axis of another if the second reads the first's
-    result at just that index. A row axis is never reduced over, and never read any other way.
-    """
-    parent: dict[Var, Var] = {a.var: a.var for stage in stages for a in stage.axes}
-
-    def find(var: Var) -> Var:
-        while not parent[var].same_as(var):
-            var = parent[var]
-        return var
-
-    broken: set[Var] = {axis.var for stage in stages for axis in stage.reduce}
-    homes = {w.buffer: (stage, w) for stage in stages for w in stores(stage)}
-    for stage in stages:
-        own = {axis.var: axis for axis in stage.axes}
-        for load in loads(stage):
-            if load.source not in homes or homes[load.source][0] is stage:
-                continue
-            producer, write = homes[load.source]
-            made = {axis.var: axis for axis in producer.axes}
-            for index, at in zip(write.indices, load.indices):
-                if isinstance(at, Var) and at in own and isinstance(index, Var) and index in made:
-                    parent[find(at)] = find(index)
-                    if not _same_extent(own[at], made[index]):
-                        broken.add(index)
-                elif isinstance(index, Var) and index in made:
-                    broken.add(index)
-    bad = {find(var) for var in broken}
-    members = [{find(a.var): p for p, a in enumerate(stage.spatial)} for stage in stages]
-    unique = [len(m) == len(stage.spatial) for m, stage in zip(members, stages)]
-    if not all(unique):
-        return [() for _ in stages]
-    common = set(members[0]).intersection(*members[1:]) - bad
-    order = [find(a.var) for a in stages[-1].spatial if find(a.var) in common]
-    return [tuple(m[root] for root in order) for m in members]
-
-
-def _same_extent(a: Axis, b: Axis) -> bool:
-    return bool(analyzer((a, b)).can_prove_equal(a.extent, b.extent))
 
 
 # ------------------------------------------------------------------ one nest
@@ -187,7 +141,7 @@ def _contiguous_reduction(stage: Stage, arch: CpuArch) -> bool:
         return False
     steps = [constant(s) if s is not None else None for s in strides(stage, last)]
     moving = [s for s in steps if s != 0]
-    if not moving or any(s != 1 for s in moving) or not vectorizable(stage, last):
+    if not moving or any(s != 1 for s in moving) or not vectorizable(stage, last, vector_code):
         return False
     return _size(stage.reduce) >= arch.vector_lanes("float32")
 
@@ -208,9 +162,9 @@ def _stage_plan(stage: Stage, rows: tuple[int, ...], arch: CpuArch) -> StagePlan
     bits = max(_bits(stage))
     lanes = max(1, arch.vector_bits // bits)
     if not stage.is_reduction:
-        if not inner or not vectorizable(stage, inner[-1]):
+        if not inner or not vectorizable(stage, inner[-1], vector_code):
             return StagePlan("map", 1)
-        if repeats(stage, inner):
+        if _repeats(stage, inner):
             return StagePlan("repeat", min(lanes, 16))
         across = _transposes(stage, inner, min(lanes, 16))
         return (
@@ -222,7 +176,7 @@ def _stage_plan(stage: Stage, rows: tuple[int, ...], arch: CpuArch) -> StagePlan
         steps = _size(stage.reduce) // lanes
         return StagePlan("lanes", lanes, max(1, min(4, 1 << int(math.log2(max(1, steps))))))
     limited = {var for _, _, limit in stage.limits for var in variables(limit)}
-    if inner and inner[-1].var not in limited and vectorizable(stage, inner[-1]):
+    if inner and inner[-1].var not in limited and vectorizable(stage, inner[-1], vector_code):
         steps = _size([inner[-1]]) // lanes
         return StagePlan("columns", lanes, max(1, min(4, steps)))
     return StagePlan("scalar", 1)
@@ -242,8 +196,27 @@ def _transposes(stage: Stage, inner: Sequence[Axis], side: int) -> int:
             continue
         sizes = [constant(extent) for extent in (group.extent, last.extent)]
         fits = all(size is None or size >= side for size in sizes)
-        return position if fits and vectorizable(stage, group.axes[-1]) else -1
+        return position if fits and vectorizable(stage, group.axes[-1], vector_code) else -1
     return -1
+
+
+def _repeats(stage: Stage, axes: Sequence[Axis]) -> bool:
+    """Along the last of some axes one element is stored again and again, its loads contiguous
+    along the axis before: ``y[.., i, r] = x[.., i]``."""
+    if len(axes) < 2 or len(stage.writes) != 1 or axes[-1].var in values_of(stage):
+        return False
+    if not 1 < (axes[-1].size or 0) <= MOST:
+        return False
+    *loads, store = (constant(step) for step in strides(stage, axes[-1]))
+    *before, pitch = (constant(step) for step in strides(stage, axes[-2]))
+    return (
+        store == 1
+        and not any(step != 0 for step in loads)
+        and pitch == axes[-1].size
+        and 1 in before
+        and all(step in (0, 1) for step in before)
+        and vectorizable(stage, axes[-2], vector_code)
+    )
 
 
 def _bits(stage: Stage) -> list[int]:

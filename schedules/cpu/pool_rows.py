@@ -19,16 +19,16 @@ from tvm.tirx import BufferStore, ForKind, Stmt
 
 from tvmext.arch import CpuArch, dtype_bits
 
-from ..analysis import Axis, analyzer, constant, stride, substitute, variables
+from ..kernel import loops
+from ..kernel.analysis import Axis, analyzer, constant, stride, substitute, variables
+from ..kernel.axes import fused, tiles
+from ..kernel.loops import int64, local, scope, sequence, strip
+from ..kernel.stages import COMBINE, Stage
 from ..rule import Declined, Kernel, Scheduled
-from . import loops
-from .axes import fused, tiles
 from .decision import StagePlan
-from .inside import COMBINE, Inside
-from .loops import int64, local, scope, sequence, strip
+from .inside import Inside
 from .plan import LAUNCH_NS, UNKNOWN_DIM, cost_ns
 from .staged import as_stages
-from .stages import Stage
 
 UNROLL = 4
 """Vectors of a line that are combined together."""

@@ -6,9 +6,10 @@ its accumulators stay in registers. The padded input is never stored.
 
 from __future__ import annotations
 
-from ..analysis import variables
+from ..kernel.analysis import variables
+from ..kernel.stages import Stages
 from ..rule import Declined, Kernel
-from .staged import StagedRule, Stages, as_stages
+from .staged import StagedRule, as_stages
 
 
 class Pooling(StagedRule):

@@ -14,8 +14,8 @@ from tvm import tirx
 from tvm.ir import Expr, TensorLoad, Var
 from tvm_ffi import structural_map
 
-from ..analysis import SPATIAL, Axis, analyzer, collect, constant, substitute, variables
-from .stages import Point, Stage
+from ..kernel.analysis import SPATIAL, Axis, analyzer, collect, constant, substitute, variables
+from ..kernel.stages import Point, Stage
 
 MOST = 8
 """The largest divisor: what repeats more often is better stored in whole vectors."""

@@ -8,8 +8,9 @@ What is computed from the result alone follows it in registers.
 
 from __future__ import annotations
 
+from ..kernel.stages import Stages
 from ..rule import Declined, Kernel
-from .staged import StagedRule, Stages, as_stages
+from .staged import StagedRule, as_stages
 
 
 class Reduction(StagedRule):

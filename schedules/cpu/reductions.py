@@ -15,11 +15,12 @@ from tvm import tirx
 from tvm.ir import Expr, Var
 from tvm.tirx import BufferStore, ForKind, Stmt
 
-from ..analysis import Axis, constant, substitute
-from . import loops
-from .axes import Group, fused, merged, tiles
-from .inside import COMBINE, Inside
-from .loops import int64, sequence
+from ..kernel import loops
+from ..kernel.analysis import Axis, constant, substitute
+from ..kernel.axes import Group, fused, merged, tiles
+from ..kernel.loops import int64, sequence
+from ..kernel.stages import COMBINE
+from .inside import Inside
 
 
 def emit_scalar(inside: Inside) -> Stmt:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from tvm import tirx
 from tvm.ir import Expr
 
-from .emit import Size, bind, block, ceildiv, index, least, most
+from ..kernel.emit import Size, bind, block, ceildiv, index, least, most
 
 
 @dataclass(frozen=True, eq=False)

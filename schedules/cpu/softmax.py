@@ -14,8 +14,8 @@ import tvm_ffi
 from tvm import tirx
 from tvm.ir import Call, Expr, TensorLoad, Var
 
-from ..analysis import constant, substitute, variables
-from .stages import Point, Stage
+from ..kernel.analysis import constant, substitute, variables
+from ..kernel.stages import Point, Stage
 
 
 def with_bounds(found: Sequence[Stage]) -> tuple[Stage, ...]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from tvmext.arch import CpuArch
 
-from ..analysis import view
+from ..kernel.analysis import view
+from ..kernel.stages import Stages, stages
 from ..rule import Declined, Kernel, Scheduled
 from .decision import NestPlan
 from .guards import cut
@@ -14,17 +13,6 @@ from .nest import emit
 from .plan import plan
 from .quotients import split
 from .softmax import with_bounds
-from .stages import Stage, stages
-
-
-@dataclass(frozen=True, eq=False)
-class Stages:
-    """A kernel as the stages that get storage, in order."""
-
-    stages: tuple[Stage, ...]
-
-    def __str__(self) -> str:
-        return " -> ".join(map(str, self.stages))
 
 
 def as_stages(kernel: Kernel) -> Stages | Declined:

@@ -19,9 +19,9 @@ from tvm.ir import Call, Expr, TensorLoad, Var
 
 from tvmext.arch import dtype_bits
 
-from ..analysis import collect, constant, substitute
-from .contraction import Contraction, size
-from .emit import (
+from ..kernel.analysis import collect, constant, substitute
+from ..kernel.contraction import Contraction, size
+from ..kernel.emit import (
     UNROLLED,
     Size,
     Values,

@@ -22,10 +22,9 @@ from tvm.ir import Call, Expr, StringImm, Var
 
 from tvmext.arch import CpuArch
 
-from ..analysis import collect, constant
-from ..rule import Declined, Kernel, Scheduled
-from .axes import unfused
-from .emit import (
+from ..kernel.analysis import collect, constant
+from ..kernel.axes import unfused
+from ..kernel.emit import (
     PARALLEL,
     SERIAL,
     UNROLLED,
@@ -39,6 +38,7 @@ from .emit import (
     least,
     loop,
 )
+from ..rule import Declined, Kernel, Scheduled
 from .plan import LAUNCH_NS, UNKNOWN_DIM
 
 LIBRARY = "tvm.contrib.sort.topk"

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from tvm import tirx
 from tvm.ir import Expr, Var
 
-from ..analysis import (
+from ..kernel.analysis import (
     Axis,
     Block,
     analyzer,
@@ -26,9 +26,8 @@ from ..analysis import (
     substitute,
     variables,
 )
-from .after import along
-from .contraction import Contraction
-from .emit import (
+from ..kernel.contraction import Contraction
+from ..kernel.emit import (
     Size,
     Values,
     allocate,
@@ -39,6 +38,7 @@ from .emit import (
     most,
     nest,
 )
+from .after import along
 from .padding import padded_box
 
 

@@ -17,11 +17,9 @@ from dataclasses import replace
 from tvm import tirx
 from tvm.ir import Expr, Var
 
-from ..analysis import REDUCE, SPATIAL, Axis, substitute
-from ..rule import Kernel, Scheduled
-from .after import followed
-from .contraction import Contraction, Operand, Output, size
-from .emit import (
+from ..kernel.analysis import REDUCE, SPATIAL, Axis, substitute
+from ..kernel.contraction import Contraction, Operand, Output, size
+from ..kernel.emit import (
     PARALLEL,
     SERIAL,
     VECTORIZED,
@@ -38,6 +36,8 @@ from .emit import (
     loop,
     unravel,
 )
+from ..rule import Kernel, Scheduled
+from .after import followed
 from .panels import Weight, weight
 from .tile import Kernel as TileKernel
 from .tile import Panel, open_panel

@@ -16,9 +16,9 @@ from math import gcd
 from tvm import tirx
 from tvm.ir import Expr, Var
 
-from ..analysis import SPATIAL, Axis, analyzer, constant, stride, substitute
-from .contraction import Contraction, usual_sizes
-from .emit import Size, Values, bind_each, ceildiv, index, known, unravel
+from ..kernel.analysis import SPATIAL, Axis, analyzer, constant, stride, substitute
+from ..kernel.contraction import Contraction, usual_sizes
+from ..kernel.emit import Size, Values, bind_each, ceildiv, index, known, unravel
 from .padding import Bound, Padding, reach
 from .winograd import FILTERS, TAPS, Filter, Point
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from tvm import tirx
 from tvm.ir import Expr, TensorLoad, Var
 
-from ..analysis import Axis, analyzer, collect, constant, stride, substitute, variables
+from ..kernel.analysis import Axis, analyzer, collect, constant, stride, substitute, variables
+from ..kernel.contraction import Contraction, size
+from ..kernel.emit import Size, Values, allocate, block, ceildiv, index, known, loop, nest
 from .after import along
-from .contraction import Contraction, size
 from .dots import Dot
-from .emit import Size, Values, allocate, block, ceildiv, index, known, loop, nest
 from .panels import Weight
 from .tile import Panel, Shape
 

@@ -22,10 +22,10 @@ from tvm.tirx import ForKind, Stmt
 
 from tvmext.arch import CudaArch
 
-from ..analysis import Axis, analyzer, constant, flat_index, stride, substitute
-from ..cpu.contraction import Contraction, Operand, known_size, size
-from ..cpu.emit import Values, allocate, block, ceildiv, index, known, loop
-from ..cpu.read_contraction import contraction
+from ..kernel.analysis import Axis, analyzer, constant, flat_index, stride, substitute
+from ..kernel.contraction import Contraction, Operand, known_size, size
+from ..kernel.emit import Values, allocate, block, ceildiv, index, known, loop
+from ..kernel.read_contraction import contraction
 from ..rule import Declined, Kernel, Scheduled
 from .launch import Block, axes_at, launch, split, sync, when
 

@@ -18,14 +18,14 @@ from tvm.tirx import ForKind, Stmt
 
 from tvmext.arch import CudaArch, dtype_bits
 
-from ..analysis import analyzer, buffer_of, constant, flat_index, substitute
-from ..cpu.access import accesses, flattened, relocated, strides, vectorizable
-from ..cpu.axes import Group, merged, product
-from ..cpu.emit import Size, allocate, block, ceildiv, index, known, loop
-from ..cpu.stages import Stage
+from ..kernel.access import accesses, flattened, relocated, strides, vectorizable
+from ..kernel.analysis import analyzer, buffer_of, constant, flat_index, substitute
+from ..kernel.axes import Group, merged, product
+from ..kernel.emit import Size, allocate, block, ceildiv, index, known, loop
+from ..kernel.stages import Stage, Stages
 from ..rule import Declined, Kernel, Scheduled
 from .launch import Block, at_outer, code, element, launch, split, store, sync, when
-from .staged import Stages, as_stages, function, handed_over
+from .staged import as_stages, function, handed_over
 from .vectors import calls_take_vectors
 
 THREADS = 256
@@ -135,9 +135,9 @@ def vector_lanes(stage: Stage, groups: Sequence[Group]) -> int:
     last = groups[-1]
     bits = max(dtype_bits(str(buffer_of(a).ty.dtype)) for a in accesses(stage))
     steps = [None if s is None else constant(s) for s in strides(stage, last.axes[-1])]
-    if any(step not in (0, 1) for step in steps) or not vectorizable(stage, last.axes[-1]):
+    if any(step not in (0, 1) for step in steps) or not calls_take_vectors(stage):
         return 1
-    if not calls_take_vectors(stage):
+    if not vectorizable(stage, last.axes[-1], lambda expr: [expr]):
         return 1
     lanes = ACCESS_BYTES * 8 // bits
     while lanes > 1 and not _aligned(stage, groups, lanes):

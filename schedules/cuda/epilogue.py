@@ -18,7 +18,7 @@ from tvm.tirx import ForKind, Stmt
 
 from tvmext.arch import dtype_bits
 
-from ..analysis import (
+from ..kernel.analysis import (
     analyzer,
     buffer_of,
     collect,
@@ -27,8 +27,8 @@ from ..analysis import (
     stride,
     substitute,
 )
-from ..cpu.contraction import Contraction, size
-from ..cpu.emit import Values, allocate, block, ceildiv, index, known, loop
+from ..kernel.contraction import Contraction, size
+from ..kernel.emit import Values, allocate, block, ceildiv, index, known, loop
 from .launch import Block, axes_at, launch, split, when
 from .operand import multiples, outside_of_loads
 

@@ -18,8 +18,8 @@ from tvm import tirx
 from tvmext.arch import CudaArch
 from tvmext.arch.cuda import WARP
 
-from ..cpu.contraction import known_size
-from ..cpu.read_contraction import contraction
+from ..kernel.contraction import known_size
+from ..kernel.read_contraction import contraction
 from ..rule import Declined, Kernel, Scheduled
 from .contract import FEW_ROWS
 from .gemv_kernel import EACH, THREADS, Builder, Decision, Thin, columns, deep

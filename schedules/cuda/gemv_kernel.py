@@ -11,9 +11,21 @@ from tvm.tirx import ForKind, Stmt
 
 from tvmext.arch.cuda import WARP
 
-from ..analysis import Axis, substitute
-from ..cpu.contraction import Contraction, size
-from ..cpu.emit import Size, Values, allocate, bind, block, ceildiv, index, known, least, loop, most
+from ..kernel.analysis import Axis, substitute
+from ..kernel.contraction import Contraction, size
+from ..kernel.emit import (
+    Size,
+    Values,
+    allocate,
+    bind,
+    block,
+    ceildiv,
+    index,
+    known,
+    least,
+    loop,
+    most,
+)
 from .contract import SUMS
 from .epilogue import Epilogue, Parts
 from .launch import Block, among, axes_at, launch, sync, when

@@ -10,10 +10,10 @@ from tvm import tirx
 from tvm.ir import Expr, TensorLoad, Var
 from tvm.tirx import ForKind, Stmt
 
-from ..analysis import Axis, substitute
-from ..cpu.axes import Group
-from ..cpu.emit import Size, block, index, known
-from ..cpu.stages import Point, Stage, Write
+from ..kernel.analysis import Axis, substitute
+from ..kernel.axes import Group
+from ..kernel.emit import Size, block, index, known
+from ..kernel.stages import Point, Stage, Write
 
 _THREAD_INDEX = 1  # IterVarType kThreadIndex
 

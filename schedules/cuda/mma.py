@@ -17,10 +17,10 @@ from tvm.tirx import Stmt
 
 from tvmext.arch import CudaArch, dtype_bits
 
-from ..analysis import Axis
-from ..cpu.contraction import Contraction, known_size, size
-from ..cpu.emit import index
-from ..cpu.read_contraction import contraction
+from ..kernel.analysis import Axis
+from ..kernel.contraction import Contraction, known_size, size
+from ..kernel.emit import index
+from ..kernel.read_contraction import contraction
 from ..rule import Declined, Kernel, Scheduled
 from . import mma_choice, ptx
 from .contract import FEW_ROWS

@@ -19,8 +19,20 @@ from tvm.tirx import ForKind, Stmt
 from tvmext.arch import dtype_bits
 from tvmext.arch.cuda import WARP
 
-from ..cpu.contraction import Contraction, size
-from ..cpu.emit import Size, Values, allocate, bind, block, ceildiv, index, known, least, loop, most
+from ..kernel.contraction import Contraction, size
+from ..kernel.emit import (
+    Size,
+    Values,
+    allocate,
+    bind,
+    block,
+    ceildiv,
+    index,
+    known,
+    least,
+    loop,
+    most,
+)
 from . import ptx
 from .epilogue import Epilogue, Parts
 from .launch import Block, among, axes_at, launch, sync

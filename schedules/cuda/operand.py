@@ -19,7 +19,7 @@ from tvm.ir import Call, Expr, Op, Range, TensorLoad, Var
 
 from tvmext.arch import dtype_bits
 
-from ..analysis import (
+from ..kernel.analysis import (
     Axis,
     analyzer,
     buffer_of,

@@ -21,9 +21,9 @@ from tvm.tirx import BufferStore, For, ForKind, Stmt
 
 from tvmext.arch import CudaArch
 
-from ..analysis import Axis, analyzer, collect, constant, flat_index, substitute, variables
-from ..cpu.axes import product
-from ..cpu.emit import block, ceildiv, index, known, loop
+from ..kernel.analysis import Axis, analyzer, collect, constant, flat_index, substitute, variables
+from ..kernel.axes import product
+from ..kernel.emit import block, ceildiv, index, known, loop
 from ..rule import Declined, Kernel, Scheduled
 from .launch import Block, launch, unraveled, when
 

@@ -15,7 +15,7 @@ from tvm.tirx import Stmt
 
 from tvmext.arch import dtype_bits
 
-from ..cpu.emit import index
+from ..kernel.emit import index
 
 STEP_BYTES = 32
 """Bytes along the sum that one instruction takes of every row, whatever their type."""

@@ -16,10 +16,9 @@ from tvm.tirx import ForKind, Stmt
 
 from tvmext.arch.cuda import WARP
 
-from ..cpu.axes import merged, product
-from ..cpu.emit import Size, allocate, block, ceildiv, index, known, loop
-from ..cpu.inside import COMBINE
-from ..cpu.stages import Stage
+from ..kernel.axes import merged, product
+from ..kernel.emit import Size, allocate, block, ceildiv, index, known, loop
+from ..kernel.stages import COMBINE, Stage
 from .launch import at_outer, code, finished, replaced, sync, when
 
 FULL = 0xFFFFFFFF

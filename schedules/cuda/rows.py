@@ -25,17 +25,17 @@ from tvm.tirx import Stmt
 from tvmext.arch import CudaArch, dtype_bits
 from tvmext.arch.cuda import STATIC_SHARED, WARP
 
-from ..analysis import Axis, constant
-from ..cpu.access import Homes, flattened, relocated, strides
-from ..cpu.axes import joined, merged, product, spread
-from ..cpu.emit import allocate, bind, block, ceildiv, index, known, loop
-from ..cpu.plan import shared_rows
-from ..cpu.stages import Stage
+from ..kernel.access import Homes, flattened, loads, relocated, stores, strides
+from ..kernel.analysis import Axis, constant
+from ..kernel.axes import joined, merged, product, spread
+from ..kernel.emit import allocate, bind, block, ceildiv, index, known, loop
+from ..kernel.rows import shared_rows
+from ..kernel.stages import Stage, Stages
 from ..rule import Declined, Kernel, Scheduled
 from . import elementwise
 from .launch import Block, at_outer, element, launch, sync, unraveled
 from .reduce import Share, reduced
-from .staged import Stages, as_stages, function, handed_over, loads, stores
+from .staged import as_stages, function, handed_over
 
 MOST_THREADS = 512
 """Threads for one row: more would wait for each other longer than they compute."""

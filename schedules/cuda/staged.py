@@ -8,16 +8,12 @@ from tvm import tirx
 from tvm.ir import Var
 from tvm.tirx import Stmt
 
-from ..analysis import view
-from ..cpu.access import Homes
-from ..cpu.axes import product
-from ..cpu.emit import allocate, block
-from ..cpu.nest import loads, stores
-from ..cpu.staged import Stages
-from ..cpu.stages import Stage, stages
+from ..kernel.access import Homes, stores
+from ..kernel.analysis import view
+from ..kernel.axes import product
+from ..kernel.emit import allocate, block
+from ..kernel.stages import Stage, Stages, stages
 from ..rule import Declined, Kernel
-
-__all__ = ["Stages", "as_stages", "function", "handed_over", "loads", "stores"]
 
 
 def as_stages(kernel: Kernel) -> Stages | Declined:

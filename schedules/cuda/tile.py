@@ -19,8 +19,8 @@ from tvm.tirx import ForKind, Stmt
 
 from tvmext.arch import dtype_bits
 
-from ..analysis import Axis, substitute
-from ..cpu.emit import Size, Values, allocate, index, loop
+from ..kernel.analysis import Axis, substitute
+from ..kernel.emit import Size, Values, allocate, index, loop
 from . import ptx
 from .launch import axes_at, when
 from .operand import Source

@@ -11,8 +11,8 @@ from functools import cache
 import tvm
 from tvm.ir import Call, Op
 
-from ..analysis import collect
-from ..cpu.stages import Stage
+from ..kernel.analysis import collect
+from ..kernel.stages import Stage
 
 _KEY = "TVectorizable"
 _MORE = ("tirx.erf", "tirx.atan", "tirx.rsqrt", "tirx.fmod")

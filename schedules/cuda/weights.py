@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from tvm import tirx
 from tvm.ir import Expr, Var
 
-from ..analysis import constant, replace_loads
-from ..cpu.contraction import Contraction
+from ..kernel.analysis import constant, replace_loads
+from ..kernel.contraction import Contraction
 from ..rule import Kernel, Layout
 
 

@@ -7,7 +7,7 @@ import tvm_ffi
 from tvm import relax, te, tirx
 
 from tests.schedules.cpu.kernels import kernel
-from tvmext.schedules.analysis import (
+from tvmext.schedules.kernel.analysis import (
     View,
     analyzer,
     combiner,

@@ -11,8 +11,8 @@ import tvm
 from tvm import relax, te, tirx
 
 from tvmext.arch import CpuArch, from_device, to_target
-from tvmext.schedules.analysis import substitute
 from tvmext.schedules.cpu import RULES
+from tvmext.schedules.kernel.analysis import substitute
 from tvmext.schedules.rule import Kernel
 from tvmext.schedules.select import Selection, select
 

@@ -15,8 +15,8 @@ from tvm import te, tirx
 from tests.schedules.cpu.kernels import ARCH, composed, kernel, normal, run, scheduled
 from tvmext.arch import FAMILIES, CpuArch
 from tvmext.passes.attention import Form, Step, attention
-from tvmext.schedules.analysis import collect
 from tvmext.schedules.cpu.attention import Decision, FusedAttention, Workload
+from tvmext.schedules.kernel.analysis import collect
 from tvmext.schedules.rule import Declined, Kernel
 
 SCALE = Step("relax.multiply", (None, 0.25))

@@ -11,9 +11,9 @@ from tvm import tirx
 from tvm.ir import Expr, Var
 
 from tests.schedules.cpu.kernels import ARCH, run
-from tvmext.schedules.cpu.emit import VECTORIZED, block, loop
 from tvmext.schedules.cpu.exponential import exp2_of_negative
 from tvmext.schedules.cpu.math import approximate
+from tvmext.schedules.kernel.emit import VECTORIZED, block, loop
 
 LANES = 16
 Exponential = Callable[[Expr], tuple[list[tuple[Var, Expr]], Expr]]

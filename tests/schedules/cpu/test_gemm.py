@@ -13,8 +13,8 @@ from tvm import relax, tirx
 from tests.schedules.cpu.kernels import ARCH, kernel, normal
 from tests.schedules.cpu.products import compare, schedule
 from tvmext.arch import FAMILIES
-from tvmext.schedules.analysis import collect, constant
 from tvmext.schedules.cpu.gemm import Gemm, Workload
+from tvmext.schedules.kernel.analysis import collect, constant
 from tvmext.schedules.rule import Declined
 
 op = relax.op

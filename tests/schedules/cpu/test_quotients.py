@@ -11,7 +11,8 @@ import pytest
 from tvm import te
 
 from tests.schedules.cpu.kernels import ARCH, check, composed, normal, scheduled
-from tvmext.schedules.cpu.staged import Stages, as_stages
+from tvmext.schedules.cpu.staged import as_stages
+from tvmext.schedules.kernel.stages import Stages
 
 
 def repeat(times: int) -> Any:

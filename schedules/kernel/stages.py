@@ -14,7 +14,7 @@ import tvm_ffi
 from tvm import sym, tirx
 from tvm.ir import Call, Expr, TensorLoad, Var
 
-from ..analysis import (
+from .analysis import (
     REDUCE,
     Axis,
     Block,
@@ -60,6 +60,15 @@ COSTLY = frozenset(
         "call_extern",
     ]
 )
+
+
+COMBINE = {
+    "add": lambda a, b: a + b,
+    "mul": lambda a, b: a * b,
+    "max": tirx.max,
+    "min": tirx.min,
+}
+"""What a store of a stage may reduce with, by name."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -376,3 +385,13 @@ def _same_point(stage: Stage, after: Stage) -> dict[Var, Expr] | None:
     if len(mapping) != len(after.spatial) or len(mapping) != len(stage.spatial):
         return None
     return mapping
+
+
+@dataclass(frozen=True, eq=False)
+class Stages:
+    """A kernel as the stages that get storage, in order."""
+
+    stages: tuple[Stage, ...]
+
+    def __str__(self) -> str:
+        return " -> ".join(map(str, self.stages))

@@ -9,7 +9,7 @@ from tvm import s_tir, tirx
 from tvm.ir import Expr, PrimType, Var
 from tvm.tirx import For, ForKind, SeqStmt, Stmt
 
-from ..analysis import constant
+from .analysis import constant
 
 Body = Callable[[Expr], Stmt]
 """What a loop does at an index."""

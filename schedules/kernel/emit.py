@@ -8,7 +8,7 @@ from typing import TypeAlias
 from tvm import tirx
 from tvm.ir import Expr, Var
 
-from ..analysis import Axis, collect, constant
+from .analysis import Axis, collect, constant
 
 Size: TypeAlias = int | Expr
 Body: TypeAlias = Callable[[Expr], tirx.Stmt]

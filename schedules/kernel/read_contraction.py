@@ -13,7 +13,8 @@ from dataclasses import replace
 from tvm import tirx
 from tvm.ir import Expr, TensorLoad, Var
 
-from ..analysis import (
+from ..rule import Declined, Kernel
+from .analysis import (
     SPATIAL,
     Axis,
     Block,
@@ -27,7 +28,6 @@ from ..analysis import (
     variables,
     view,
 )
-from ..rule import Declined, Kernel
 from .contraction import Contraction, Operand, Output
 
 

@@ -21,7 +21,7 @@ import tvm_ffi
 from tvm import s_tir, sym, tirx
 from tvm.ir import Call, Expr, Op, TensorLoad, Var
 
-from .rule import Declined
+from ..rule import Declined
 
 SPATIAL, REDUCE = "spatial", "reduce"
 

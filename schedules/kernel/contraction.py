@@ -18,9 +18,9 @@ from math import prod
 from tvm import tirx
 from tvm.ir import Expr, TensorLoad, Var
 
-from ..analysis import Axis, Block, collect, constant, variables
 from ..levels import UNKNOWN_SIDE
 from ..rule import Kernel
+from .analysis import Axis, Block, collect, constant, variables
 
 
 @dataclass(frozen=True, eq=False)

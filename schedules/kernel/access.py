@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import lru_cache
 
@@ -10,7 +10,7 @@ import tvm_ffi
 from tvm import tirx
 from tvm.ir import Call, Expr, TensorLoad, Var
 
-from ..analysis import (
+from .analysis import (
     Axis,
     analyzer,
     buffer_of,
@@ -20,9 +20,21 @@ from ..analysis import (
     stride,
     variables,
 )
-from .math import approximate
-from .quotients import MOST
 from .stages import Point, Stage, Write
+
+
+def stores(stage: Stage) -> tuple[Write, ...]:
+    """What a stage leaves in memory: the epilogue's stores if it has one."""
+    return stage.epilogue.writes if stage.epilogue else stage.writes
+
+
+def loads(stage: Stage) -> list[TensorLoad]:
+    """Every load of a stage, its epilogue's loads of the reduction itself left out."""
+    found = stage.point.loads()
+    if stage.epilogue:
+        own = {write.buffer for write in stage.writes}
+        found += [load for load in stage.epilogue.point.loads() if load.source not in own]
+    return found
 
 
 def accesses(stage: Stage) -> list[TensorLoad | Write]:
@@ -75,25 +87,6 @@ def crossing(stage: Stage, along: Axis, last: Axis) -> list[TensorLoad]:
         if constant(here) == 1 and constant(there) not in (0, 1) and not fixed:
             found.setdefault(key, load)
     return list(found.values())
-
-
-def repeats(stage: Stage, axes: Sequence[Axis]) -> bool:
-    """Along the last of some axes one element is stored again and again, its loads contiguous
-    along the axis before: ``y[.., i, r] = x[.., i]``."""
-    if len(axes) < 2 or len(stage.writes) != 1 or axes[-1].var in _values(stage):
-        return False
-    if not 1 < (axes[-1].size or 0) <= MOST:
-        return False
-    *loads, store = (constant(step) for step in strides(stage, axes[-1]))
-    *before, pitch = (constant(step) for step in strides(stage, axes[-2]))
-    return (
-        store == 1
-        and not any(step != 0 for step in loads)
-        and pitch == axes[-1].size
-        and 1 in before
-        and all(step in (0, 1) for step in before)
-        and vectorizable(stage, axes[-2])
-    )
 
 
 def with_reciprocals(stage: Stage, scalars: set[Var]) -> Stage:
@@ -202,7 +195,7 @@ def _bound_to(stage: Stage, axis: Axis) -> set[Var]:
 
 def mergeable(stage: Stage, outer: Axis, inner: Axis) -> bool:
     """Walking `outer` and `inner` as one axis keeps every access linear."""
-    if {outer.var, inner.var} & (_values(stage) | {var for var, _, _ in stage.limits}):
+    if {outer.var, inner.var} & (values_of(stage) | {var for var, _, _ in stage.limits}):
         return False
     ana = analyzer(stage.axes)
     for far, near in zip(strides(stage, outer), strides(stage, inner)):
@@ -213,7 +206,7 @@ def mergeable(stage: Stage, outer: Axis, inner: Axis) -> bool:
     return True
 
 
-def _values(stage: Stage) -> set[Var]:
+def values_of(stage: Stage) -> set[Var]:
     """Axes that are used as numbers, outside of indices."""
     found: set[Var] = set()
     exprs = list(stage.point.exprs())
@@ -226,8 +219,8 @@ def _values(stage: Stage) -> set[Var]:
     return found
 
 
-def vectorizable(stage: Stage, axis: Axis) -> bool:
-    """All code of the stage works on vectors along `axis`.
+def vectorizable(stage: Stage, axis: Axis, parts: Callable[[Expr], list[Expr]]) -> bool:
+    """All code of the stage works on vectors along `axis`; `parts` are what an expression runs as.
 
     TVM's vectorizer takes what it cannot vectorize apart statement by statement, which loses the
     scalars that other statements have bound: such code must not be given to it.
@@ -236,8 +229,7 @@ def vectorizable(stage: Stage, axis: Axis) -> bool:
     points = [stage.point] + ([stage.epilogue.point] if stage.epilogue else [])
     calls: list[Call] = []
     for expr in (expr for point in points for expr in point.exprs()):
-        binds, value = approximate(expr)
-        calls += collect(value, Call) + [c for _, part in binds for c in collect(part, Call)]
+        calls += [call for part in parts(expr) for call in collect(part, Call)]
     for call in calls:
         if call.op.name == "prim.if_then_else":
             if variables(call.args[0]) & moving:

@@ -9,9 +9,9 @@ from tvm import sym, tirx
 from tvm.ir import Expr, Var
 from tvm.tirx import ForKind, Stmt
 
-from ..analysis import Axis, constant
 from . import loops
 from .access import mergeable
+from .analysis import Axis, constant
 from .loops import int64, sequence
 from .stages import Stage
 

@@ -1,0 +1,1 @@
+"""What rules of every kind of machine share: reading a kernel, and writing one."""
