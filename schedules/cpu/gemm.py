@@ -9,7 +9,7 @@ The kernel that is built:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tvm import tirx
@@ -17,8 +17,15 @@ from tvm.ir import Expr
 
 from tvmext.arch import CpuArch, dtype_bits
 
-from ..kernel.analysis import Axis, analyzer, constant, flat_index, stride, substitute
-from ..kernel.contraction import Contraction, size, strided, windowed
+from ..kernel.analysis import analyzer, constant, flat_index, stride, substitute
+from ..kernel.contraction import (
+    Contraction,
+    known_size,
+    least_size,
+    size,
+    strided,
+    windowed,
+)
 from ..kernel.emit import (
     PARALLEL,
     SERIAL,
@@ -82,6 +89,8 @@ class Workload:
     weight_arg: int | None = None
     types: tuple[str, str] | None = None
     """What is multiplied, if neighbours along the sum may be taken together: bytes, perhaps."""
+    least_rows: int = 1
+    """Rows of all products together where dims that are not known are 1."""
 
 
 @dataclass(frozen=True)
@@ -143,12 +152,6 @@ def unfit(found: Contraction) -> str:
     return "" if found.reduce else "nothing is summed up"
 
 
-def known_size(axes: Iterable[Axis]) -> int | None:
-    """How many points `axes` span, if that is known at compile time."""
-    total = size(axes)
-    return total if isinstance(total, int) else constant(total)
-
-
 def describe(found: Contraction, kernel: Kernel) -> Workload | Declined:
     position = found.constant_rhs(kernel)
     rhs = "memory"
@@ -171,6 +174,7 @@ def describe(found: Contraction, kernel: Kernel) -> Workload | Declined:
         found,
         position if rhs == "weight" else None,
         factor_types(found),
+        least_size((*found.batch, *found.rows)),
     )
 
 
@@ -205,8 +209,9 @@ def decide(workload: Workload, arch: CpuArch) -> Decision:
     width = 1 if dot else 4
     tiles = None if workload.rows is None else -(-workload.rows // shape.rows)
     block_tiles = 0 if rhs == "pack" else _block_tiles(tiles, width * depth * shape.rows, arch)
-    flops = 2 * depth * (workload.cols or UNKNOWN_COLS) * (workload.batch or 1)
-    flops *= max(THIN_ROWS, shape.rows if workload.rows is None else workload.rows)
+    lines = shape.rows if workload.rows is None else max(THIN_ROWS, workload.rows)
+    lines = max(lines * (workload.batch or 1), workload.least_rows)
+    flops = 2 * depth * (workload.cols or UNKNOWN_COLS) * lines
     parallel = arch.cores > 1 and flops >= PARALLEL_FLOPS
     ahead = 0
     busy = workload.rows is None or workload.rows >= AHEAD_ROWS

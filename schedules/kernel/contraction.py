@@ -15,12 +15,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
 
-from tvm import tirx
+from tvm import sym, tirx
 from tvm.ir import Expr, TensorLoad, Var
 
 from ..levels import UNKNOWN_SIDE
 from ..rule import Kernel
-from .analysis import Axis, Block, collect, constant, variables
+from .analysis import Axis, Block, collect, constant, substitute, variables
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +99,13 @@ def size(axes: Iterable[Axis]) -> Expr | int:
 def known_size(axes: Iterable[Axis]) -> int | None:
     """How many points `axes` span, or None if that is known at run time only."""
     return constant(size(axes))
+
+
+def least_size(axes: Iterable[Axis]) -> int:
+    """How many points `axes` span where every dim that is known at run time only is 1."""
+    total = size(axes)
+    ones = substitute(total, {var: tirx.const(1, str(var.ty)) for var in variables(total)})
+    return constant(sym.Analyzer().simplify(ones)) or 1
 
 
 def windowed(operand: Operand, reduce: Iterable[Axis]) -> bool:

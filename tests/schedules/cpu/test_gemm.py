@@ -56,6 +56,18 @@ def test_must_not_fire(build: object, shapes: list[tuple[int, ...]]) -> None:
     assert isinstance(answer, Declined)
 
 
+@pytest.mark.parametrize(("side", "parallel"), [(56, True), (1, False)])
+def test_what_is_known_of_the_rows_decides_whether_they_are_shared_out(
+    side: int, parallel: bool
+) -> None:
+    """A layer on images of any number: the rows of a single one are known."""
+    batch = tirx.Var("batch", "int64")
+    image = (batch, side, side, 16), "float32"
+    arch = replace(ARCH, cores=2)
+    _, _, selection = schedule(op.matmul, image, ((16, 96), "float32"), weights=[1], arch=arch)
+    assert selection.decision.parallel is parallel
+
+
 @few
 @given(sizes, sizes, sizes, st.booleans())
 def test_static_sizes(m: int, n: int, k: int, weight: bool) -> None:
