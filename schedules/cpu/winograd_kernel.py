@@ -78,18 +78,21 @@ class Builder:
         assert load is not None
         moved = {bound.tap.var: u for bound, u in zip(self.windows.bounds, at)}
         taps = [dim for dim, i in enumerate(load.indices) if i in moved]
-        channel = self.chunk.var * self.lane.extent + self.lane.var
+        # Axes of extent 1 are left out of contractions: channels whose number is odd.
+        single = self.lane.size == 1
+        lane = index(0) if single else self.lane.var
+        channel = self.chunk.var if single else self.chunk.var * self.lane.extent + lane
         places = {**moved, self.windows.channels.var: channel}
         shape = [self.filter.size if d in taps else n for d, n in enumerate(load.source.shape)]
         old = tirx.decl_buffer(shape, self.total.dtype, load.source.name)
         rhs = tirx.BufferLoad(old, [substitute(i, places) for i in load.indices])
-        lhs = tirx.BufferLoad(self.inputs, [*at, self.chunk.var, self.row.var, self.lane.var])
+        lhs = tirx.BufferLoad(self.inputs, [*at, self.chunk.var, self.row.var, lane])
         (column,) = self.total.cols
         contraction = Contraction(
             batch=(*self.total.batch, *self.positions),
             rows=(self.row,),
             cols=(column,),
-            reduce=(self.chunk, self.lane),
+            reduce=(self.chunk,) if single else (self.chunk, self.lane),
             lhs=Operand(lhs, lhs, lhs),
             rhs=Operand(rhs, rhs, rhs),
             total=self.total.total,

@@ -13,8 +13,9 @@ from tvm import relax
 from tests.schedules.cpu.kernels import ARCH, normal
 from tests.schedules.cpu.products import compare, convolve, schedule
 from tests.schedules.cpu.test_conv import nhwc
-from tvmext.arch import FAMILIES
-from tvmext.schedules.cpu import rules
+from tvmext.arch import FAMILIES, CpuArch
+from tvmext.schedules.cpu import rules, winograd_choice
+from tvmext.schedules.cpu.conv import Conv, Workload
 from tvmext.schedules.cpu.winograd import FILTERS
 
 op = relax.op
@@ -173,3 +174,28 @@ def test_blocks_and_panels_on_two_cores() -> None:
         expected = convolve(x, w, 1, 1)
         selection = compare(nhwc(padding=1), [x, w], expected, weights=[1], arch=arch)
         assert (uses(selection), selection.decision.parallel) == (2, level)
+
+
+@pytest.mark.parametrize("step", FILTERS)
+def test_an_odd_number_of_channels(step: int) -> None:
+    """Channels go in vectors of what divides their number: one here."""
+    x, w = normal(1, 28, 28, 9), normal(256, 3, 3, 9, seed=1)
+    selection = compare(
+        nhwc(padding=1),
+        [x, w],
+        convolve(x, w, 1, 1),
+        weights=[1],
+        rules=[Winograd([step])],
+        tolerance=1e-4,
+    )
+    assert uses(selection) == step
+
+
+class Winograd(Conv):
+    """Convolutions by Winograd's method whatever they cost."""
+
+    def choose(self, workload: Workload, arch: CpuArch) -> winograd_choice.Decision:
+        assert workload.windows is not None
+        plan = winograd_choice.best_plan(workload.windows, self.filters, arch)
+        assert plan is not None
+        return winograd_choice.decide(workload.windows, plan, arch)
