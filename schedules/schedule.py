@@ -31,12 +31,16 @@ SCHEDULED = "tvmext.scheduled"
 
 @tvm.transform.module_pass(opt_level=0, name="ScheduleKernels")
 class ScheduleKernels:
-    """Schedule each PrimFunc that is called from Relax; `selections` tells how, in order."""
+    """Schedule each PrimFunc that is called from Relax; `selections` tells how, in order.
+
+    `unscheduled` is the module as it was before.
+    """
 
     def __init__(self, arch: Arch, rules: Sequence[Rule]) -> None:
         self.arch = arch
         self.rules = tuple(rules)
         self.selections: list[Selection] = []
+        self.unscheduled: tvm.IRModule | None = None
 
     def decisions(self) -> dict[str, dict[str, Any]]:
         """How each kernel was scheduled, as plain data: {kernel: {"rule", "decision"}}."""
@@ -55,6 +59,7 @@ class ScheduleKernels:
 
     def transform_module(self, mod: tvm.IRModule, _ctx: Any) -> tvm.IRModule:
         self.selections.clear()
+        self.unscheduled = mod
         constant_args = _constant_args(mod)
         functions = dict(mod.functions_items())
         relaid: dict[GlobalVar, Scheduled] = {}

@@ -24,6 +24,7 @@ WALK_OF_THE_DATA = (
     "build",
     "artifact",
     "runtime",
+    "measure",
     "verification",
     "model_file",
     "report",

@@ -148,6 +148,9 @@ def compile_here(request: CompileRequest, report: Callable[..., None]) -> None:
     from .build.results import results_in_inputs, results_in_weights
     from .frontends import load as load_model
     from .passes import lower
+    from .report.sizes import Sizes
+    from .report.trace import network_of
+    from .report.work import calls_of
     from .schedules.rules import rules_for
     from .schedules.schedule import ScheduleKernels
 
@@ -167,6 +170,8 @@ def compile_here(request: CompileRequest, report: Callable[..., None]) -> None:
     schedule = ScheduleKernels(arch, rules_for(arch, request.options))
     mod = lower(model, schedule, schedule.reading, target, request.options, report)
 
+    net = network_of(model, target, Sizes({}), report)
+
     metadata = ArtifactMetadata(
         inputs=model.inputs,
         outputs=model.outputs,
@@ -177,6 +182,7 @@ def compile_here(request: CompileRequest, report: Callable[..., None]) -> None:
         source=request.name,
         model_sha256=_sha256(request.model),
         decisions=schedule.decisions(),
+        calls=tuple(calls_of(schedule.unscheduled, net)),
         versions={"tvm": tvm.__version__},
         weight_outputs=tuple(model.outputs[i].name for i in results_in_weights(mod)),
         updated_inputs={

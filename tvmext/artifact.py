@@ -19,7 +19,7 @@ from tvmext.arch.cuda import from_device as gpu_of_this_machine
 from tvmext.build.elf import METADATA_SECTION, read_section
 from tvmext.build.files import naming, write_atomically
 from tvmext.errors import ArtifactError, OptionError, TvmextError
-from tvmext.frontends.dims import Dim, Guard, parse
+from tvmext.frontends.dims import Dim, Expr, Guard, parse
 from tvmext.frontends.model import TensorSpec
 from tvmext.options import Options
 
@@ -30,6 +30,32 @@ FORMAT_VERSION = 1
 
 
 @dataclass(frozen=True)
+class KernelCall:
+    """One call of a kernel in a run: the nodes of the model that it computes, and its work.
+
+    `flops` and `bytes` (read and written) are expressions over the free dims, None where data
+    decide the sizes.
+    """
+
+    kernel: str
+    nodes: tuple[str, ...]
+    flops: int | Expr | None
+    bytes: int | Expr | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data; expressions become text."""
+        flops, moved = (None if size is None else str(size) for size in (self.flops, self.bytes))
+        return {"kernel": self.kernel, "nodes": list(self.nodes), "flops": flops, "bytes": moved}
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> KernelCall:
+        flops, moved = (
+            None if fields[what] is None else parse(fields[what]) for what in ("flops", "bytes")
+        )
+        return cls(fields["kernel"], tuple(fields["nodes"]), flops, moved)
+
+
+@dataclass(frozen=True)
 class ArtifactMetadata:
     """What a compiled library says about itself.
 
@@ -37,6 +63,7 @@ class ArtifactMetadata:
     was given, `decisions` is the schedule of every kernel: {kernel: {"rule": name, ...}}.
     `weight_outputs` names outputs that are weights of the model, not results: callers get a copy.
     `updated_inputs` says of outputs which donated input they are, changed: {output: input}.
+    `calls` are the kernels in the order in which a run calls them.
     `usage` is what CUDA kernels take: {function: {"registers", "shared", "spill_stores", ...}}.
     """
 
@@ -51,6 +78,7 @@ class ArtifactMetadata:
     decisions: Mapping[str, Any] = field(default_factory=dict)
     weight_outputs: tuple[str, ...] = ()
     updated_inputs: Mapping[str, str] = field(default_factory=dict)
+    calls: tuple[KernelCall, ...] = ()
     usage: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
@@ -71,6 +99,7 @@ class ArtifactMetadata:
                 "options": asdict(self.options),
                 "weight_outputs": list(self.weight_outputs),
                 "updated_inputs": dict(self.updated_inputs),
+                "calls": [call.to_json() for call in self.calls],
                 "usage": dict(self.usage),
                 "decisions": dict(self.decisions),
             }
@@ -97,6 +126,7 @@ class ArtifactMetadata:
                 "guards": tuple(map(Guard.from_json, values["guards"])),
                 "options": Options.from_json(values["options"]),
                 "weight_outputs": tuple(values["weight_outputs"]),
+                "calls": tuple(map(KernelCall.from_json, values.get("calls", ()))),
             }
         )
 

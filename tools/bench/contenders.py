@@ -20,10 +20,11 @@ import onnxruntime
 import tvm
 from tvm import relax
 
+from tvmext.measure.profile import Kernel, Profile, profile
+from tvmext.measure.timing import Call
+
 from .cases import Case
 from .cases.case import Arrays, Graph
-from .profile import Kernel, Profile, profile
-from .timing import Call
 
 LAYOUT_OPERATORS = ("ReorderInput", "ReorderOutput", "Transpose")
 """What ONNX Runtime puts at the edges of a graph to compute in a layout of its own."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,18 +17,17 @@ import numpy as np
 import onnx
 
 import tvmext
-from tvmext.artifact import read_metadata
 from tvmext.cli.arrays import fill
+from tvmext.measure.figures import Figures, figures
+from tvmext.measure.host import interruptions
+from tvmext.measure.machine import Machine
+from tvmext.measure.profile import profile_model
+from tvmext.measure.samples import Round
+from tvmext.measure.timing import Call, measure
 
 from . import contenders
 from .agreement import agreement
 from .cases.case import Arrays
-from .figures import Figures, figures
-from .host import interruptions
-from .machine import Machine
-from .profile import Kernel, Profile
-from .samples import Round
-from .timing import Call, measure
 
 OURS, RIVAL = "tvmext", "onnxruntime"
 PROFILED_RUNS = 10
@@ -48,7 +46,9 @@ def latency(model: Path, library: Path, inputs: Arrays, seconds: float, threads:
     return figures(measure(calls, Machine(threads), interruptions(threads), seconds=seconds), OURS)
 
 
-def model_row(request: Mapping[str, Any], threads: int, rounds: Rounds) -> Figures:
+def model_row(
+    request: Mapping[str, Any], threads: int, machine: Machine, rounds: Rounds
+) -> Figures:
     """The row of a request; `rounds` lets calls take turns. "error" if the outputs differ."""
     inputs = dict(np.load(request["inputs"]))
     library = Path(request["library"])
@@ -59,11 +59,9 @@ def model_row(request: Mapping[str, Any], threads: int, rounds: Rounds) -> Figur
         row["max_abs"] = max((agreement(*pair) for pair in pairs), default=0.0)
     except ValueError as error:
         return {**row, "error": str(error)}
-    metadata = read_metadata(library)
-    ordered = {spec.name: inputs[spec.name] for spec in metadata.inputs}
-    profile = contenders.Tvmext(library, ordered).profile(PROFILED_RUNS)
-    found = figures(rounds(calls), OURS)
-    return {**row, **found, "profile": _plain(profile, metadata.decisions)}
+    compiled = tvmext.load(library, num_threads=threads)
+    found = profile_model(compiled, inputs, PROFILED_RUNS, machine)
+    return {**row, **figures(rounds(calls), OURS), "profile": found.to_json()}
 
 
 def _calls(model: str, library: Path, inputs: Arrays, threads: int) -> dict[str, Callable[[], Any]]:
@@ -72,36 +70,6 @@ def _calls(model: str, library: Path, inputs: Arrays, threads: int) -> dict[str,
     session = contenders.session_of(model, threads)
     names = [spec.name for spec in compiled.outputs]
     return {OURS: lambda: compiled.run(inputs), RIVAL: lambda: session.run(names, inputs)}
-
-
-def _plain(profile: Profile, decisions: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    kernels = []
-    for kernel in profile.kernels:
-        made = decisions.get(kernel.name, {})
-        step = (made.get("decision") or {}).get("step", 0) if made.get("rule") == "conv" else 0
-        kernels.append(
-            {**asdict(kernel), "rule": made.get("rule", ""), "flops": flops(kernel, step)}
-        )
-    return {"total_us": profile.total * 1e6, "kernels": kernels}
-
-
-def flops(kernel: Kernel, step: int = 0) -> float | None:
-    """Operations of a 2-d convolution (NHWC) or a product, as the shapes of its arguments tell.
-
-    Every weight is used once for each position of the output (what has the shape of the output is a
-    residual); in a product of two tensors the depth is the last dim of the first. With a `step` the
-    weight is one of Winograd's method, (step + 2)^2 numbers for a window of 3^2, whose operations
-    are told. None for other kernels.
-    """
-    words = kernel.operators
-    first, *rest, out = kernel.shapes if len(kernel.shapes) > 2 else ((), ())
-    positions = np.prod(out[:-1], dtype=float) if out else 0.0
-    weights = [np.prod(shape, dtype=float) for shape in rest if shape != out]
-    if "conv2d" in words and len(out) == 4 and weights:
-        return 2.0 * positions * max(weights) * ((3 / (step + 2)) ** 2 if step else 1)
-    if "matmul" in words and first and out:
-        return 2.0 * positions * out[-1] * first[-1]
-    return None
 
 
 @contextmanager

@@ -20,6 +20,9 @@ from tvm import relax
 
 from tvmext import frontends
 from tvmext.arch import CpuArch, resolve, to_target
+from tvmext.measure.figures import Figures
+from tvmext.measure.samples import Noisy, Round, ratio, timing
+from tvmext.measure.timing import Call
 from tvmext.options import Options
 from tvmext.passes import lower
 from tvmext.schedules.cpu import RULES
@@ -32,9 +35,6 @@ from .agreement import agreement
 from .cases import Case
 from .cases.case import Graph
 from .contenders import first_result
-from .figures import Figures
-from .samples import Noisy, Round, ratio, timing
-from .timing import Call
 
 FINALISTS = 5
 TRIAL_SECONDS = 0.02

@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from .samples import geometric_mean
+from tvmext.measure.samples import geometric_mean
 
 PACKAGES = ("tvmext", "apache-tvm", "onnxruntime", "torch")
 RATIOS = ("value", "net", "interior")
@@ -113,19 +113,19 @@ def models_table(rows: Sequence[Row]) -> str:
 def profile_table(row: Row, top: int) -> str:
     """Where our time goes in one model: the `top` kernels by the sum over their calls."""
     kernels = row["profile"]["kernels"]
-    whole = sum(kernel["seconds"] for kernel in kernels) or 1.0
+    whole = sum(kernel["us"] for kernel in kernels) or 1.0
     groups: dict[str, list[Row]] = {}
     for kernel in kernels:
-        groups.setdefault(kernel["name"], []).append(kernel)
-    spent = {name: sum(k["seconds"] for k in group) for name, group in groups.items()}
+        groups.setdefault(kernel["kernel"], []).append(kernel)
+    spent = {name: sum(k["us"] for k in group) for name, group in groups.items()}
     columns = ["kernel", "rule", "calls", "us", "share", "GFLOP/s", "arguments"]
     lines = []
     for name in sorted(groups, key=lambda name: -spent[name])[:top]:
         first = groups[name][0]
         known = [k for k in groups[name] if k["flops"]]
-        rate = sum(k["flops"] for k in known) / spent[name] / 1e9 if known else None
+        rate = sum(k["flops"] for k in known) / spent[name] / 1e3 if known else None
         shapes = " ".join("x".join(map(str, shape)) or "()" for shape in first["shapes"])
-        counts = [str(len(groups[name])), f"{spent[name] * 1e6:.1f}", f"{spent[name] / whole:.1%}"]
+        counts = [str(len(groups[name])), f"{spent[name]:.1f}", f"{spent[name] / whole:.1%}"]
         rate_text = "" if rate is None else f"{rate:.1f}"
         lines.append([name, first["rule"], *counts, rate_text, shapes])
     return markdown(columns, lines, left=("kernel", "rule", "arguments"))

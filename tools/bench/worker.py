@@ -14,18 +14,19 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from tvmext.measure.figures import figures
+from tvmext.measure.host import interruptions
+from tvmext.measure.machine import Machine
+from tvmext.measure.samples import Round
+from tvmext.measure.timing import Call, measure
+
 from . import contenders
 from .agreement import agreement
 from .cases import Case, named
 from .cases.case import Graph, node, random
 from .contenders import Contender
-from .figures import figures
-from .host import interruptions
-from .machine import Machine
 from .models import model_row
 from .oracle import oracle_row
-from .samples import Round
-from .timing import Call, measure
 
 OURS, ONNX_RUNTIME, TORCH = "tvmext", "onnxruntime", "torch"
 Row = dict[str, Any]
@@ -61,7 +62,7 @@ class Worker:
             if request.get("oracle"):
                 return oracle_row(case, self.threads, self.rounds)
             return self.case_row(case)
-        return model_row(request, self.threads, self.rounds)
+        return model_row(request, self.threads, self.machine, self.rounds)
 
     def case_row(self, case: Case) -> Row:
         """The figures of one case; "error" says why ours are missing."""

@@ -6,8 +6,9 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from ..bench.figures import figures
-from ..bench.samples import Round, Sample
+from tvmext.measure.figures import figures
+from tvmext.measure.samples import Round, Sample
+
 from .device import Device
 from .inputs import Problem
 from .sides import Build, Contender

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tvmext.measure.samples import geometric_mean
+
 from ..bench.report import markdown, number, ratio_text
-from ..bench.samples import geometric_mean
 from .cases import LARGE
 from .sides import SIDES
 

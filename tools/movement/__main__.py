@@ -22,7 +22,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from ..bench.host import cpu_name
+from tvmext.measure.host import cpu_name
+
 from ..bench.report import ratio_text
 from ..zoo.case import MODES, wanted
 from ..zoo.runner import Row, all_rows, run_module

@@ -55,15 +55,14 @@ def compile_both(network: str, mode: str, folder: Path) -> dict[str, Any]:
 
 
 def timed(folder: Path) -> dict[str, Any]:
-    """One thread, both libraries in turns: `tools.bench.figures`."""
+    """One thread, both libraries in turns: `tvmext.measure.figures`."""
     import numpy as np
 
     import tvmext
-
-    from ..bench.figures import figures
-    from ..bench.host import interruptions
-    from ..bench.machine import Machine
-    from ..bench.timing import measure
+    from tvmext.measure.figures import figures
+    from tvmext.measure.host import interruptions
+    from tvmext.measure.machine import Machine
+    from tvmext.measure.timing import measure
 
     inputs = dict(np.load(folder / "inputs.npz"))
     libraries = {name: tvmext.load(folder / f"{name}.so", num_threads=1) for name in SIDES}

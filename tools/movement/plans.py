@@ -21,7 +21,8 @@ from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
-from ..bench.host import cpu_name
+from tvmext.measure.host import cpu_name
+
 from ..zoo.case import MODES, drawn, wanted
 from ..zoo.runner import Row, all_rows, run_module
 

@@ -16,7 +16,8 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..bench.host import cpu_name
+from tvmext.measure.host import cpu_name
+
 from ..bench.report import ratio_text
 from .case import MODES, counts, wanted
 from .runner import Row, all_rows, run_case

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..bench.host import cpu_name
+from tvmext.measure.host import cpu_name
 
 ROOT = Path(__file__).resolve().parents[2]
 Row = dict[str, Any]

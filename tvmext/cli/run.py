@@ -13,6 +13,7 @@ import click
 from . import arrays, console, parameters
 from .compile import check_output
 from .library import library_options, opened, sizes
+from .profile import print_profile, profile_options, profiled, wanted
 from .session import Session, common_options
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 Examples:
   tvmext run resnet50.so -i photos.npz -o scores.npz
   tvmext run bert.so --dim batch=8 --dim seq=128 --print-time --repeat 20
+  tvmext run bert.so --profile --profile-html bert.html
 """,
 )
 @click.argument("model", type=click.Path(path_type=Path))
@@ -71,6 +73,7 @@ Examples:
     show_default=True,
     help="How many runs make one measurement.",
 )
+@profile_options
 @library_options
 @common_options
 @click.pass_obj
@@ -90,14 +93,17 @@ def command(
     """Run MODEL, a library that `tvmext compile` wrote; a model file is compiled first.
 
     Inputs come from --inputs; the others are filled. --print-time runs once to warm up and then
-    takes --repeat measurements of --number runs each.
+    takes --repeat measurements of --number runs each. --profile times every kernel and says which
+    nodes of the model it computes and how near it is to what the machine can do.
     """
     if outputs_path is not None:
         check_output(outputs_path)
-    wanted = parameters.collect(dims, parameters.dim_size)
+    profile = wanted(given)
+    profile.check()
+    sized = parameters.collect(dims, parameters.dim_size)
     read = read_inputs(inputs_path)
     compiled = opened(model, model if model.suffix == ".so" else None, given)
-    inputs = arrays.fill(read, compiled, sizes(compiled, given) | wanted, fill_mode)
+    inputs = arrays.fill(read, compiled, sizes(compiled, given) | sized, fill_mode)
     outputs = compiled.run(inputs)
     if outputs_path is not None:
         arrays.write_npz(outputs_path, outputs)
@@ -108,10 +114,16 @@ def command(
         result["time_ms"] = _times(lambda: compiled.run(inputs), repeat, number)
     if print_top:
         result["top"] = {name: _largest(array, print_top) for name, array in outputs.items()}
+    found = profiled(compiled, inputs, profile) if profile else None
+    if found and session.json:
+        result["profile"] = found.to_json()
     if session.json:
         console.print_json(result)
-    else:
-        _print(result)
+        return
+    _print(result)
+    if found and profile.table:
+        click.echo()
+        print_profile(found)
 
 
 def read_inputs(path: Path | None) -> dict[str, np.ndarray]:

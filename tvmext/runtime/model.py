@@ -67,9 +67,10 @@ class CompiledModel:
         self._file = os.open(path, os.O_RDONLY)  # for save(), also when the path is gone
         weakref.finalize(self, os.close, self._file)
         self._path = Path(path)
+        self._machine: relax.VirtualMachine | None = None
         self._loaded: Callable[..., Any] | None = None
         if not (deferred and self.device == "cuda"):
-            self._loaded = self._load(self._path)
+            self._load(self._path)
         self._signature = Signature(self.metadata)
         self._slots = [Input(spec) for spec in self.inputs]
         weights = self.metadata.weight_outputs
@@ -128,6 +129,12 @@ class CompiledModel:
                 raise InternalError(f"the model failed while it ran: {error}") from error
             return self._own(result, tensors)
 
+    def sizes(self, *inputs: Any) -> dict[str, int]:
+        """The sizes of the free dims that inputs have, given as for `run`, which are checked so."""
+        values = self._signature.order(inputs)
+        arrays = [slot.accept(value) for slot, value in zip(self._slots, values)]
+        return self._check(*[array.shape for array in arrays])
+
     def save(self, path: str | Path) -> None:
         """Write the library to `path`, whole or not at all. Raises ArtifactError."""
         with write_atomically(path) as unfinished, unfinished.open("wb") as file:
@@ -135,12 +142,19 @@ class CompiledModel:
             while sent := os.sendfile(file.fileno(), self._file, position, _COPY_BYTES):
                 position += sent
 
+    @property
+    def machine(self) -> relax.VirtualMachine:
+        """TVM's virtual machine that runs the library, for those who set instruments on it."""
+        self._main()
+        return self._machine
+
     def _load(self, path: Path) -> Callable[..., Any]:
         check_runs_here(self.metadata, self._path)
-        main, library = _load_main(path, self.device)
+        self._machine, library = _load_library(path, self.device)
         if self.device == "cuda":  # the library itself would keep what lies on the GPU
             weakref.finalize(self, library.get_function("tvmext_release_weights", True))
-        return main
+        self._loaded = self._machine["main"]
+        return self._loaded
 
     def _main(self) -> Callable[..., Any]:
         """The function ``main`` of the library."""
@@ -148,7 +162,7 @@ class CompiledModel:
             with tempfile.TemporaryDirectory(prefix="tvmext-") as folder:
                 copy = Path(folder) / "model.so"
                 self.save(copy)
-                self._loaded = self._load(copy)
+                return self._load(copy)
         return self._loaded
 
     def _own(self, result: Any, tensors: list[Any]) -> dict[str, np.ndarray]:
@@ -191,13 +205,15 @@ def load(
     return CompiledModel(path, device=device, num_threads=num_threads)
 
 
-def _load_main(path: Path, device: str) -> tuple[Callable[..., Any], Any]:
-    """The function ``main`` of the library, on a virtual machine of its own, and the library."""
+def _load_library(path: Path, device: str) -> tuple[relax.VirtualMachine, Any]:
+    """A virtual machine for the library, and the library."""
     try:
         if device == "cuda":
             load_runtime()
         library = tvm.runtime.load_module(str(path.resolve()))
-        return relax.VirtualMachine(library, tvm.device(device))["main"], library
+        machine = relax.VirtualMachine(library, tvm.device(device))
+        machine["main"]  # there has to be one
+        return machine, library
     except Exception as error:
         raise ArtifactError(
             f"cannot load {path}: {error}", hint="compile the model again with this version"

@@ -12,13 +12,15 @@ import statistics
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import tvm
 from tvm.script import tirx as T
 
-from tvmext.arch import from_device, to_target
+from tvmext.arch import CudaArch, from_device, from_target, to_target
+from tvmext.artifact import ArtifactMetadata
 from tvmext.runtime.threads import use_threads
 
 from .host import cpu_name
@@ -29,6 +31,45 @@ CHAINS = 12
 PROBE_SECONDS = 50e-6
 BANDWIDTH_BYTES = tuple(1 << power for power in range(14, 29, 2))
 """Working sets, from within L1 to beyond L2."""
+
+
+class Roof(Protocol):
+    """What a machine can do at its best: operations per second, and bytes per second."""
+
+    @property
+    def peak(self) -> float: ...
+
+    def bandwidth_at(self, size: float) -> float: ...
+
+    def roofline(self, flops: float, bytes_moved: float) -> float: ...
+
+
+def roof_of(metadata: ArtifactMetadata, threads: int) -> Roof:
+    """The limits of this machine for a library: measured for CPUs, the data sheet's for GPUs."""
+    arch = from_target(metadata.target)
+    if not isinstance(arch, CudaArch):
+        return Machine(threads)
+    halves = any(spec.dtype in ("float16", "bfloat16") for spec in metadata.inputs)
+    return DataSheet(arch, matrix=halves or metadata.options.tf32)
+
+
+@dataclass(frozen=True)
+class DataSheet:
+    """The limits of a GPU by its data sheet; `matrix` counts its matrix instructions."""
+
+    arch: CudaArch
+    matrix: bool
+
+    @property
+    def peak(self) -> float:
+        fma = self.arch.matrix_fma if self.matrix else self.arch.fp32_fma
+        return 2 * fma * self.arch.sms * self.arch.ghz * 1e9
+
+    def bandwidth_at(self, size: float) -> float:
+        return self.arch.dram_gb_s * 1e9
+
+    def roofline(self, flops: float, bytes_moved: float) -> float:
+        return max(flops / self.peak, bytes_moved / self.bandwidth_at(bytes_moved))
 
 
 class Machine:
