@@ -47,11 +47,14 @@ def manner(kernel: Kernel, arch: Arch, rules: Sequence[Rule]) -> str:
     """The rule that would schedule `kernel`, and whether in words; "" if only the last one would.
 
     "conv", or "conv, words" where instructions add up several bytes at once (cpu/dots.py): what
-    reads these bytes in another order is another kind of kernel.
+    reads these bytes in another order is another kind of kernel. Also "" for a rule that says, by
+    `takes_loaders`, that its kernels read nothing but memory.
     """
     for rule in rules[:-1]:
         workload = rule.match(kernel)
         if not isinstance(workload, Declined):
+            if not getattr(rule, "takes_loaders", True):
+                return ""
             words = getattr(rule.choose(workload, arch), "dot", None) is not None
             return f"{rule.name}, words" if words else rule.name
     return ""

@@ -15,6 +15,7 @@ from .normalization import Normalization
 from .phases import Phases
 from .pool_rows import PoolRows
 from .pooling import Pooling
+from .recurrence import Recurrence
 from .reduction import Reduction
 from .top_k import TopK
 
@@ -24,6 +25,7 @@ def rules(filters: Iterable[int] = (2,)) -> tuple[Rule, ...]:
     gemm, conv, depthwise, elementwise = Gemm(), Conv(filters), Depthwise(), Elementwise()
     return (
         FusedAttention(),
+        Recurrence(),
         Phases([gemm, conv, depthwise, elementwise]),
         gemm,
         conv,

@@ -20,18 +20,6 @@ def floats(*shape):
 
 
 DECLINED = {
-    "sequence lengths": (
-        "GRU",
-        [floats(3, 2, 4), floats(1, 15, 4), floats(1, 15, 5), None, np.int32([3, 2])],
-        {"hidden_size": 5},
-        "different lengths",
-    ),
-    "unknown steps": (
-        "RNN",
-        [floats(3, 2, 4), floats(1, 5, 4), floats(1, 5, 5)],
-        {"hidden_size": 5, "shapes": {0: ("t", 2, 4)}},
-        "t steps",
-    ),
     "data-dependent size": ("NonZero", [X], {}, "depends on data"),
     "training": (
         "BatchNormalization",

@@ -20,7 +20,6 @@ from tvmext.frontends.model import Model
 ZOO = Path(light.__file__).parent
 NETWORKS = sorted(path.stem for path in ZOO.glob("*.onnx"))
 STATIC_ONLY = {
-    "bilstm.legacy.dyn": "a recurrent network over a symbolic number of steps",
     "mamba.dynamo.static": "exported with fixed sizes",
 }
 LARGEST_WEIGHT = 1 << 31
