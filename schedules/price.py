@@ -30,11 +30,11 @@ from .kernel.analysis import (
     stride,
     substitute,
     variables,
-    view,
 )
 from .kernel.contraction import Contraction, Operand
 from .kernel.read_contraction import contraction
 from .kernel.stages import Stage
+from .kernel.view import view
 from .rule import Declined, Kernel
 
 UNKNOWN_DIM = 64

@@ -26,9 +26,9 @@ from ..kernel.analysis import (
     stride,
     substitute,
     variables,
-    view,
     without_copies,
 )
+from ..kernel.view import view
 from ..rule import Declined, Kernel
 
 

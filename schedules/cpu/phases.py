@@ -33,8 +33,8 @@ from ..kernel.analysis import (
     collect,
     constant,
     substitute,
-    view,
 )
+from ..kernel.view import view
 from ..rule import Declined, Kernel, Layout, Rule, Scheduled
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from tvmext.arch import CpuArch
 
-from ..kernel.analysis import view
 from ..kernel.stages import Stages, stages
+from ..kernel.view import view
 from ..rule import Declined, Kernel, Scheduled
 from .decision import NestPlan
 from .guards import cut

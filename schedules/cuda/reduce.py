@@ -2,21 +2,25 @@
 
 acc = init;  for i = lane, lane + threads, ...: acc = op(acc, value(i))
 inside a warp     acc = op(acc, acc of the thread whose number differs in bit b)      for each b
-between warps     through shared memory, by halves
+between warps     through shared memory, one after another
+
+Several accumulators that keep or take an element (the largest and its index) are joined alike.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import tvm_ffi
 from tvm import tirx
-from tvm.ir import Expr, Var
+from tvm.ir import Expr, TensorLoad, Var
 from tvm.tirx import ForKind, Stmt
 
 from tvmext.arch.cuda import WARP
 
-from ..kernel.axes import merged, product
+from ..kernel.analysis import collect, substitute, variables
+from ..kernel.axes import Group, merged, product
 from ..kernel.emit import Size, allocate, block, ceildiv, index, known, loop
 from ..kernel.stages import COMBINE, Stage
 from .launch import at_outer, code, finished, replaced, sync, when
@@ -62,6 +66,11 @@ def reduced(stage: Stage, at: At, share: Share, lanes: int = 1) -> Stmt:
     """`lanes` neighbouring elements of a reduction, and what follows from them."""
     groups = merged(stage, stage.reduce)
     total = known(product(group.extent for group in groups))
+    if not isinstance(total, int) and variables(total) & {axis.var for axis in stage.spatial}:
+        # Bounds that depend on where the result goes (RoiAlign): for a place that there is.
+        here = at(index(0))
+        groups = [Group(group.axes, substitute(group.extent, here)) for group in groups]
+        total = tirx.if_then_else(share.valid, index(substitute(total, here)), index(0))
     accs = [allocate([lanes], str(w.buffer.ty.dtype), w.buffer.name, "local") for w in stage.writes]
 
     def each(body: Callable[[Expr], Stmt]) -> Stmt:
@@ -70,18 +79,19 @@ def reduced(stage: Stage, at: At, share: Share, lanes: int = 1) -> Stmt:
     def clear(acc: Var, init: Expr) -> Stmt:
         return each(lambda lane: tirx.BufferStore(acc, init, [lane]))
 
+    def step(i: Expr) -> Stmt:
+        inner = {v: _as(v, at) for v, at in at_outer(groups, i).items()}
+        return each(lambda lane: _step(stage, accs, lane, at(lane) | inner))
+
     start = [clear(acc, write.init) for acc, write in zip(accs, stage.writes)]
-    steps = share.each(
-        total,
-        lambda i: each(lambda lane: _step(stage, accs, lane, at(lane) | at_outer(groups, i))),
-    )
-    joins = [_join(acc, str(w.op), share) for acc, w in zip(accs, stage.writes)]
+    steps = share.each(total, step)
+    joins = None if share.threads == 1 else _join(accs, joining(stage), share)
     done = each(lambda lane: finished(stage, [acc[lane] for acc in accs], at(lane)))
     target = stage.epilogue.writes if stage.epilogue else stage.writes
     if any(write.buffer.scope() != "local" for write in target):
         mine = share.valid if share.threads == 1 else tirx.And(share.valid, share.lane.equal(0))
         done = when(mine, done)
-    return block(*map(tirx.AllocBuffer, accs), *start, steps, *joins, done)
+    return block(*map(tirx.AllocBuffer, accs), *start, steps, joins, done)
 
 
 def _step(stage: Stage, accs: list[Var], lane: Expr, values: dict[Var, Expr]) -> Stmt:
@@ -92,33 +102,98 @@ def _step(stage: Stage, accs: list[Var], lane: Expr, values: dict[Var, Expr]) ->
         COMBINE[w.op](acc[lane], value) if w.op else replaced(value, own)
         for w, acc, value in zip(stage.writes, accs, results)
     ]
-    if len(accs) > 1:
-        # Every new value is made from the old ones of all.
-        names = [Var(w.buffer.name, v.ty) for w, v in zip(stage.writes, combined)]
-        binds += [tirx.Bind(name, value) for name, value in zip(names, combined)]
-        combined = list(names)
-    return block(*binds, *(tirx.BufferStore(a, v, [lane]) for a, v in zip(accs, combined)))
+    return block(*binds, _become(accs, combined, lane))
 
 
-def _join(acc: Var, op: str, share: Share) -> Stmt | None:
-    """Every thread of the row gets what all of them have found."""
-    if share.threads == 1:
+def _become(accs: Sequence[Var], values: Sequence[Expr], lane: Expr) -> Stmt:
+    """``accs[lane] = values``, all of which are made from the old ones."""
+    if len(accs) == 1:
+        return tirx.BufferStore(accs[0], values[0], [lane])
+    names = [Var(acc.name, value.ty) for acc, value in zip(accs, values)]
+    binds = [tirx.Bind(name, value) for name, value in zip(names, values)]
+    return block(*binds, *(tirx.BufferStore(acc, name, [lane]) for acc, name in zip(accs, names)))
+
+
+def _as(var: Var, value: Expr) -> Expr:
+    """`value` in the type of `var`."""
+    same = str(var.ty.dtype) == str(value.ty.dtype)
+    return value if same else tirx.Cast(str(var.ty.dtype), value)
+
+
+Joining = Callable[[Sequence[Expr], Sequence[Expr]], Sequence[Expr]]
+"""What two partial results of a reduction, a number per store, become together."""
+
+
+def joining(stage: Stage) -> Joining | None:
+    """How partial results are joined; None if only elements can be taken in."""
+    ops = [write.op for write in stage.writes]
+    if all(ops):
+        return lambda a, b: [COMBINE[str(op)](x, y) for op, x, y in zip(ops, a, b)]
+    return _choosing(stage)
+
+
+def _choosing(stage: Stage) -> Joining | None:
+    """Where every store keeps what it has or takes the element, as argmax does.
+
+    What chooses between a result and an element then chooses between two results: reductions are
+    commutative and associative, and begin with what is never chosen (te.comm_reducer).
+    """
+    own = {w.buffer: Var("own", w.init.ty) for w in stage.writes if w.init is not None}
+    elements: list[tuple[Expr, Var]] = []
+    values = [replaced(value, own) for value in stage.point.values]
+    for write, value in zip(stage.writes, values):
+        if not isinstance(value, tirx.Select):
+            return None
+        ways = [
+            w for w in (value.true_value, value.false_value) if not w.same_as(own[write.buffer])
+        ]
+        if len(ways) != 1:
+            return None
+        elements.append((ways[0], Var("other", ways[0].ty)))
+
+    def taken(node: Expr) -> Expr:
+        return next((name for e, name in elements if tvm_ffi.structural_equal(node, e)), node)
+
+    values = [tvm_ffi.structural_map(value, (Expr, taken), order="pre") for value in values]
+    others = [name for _, name in elements]
+    if any(collect(v, TensorLoad) or variables(v) - {*own.values(), *others} for v in values):
         return None
+
+    def join(a: Sequence[Expr], b: Sequence[Expr]) -> list[Expr]:
+        at = dict(zip(own.values(), a)) | dict(zip(others, b))
+        return [substitute(value, at) for value in values]
+
+    return join
+
+
+def _join(accs: Sequence[Var], join: Joining | None, share: Share) -> Stmt:
+    """Every thread of the row gets what all of them have found."""
+    assert join is not None
     zero = index(0)
-    combine = COMBINE[op]
+
+    def meet(others: Sequence[Expr]) -> Stmt:
+        """The accumulators take in partial results, which are named where they are used twice."""
+        names = [Var("other", other.ty) for other in others] if len(accs) > 1 else []
+        binds = [tirx.Bind(name, other) for name, other in zip(names, others)]
+        mine = [acc[zero] for acc in accs]
+        return block(*binds, _become(accs, join(mine, names or others), zero))
+
     parts: list[Stmt] = []
     warps = share.threads
     if share.along:
         for bit in (16, 8, 4, 2, 1):
-            other = tirx.op.tvm_warp_shuffle_xor(
-                tirx.const(FULL, "uint32"), acc[zero], bit, WARP, WARP
+            mask = tirx.const(FULL, "uint32")
+            parts.append(
+                meet(
+                    [tirx.op.tvm_warp_shuffle_xor(mask, acc[zero], bit, WARP, WARP) for acc in accs]
+                )
             )
-            parts.append(tirx.BufferStore(acc, combine(acc[zero], other), [zero]))
         warps = share.threads // WARP
     if warps == 1:
         return block(*parts)
     # [row of the block][warp], or [thread of the row][row of the block] where rows are neighbours.
-    buffer = allocate([warps * share.rows], str(acc.ty.dtype), "partial", "shared")
+    size = [warps * share.rows]
+    shared = [allocate(size, str(acc.ty.dtype), "partial", "shared") for acc in accs]
     number = share.lane // WARP if share.along else share.lane
     place: Callable[[Expr], Expr] = (
         (lambda w: share.slot * warps + w)
@@ -126,15 +201,11 @@ def _join(acc: Var, op: str, share: Share) -> Stmt | None:
         else (lambda w: w * share.rows + share.slot)
     )
     parts += [
-        tirx.AllocBuffer(buffer),
-        tirx.BufferStore(buffer, acc[zero], [place(number)]),
+        *map(tirx.AllocBuffer, shared),
+        *(tirx.BufferStore(b, acc[zero], [place(number)]) for b, acc in zip(shared, accs)),
         sync(),
-        tirx.BufferStore(acc, buffer[place(index(0))], [zero]),
-        loop(
-            warps - 1,
-            lambda w: tirx.BufferStore(acc, combine(acc[zero], buffer[place(w + 1)]), [zero]),
-            name="w",
-        ),
+        *(tirx.BufferStore(acc, b[place(zero)], [zero]) for b, acc in zip(shared, accs)),
+        loop(warps - 1, lambda w: meet([b[place(w + 1)] for b in shared]), name="w"),
         # The next reduction may use the same memory.
         sync(),
     ]

@@ -34,7 +34,7 @@ from ..kernel.stages import Stage, Stages
 from ..rule import Declined, Kernel, Scheduled
 from . import elementwise
 from .launch import Block, at_outer, element, launch, sync, unraveled
-from .reduce import Share, reduced
+from .reduce import Share, joining, reduced
 from .staged import as_stages, function, handed_over
 
 MOST_THREADS = 512
@@ -137,7 +137,7 @@ def _plan(
     count = _size(stages[0].spatial[p] for p in rows[0])
     length = max(_size(_inside(stage, own)) for stage, own in zip(stages, rows))
     reductions = [stage for stage in stages if stage.is_reduction]
-    if not all(_joins(stage) for stage in reductions):
+    if any(joining(stage) is None for stage in reductions):
         return RowsPlan(numbers, tuple(rows), 1, WARP, False)
     along = any(map(_contiguous, reductions)) and length >= WARP // 2
     if along:
@@ -148,7 +148,8 @@ def _plan(
     wanted = arch.sms * arch.threads_per_sm // max(count, 1)
     threads = 1 if length <= ALONE else _power(max(1, min(wanted, length // PER_THREAD)))
     threads = min(threads, BLOCK_THREADS // WARP)
-    lanes = _lanes(stages[0], count, arch) if len(stages) == 1 and threads == 1 else 1
+    alone = len(stages) == 1 and len(stages[0].writes) == 1 and threads == 1
+    lanes = _lanes(stages[0], count, arch) if alone else 1
     return RowsPlan(numbers, tuple(rows), threads, BLOCK_THREADS // threads, False, lanes)
 
 
@@ -179,11 +180,6 @@ def _hands_over(stages: Sequence[Stage], rows: Positions) -> bool:
 
 def _inside(stage: Stage, rows: Sequence[int]) -> list[Axis]:
     return [a for p, a in enumerate(stage.spatial) if p not in rows] + list(stage.reduce)
-
-
-def _joins(stage: Stage) -> bool:
-    """Partial results of the reduction can be joined: it combines by a known operator."""
-    return all(write.op for write in stage.writes)
 
 
 def _contiguous(stage: Stage) -> bool:

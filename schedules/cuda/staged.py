@@ -9,16 +9,16 @@ from tvm.ir import Var
 from tvm.tirx import Stmt
 
 from ..kernel.access import Homes, stores
-from ..kernel.analysis import view
 from ..kernel.axes import product
 from ..kernel.emit import allocate, block
 from ..kernel.stages import Stage, Stages, stages
+from ..kernel.view import view
 from ..rule import Declined, Kernel
 
 
 def as_stages(kernel: Kernel) -> Stages | Declined:
     """The kernel's stages, or the reason why it has none."""
-    seen = view(kernel.func)
+    seen = view(kernel.func, own_bounds=True)
     return seen if isinstance(seen, Declined) else Stages(stages(seen))
 
 

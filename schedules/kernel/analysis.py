@@ -5,8 +5,8 @@ A fused function is a list of blocks in te.compute form. Each says, over its axe
     spatial block    out[index(s)] = value(s)
     reduction block  out[s] = init;  out[s] = combine(out[s], value(s, r))  for every r
 
-`view` reads this off the function, or declines with a reason. Rules recognise a kernel from the
-view alone, never from a name.
+`view.view` reads this off the function, or declines with a reason. Rules recognise a kernel from
+the view alone, never from a name.
 """
 
 from __future__ import annotations
@@ -18,10 +18,8 @@ from typing import Any
 
 import tvm
 import tvm_ffi
-from tvm import s_tir, sym, tirx
+from tvm import sym, tirx
 from tvm.ir import Call, Expr, Op, TensorLoad, Var
-
-from ..rule import Declined
 
 SPATIAL, REDUCE = "spatial", "reduce"
 
@@ -220,7 +218,8 @@ def analyzer(axes: Iterable[Axis], shapes: Iterable[Expr] = ()) -> sym.Analyzer:
     """An analyzer that knows the range of every axis and that symbolic dims are not negative."""
     ana = sym.Analyzer()
     axes = tuple(axes)
-    for var in set().union(*(variables(e) for e in (*shapes, *(a.extent for a in axes)))):
+    free = set().union(*(variables(e) for e in (*shapes, *(a.extent for a in axes))))
+    for var in free - {axis.var for axis in axes}:
         ana.update(var, sym.ConstIntBound(0, sym.ConstIntBound.POS_INF))
     for axis in axes:
         ana.bind(axis.var, tvm.ir.Range(0, axis.extent))
@@ -264,90 +263,3 @@ def _is_own(expr: Expr, store: Store) -> bool:
         and expr.source.same_as(store.buffer)
         and all(tvm_ffi.structural_equal(a, b) for a, b in zip(expr.indices, store.indices))
     )
-
-
-# ------------------------------------------------------------------ reading a function
-
-
-class _NotAView(Exception):
-    """Raised inside `view` when the function is not a list of equations."""
-
-
-def view(func: tirx.PrimFunc) -> View | Declined:
-    """The kernel as equations, or the reason why it is not a list of them."""
-    try:
-        root = func.body
-        if isinstance(root, s_tir.SBlockRealize) and not root.block.iter_vars:
-            root = root.block.body
-        blocks = tuple(_block(stmt) for stmt in _sequence(root))
-        if len({store.buffer for block in blocks for store in block.stores}) != sum(
-            len(block.stores) for block in blocks
-        ):
-            raise _NotAView("a buffer is written by two blocks")
-    except _NotAView as reason:
-        return Declined(str(reason))
-    return View(func, blocks)
-
-
-def _sequence(stmt: Any) -> list[Any]:
-    return list(stmt.seq) if isinstance(stmt, tirx.SeqStmt) else [stmt]
-
-
-def _block(stmt: Any) -> Block:
-    loops: dict[Var, Expr] = {}
-    while isinstance(stmt, tirx.For):
-        if stmt.kind != tirx.ForKind.SERIAL or constant(stmt.min) != 0:
-            raise _NotAView("a loop is not a plain one")
-        loops[stmt.loop_var] = stmt.extent
-        stmt = stmt.body
-    if not isinstance(stmt, s_tir.SBlockRealize):
-        raise _NotAView("there is code outside of blocks")
-    block = stmt.block
-    if constant(stmt.predicate) != 1 or block.match_buffers or block.alloc_buffers:
-        raise _NotAView(f"block '{block.name_hint}' has a predicate or buffers of its own")
-    axes = tuple(
-        _axis(var, value, loops, block.name_hint)
-        for var, value in zip(block.iter_vars, stmt.iter_values)
-    )
-    if loops:
-        raise _NotAView(f"block '{block.name_hint}' does not bind each loop to one axis")
-    return Block(block.name_hint, axes, _stores(block))
-
-
-def _axis(var: tirx.IterVar, value: Expr, loops: dict[Var, Expr], block: str) -> Axis:
-    kind = {tirx.IterVar.DataPar: SPATIAL, tirx.IterVar.CommReduce: REDUCE}.get(var.iter_type)
-    if kind is None:
-        raise _NotAView(f"block '{block}' has an opaque axis")
-    if constant(value) == 0 and constant(var.dom.extent) == 1:
-        return Axis(var.var, var.dom.extent, kind)
-    extent = loops.pop(value, None) if isinstance(value, Var) else None
-    if extent is None or constant(var.dom.min) != 0:
-        raise _NotAView(f"block '{block}' does not bind each loop to one axis")
-    return Axis(var.var, extent, kind)
-
-
-def _stores(block: s_tir.SBlock) -> tuple[Store, ...]:
-    inits = {store.buffer: store.value for store in _assignments(block.init, block.name_hint)}
-    stores = _assignments(block.body, block.name_hint)
-    if not stores or (inits and set(inits) != {store.buffer for store in stores}):
-        raise _NotAView(f"block '{block.name_hint}' is not a list of stores")
-    return tuple(Store(s.buffer, s.indices, s.value, inits.get(s.buffer)) for s in stores)
-
-
-def _assignments(stmt: Any, block: str) -> list[Store]:
-    """The stores of a straight-line body, its bound variables substituted."""
-    if stmt is None:
-        return []
-    bound: dict[Var, Expr] = {}
-    stores: list[Store] = []
-    for item in _sequence(stmt):
-        if isinstance(item, tirx.Bind):
-            bound[item.var] = substitute(item.value, bound)
-        elif isinstance(item, tirx.BufferStore):
-            value = substitute(item.value, bound)
-            stores.append(Store(item.buffer, tuple(item.indices), value))
-        else:
-            raise _NotAView(f"block '{block}' is not a list of stores")
-    if len(stores) > len({store.buffer for store in stores}):
-        raise _NotAView(f"block '{block}' writes a buffer twice")
-    return stores

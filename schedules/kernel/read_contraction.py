@@ -26,9 +26,9 @@ from .analysis import (
     replace_loads,
     substitute,
     variables,
-    view,
 )
 from .contraction import Contraction, Operand, Output
+from .view import view
 
 
 class _Declines(Exception):

@@ -15,8 +15,8 @@ from tvmext.schedules.kernel.analysis import (
     flat_index,
     stride,
     variables,
-    view,
 )
+from tvmext.schedules.kernel.view import view
 from tvmext.schedules.rule import Declined
 
 op = relax.op

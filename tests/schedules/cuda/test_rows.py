@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -59,9 +60,61 @@ def test_normalization_is_one_launch() -> None:
     assert len(plans) == 1
 
 
-def test_indices_of_the_largest() -> None:
-    x = normal(3, 50, 4)
-    check(lambda x: op.argmax(x, 1), [x], x.argmax(1))
+@pytest.mark.parametrize(
+    ("shape", "axis", "along", "dims"),
+    [
+        ((3, 50, 4), 1, False, None),
+        ((2, 3000), 1, True, None),
+        ((70, 40), 1, True, ("n", "m")),
+        ((2, 30, 20), None, True, None),
+        ((3, 400, 2), 1, False, None),
+    ],
+)
+def test_indices_of_the_largest(shape: tuple, axis: int, along: bool, dims: tuple) -> None:
+    """Threads share a row; of equal ones the first is found, whoever found it."""
+    x = np.random.default_rng(0).integers(0, 9, shape).astype("float32")
+    (plan,) = check(lambda x: op.argmax(x, axis), [x], x.argmax(axis), dims=[dims or shape])
+    assert plan.along == along and (plan.threads > 1 or shape[1] < 64)
+
+
+def test_bounds_that_are_data() -> None:
+    """RoiAlign takes as many samples as a region is large: none of one that is turned around."""
+    from tvm import topi
+
+    x = normal(2, 3, 20, 20)
+    boxes = np.array([[0, 2, 2, 30, 40], [1, 0, 0, 5, 70], [1, 30, 30, 8, 4]], "float32")
+    made = composed(
+        lambda x, r: topi.vision.roi_align_nchw(x, r, (5, 5), 0.25, "avg", 0, aligned=True),
+        (("b", 3, "h", "w"), "float32"),
+        (("n", 5), "float32"),
+    )
+    function, selection = scheduled(made)
+    assert selection.rule == "rows"
+    (result,) = run(function, {"x0": x, "x1": boxes}, 7)
+    np.testing.assert_allclose(result, regions(x, boxes, 5, 0.25), rtol=1e-4, atol=1e-4)
+
+
+def regions(x: np.ndarray, boxes: np.ndarray, size: int, scale: float) -> np.ndarray:
+    """RoiAlign (average, aligned, as many samples as pixels), one sample after another."""
+    out = np.zeros((len(boxes), x.shape[1], size, size))
+    high, wide = x.shape[2] - 1, x.shape[3] - 1
+    for n, (image, left, top, right, bottom) in enumerate(boxes):
+        steps = (bottom - top) * scale / size, (right - left) * scale / size
+        counts = [max(0, math.ceil(step)) for step in steps]
+        for i, j, u, v in np.ndindex(size, size, *counts):
+            y = top * scale + (i + (u + 0.5) / counts[0]) * steps[0]
+            z = left * scale + (j + (v + 0.5) / counts[1]) * steps[1]
+            if y < -1 or z < -1 or y > high + 1 or z > wide + 1:
+                continue
+            y, z = min(max(y, 0), high), min(max(z, 0), wide)
+            a, b = int(y), int(z)
+            c, d = min(a + 1, high), min(b + 1, wide)
+            p, q = y - a, z - b
+            here = x[int(image)]
+            value = (here[:, a, b] * (1 - q) + here[:, a, d] * q) * (1 - p)
+            value += (here[:, c, b] * (1 - q) + here[:, c, d] * q) * p
+            out[n, :, i, j] += value / (counts[0] * counts[1])
+    return out
 
 
 def test_pooling_has_a_thread_per_element() -> None:
