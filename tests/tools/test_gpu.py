@@ -6,6 +6,7 @@ import argparse
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -89,7 +90,7 @@ def broken(_: Problem, device: Any) -> Contender:
 
 
 def absent(_: Problem, device: Any) -> Contender:
-    raise NotImplementedError
+    raise NotImplementedError("products only")
 
 
 # ------------------------------------------------------------------ what is timed
@@ -160,6 +161,9 @@ def test_a_row_says_who_is_faster_and_who_failed() -> None:
     assert "triton" not in row["sides"] and row["errors"]["triton"] > 1
     assert row["failed"]["tvm"] == "RuntimeError: out of registers"
     assert set(row["failed"]) == {"triton", "tvm"}
+    assert row["missing"] == {"torch.compile": "products only"}
+    text = report.text({"bench": [{"case": "c", "family": "conv", **row}] * 2})
+    assert re.search(r"\| conv +\| torch.compile +\| products only +\| +2 \|", text)
 
 
 def test_a_clock_that_falls_makes_samples_noisy() -> None:

@@ -158,7 +158,8 @@ def chosen(against: str) -> dict[str, Build]:
 def told(row: Row) -> str:
     sides = row.get("sides", {})
     times = [f"{name} {side['median_us']:.1f} us" for name, side in sides.items()]
-    return ", ".join([*times, *(f"{name} failed" for name in row.get("failed", {}))])
+    others = [f"{name} {why}" for why in ("failed", "missing") for name in row.get(why, {})]
+    return ", ".join([*times, *others])
 
 
 if __name__ == "__main__":

@@ -30,19 +30,21 @@ def measured(
     """The row of a problem.
 
     "sides" and "ratios" are those of bench/figures.py; "errors" holds the largest error of each
-    side in units of what is allowed, "failed" {side: why it does not take part}. A side that is
-    wrong is not timed.
+    side in units of what is allowed, "failed" {side: what went wrong}, "missing" {side: why it does
+    not exist}. A side that is wrong is not timed.
     """
     contenders: dict[str, Contender] = {}
     errors: dict[str, float] = {}
     failed: dict[str, str] = {}
+    missing: dict[str, str] = {}
     for name, build in sides.items():
         try:
             made = build(problem, device)
             result = made.result()
             if _is_comparable(problem, name):
                 errors[name] = float(problem.check(result))
-        except NotImplementedError:
+        except NotImplementedError as reason:
+            missing[name] = str(reason)
             continue
         except Exception as error:  # a side may fail in any way; the others go on
             failed[name] = f"{type(error).__name__}: {error}".strip()[:300]
@@ -52,7 +54,7 @@ def measured(
         else:
             failed[name] = f"wrong: {errors[name]:.3g} times what is allowed"
     taken = timed(contenders, device, seconds, rounds) if contenders else []
-    return {**figures(taken, OURS), "errors": errors, "failed": failed}
+    return {**figures(taken, OURS), "errors": errors, "failed": failed, "missing": missing}
 
 
 def _is_comparable(problem: Problem, side: str) -> bool:

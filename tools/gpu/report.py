@@ -53,6 +53,8 @@ def text(results: Mapping[str, Any]) -> str:
         parts += ["## Groups", groups_table(rows), "## Cases", cases_table(rows)]
         if missed := [line for row in rows for line in problems(row)]:
             parts += ["## Failed", *missed]
+        if absent(rows):
+            parts += ["## Not written", absent_table(rows)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -118,6 +120,22 @@ def cases_table(rows: Sequence[Row]) -> str:
         cells += [ratio_text(row.get("ratios", {}).get(rival, {})) for rival in rivals]
         lines.append(cells)
     return markdown(["case", "tvmext us", "of roofline", *rivals], lines, left=("case",))
+
+
+def absent(rows: Sequence[Row]) -> dict[tuple[str, str, str], int]:
+    """{(group, side, why nobody has written it): cases}"""
+    found: dict[tuple[str, str, str], int] = {}
+    for row in rows:
+        for side, why in row.get("missing", {}).items():
+            key = (group(row), side, why)
+            found[key] = found.get(key, 0) + 1
+    return found
+
+
+def absent_table(rows: Sequence[Row]) -> str:
+    """A line per group and side without a contender."""
+    lines = [[*key, str(count)] for key, count in sorted(absent(rows).items())]
+    return markdown(["group", "side", "why", "cases"], lines, left=("group", "side", "why"))
 
 
 def roofline_share(row: Row) -> float | None:

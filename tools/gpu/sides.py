@@ -1,7 +1,7 @@
 """The sides of a comparison on a GPU: each prepares a problem, and is then one call.
 
 A call launches work on the default stream and leaves its result on the device. A side whose package
-is not installed does not take part.
+is not installed does not take part; one that nobody has written for a problem says so.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def _to_torch(package: Any, array: np.ndarray) -> Any:
 def triton(problem: Problem, device: Device) -> Contender:
     """Triton's tutorial product, with its autotuner; products only."""
     if problem.kind != "gemm":
-        raise NotImplementedError("products only")
+        raise NotImplementedError("it is written for products only")
     import torch as package
 
     from .triton_gemm import product
