@@ -14,6 +14,7 @@ from tvmext.options import Options
 from . import layouts
 from .bind_model import BindModel
 from .bound_indices import BoundIndices
+from .cumulative import CumulativeReductions
 from .decompose_batch_norm import DecomposeBatchNorm
 from .decompose_stack import DecomposeStack
 from .fold_affine import FoldAffine
@@ -77,6 +78,7 @@ def pipeline(
         transform.DeadCodeElimination(),
     ]
     kernels = [
+        *([CumulativeReductions()] if kind == "cuda" else []),
         relax.backend.DispatchSampling(),
         relax.backend.DispatchSortScan(),
         transform.LegalizeOps(LEGALIZE),

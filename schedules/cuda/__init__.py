@@ -12,8 +12,18 @@ from .gemv import Gemv
 from .mma import Mma
 from .ordered import Ordered
 from .rows import Rows
+from .scan import Scan
 
 
 def rules(arch: CudaArch, *, tf32: bool = False) -> tuple[Rule, ...]:
     """The rules; with `tf32` factors of float32 products may be rounded to 10 bits of mantissa."""
-    return (Gemv(), Mma(arch, tf32=tf32), Contract(), Elementwise(), Rows(), Ordered(), Fallback())
+    return (
+        Gemv(),
+        Mma(arch, tf32=tf32),
+        Contract(),
+        Elementwise(),
+        Scan(),
+        Rows(),
+        Ordered(),
+        Fallback(),
+    )

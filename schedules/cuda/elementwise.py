@@ -43,7 +43,8 @@ class StagePlan:
     """How one stage is spread over threads.
 
     `mode` is "vectors" (`lanes` neighbours per thread), "strided" (`lanes` elements per thread, a
-    block apart) or "transpose" (through tiles read along the joined axis `across`).
+    block apart), "transpose" (through tiles read along the joined axis `across`), or "single" where
+    there is one element.
     """
 
     mode: str
@@ -78,7 +79,7 @@ def stage_plan(stage: Stage) -> StagePlan:
     """The widest accesses that every load and store of the stage takes."""
     groups = merged(stage, stage.spatial)
     if not groups:
-        return StagePlan("strided", 1)
+        return StagePlan("single")
     across = _across(stage, groups)
     if across >= 0:
         return StagePlan("transpose", across=across)
@@ -90,7 +91,7 @@ def emit(stage: Stage, plan: StagePlan) -> Stmt:
     """The kernel of one stage."""
     groups = merged(stage, stage.spatial)
     stage = flattened(stage)
-    if not groups:
+    if plan.mode == "single":
         return launch(1, Block(1), lambda *_: element(stage, {}))
     if plan.mode == "transpose":
         return _transpose(stage, groups, plan.across)

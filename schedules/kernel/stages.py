@@ -263,7 +263,7 @@ def _stage(block: Block, inlined: dict[Var, Block]) -> Stage:
         values.append(substitute(own.value if own else store.value, unit))
         indices = tuple(ana.simplify(substitute(index, unit)) for index in store.indices)
         writes.append(Write(store.buffer, indices, op, store.init))
-    axes = [axis for axis in block.axes if axis.size != 1]
+    axes = [_without(axis, unit) for axis in block.axes if axis.size != 1]
     return Stage(
         block.name,
         tuple(axis for axis in axes if axis.kind != REDUCE),
@@ -271,6 +271,14 @@ def _stage(block: Block, inlined: dict[Var, Block]) -> Stage:
         tuple(writes),
         _Expander(inlined, ana).point(values),
     )
+
+
+def _without(axis: Axis, unit: dict[Var, Expr]) -> Axis:
+    """The axis, its extent told for axes that are 0."""
+    if not variables(axis.extent) & set(unit):
+        return axis
+    extent = sym.Analyzer().simplify(substitute(axis.extent, unit))
+    return replace(axis, extent=extent)
 
 
 class _Expander:

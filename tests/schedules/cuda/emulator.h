@@ -149,6 +149,7 @@ inline std::string run(dim3 grid, dim3 block, int order, void (*kernel)(void*), 
   size_t count = size_t(block.x) * block.y * block.z;
   if (count < 1 || count > 1024) return "a block of " + std::to_string(count) + " threads";
   if (!grid.x || !grid.y || !grid.z) return "an empty grid";
+  if (grid.x > 2147483647u || grid.y > 65535 || grid.z > 65535) return "a grid that is too large";
   entry = kernel;
   arguments = args;
   failure.clear();
@@ -226,6 +227,11 @@ template <class T>
 T __shfl_down_sync(unsigned, T value, int offset, int = 32) {
   int source = emu::current->lane + offset;
   return emu::shuffle(value, source < emu::kWarp ? source : emu::current->lane);
+}
+template <class T>
+T __shfl_up_sync(unsigned, T value, int offset, int = 32) {
+  int source = emu::current->lane - offset;
+  return emu::shuffle(value, source >= 0 ? source : emu::current->lane);
 }
 template <class T>
 T __shfl_sync(unsigned, T value, int source, int = 32) {

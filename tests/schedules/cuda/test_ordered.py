@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import tvm
@@ -17,8 +19,8 @@ from .kernels import ORDERS, run, scheduled
 op = relax.op
 
 
-def scatter_kernel(build: Build, *inputs: tuple) -> Kernel:
-    """The kernel that tvmext's own legalization makes."""
+def legalized(build: Build, *inputs: tuple, before: Sequence = ()) -> Kernel:
+    """The kernel that tvmext's own legalization makes, after the passes `before`."""
     dims: dict[str, tvm.tirx.Var] = {}
     builder = relax.BlockBuilder()
     params = [
@@ -38,9 +40,10 @@ def scatter_kernel(build: Build, *inputs: tuple) -> Kernel:
         with builder.dataflow():
             result = builder.emit_output(builder.normalize(build(*params)))
         builder.emit_func_output(result)
-    mod = relax.transform.LegalizeOps(LOWERINGS)(builder.get())
+    passes = [*before, relax.transform.LegalizeOps(LOWERINGS)]
+    mod = tvm.transform.Sequential(passes)(builder.get())
     (function,) = [f for f in mod.functions.values() if isinstance(f, tvm.tirx.PrimFunc)]
-    return Kernel("scatter", function)
+    return Kernel("kernel", function)
 
 
 def indices(*shape: int, below: int) -> np.ndarray:
@@ -68,7 +71,7 @@ def test_equal_indices_keep_their_order(reduction: str, columns: int, known: boo
     at = indices(40, columns, below=9)
     shapes = [x.shape, at.shape, u.shape] if known else [("n", columns), ("k", columns)] * 2
     shapes = shapes if known else [shapes[0], shapes[1], shapes[1]]
-    made = scatter_kernel(
+    made = legalized(
         lambda x, i, u: op.scatter_elements(x, i, u, 0, reduction),
         *[(shape, str(array.dtype)) for shape, array in zip(shapes, (x, at, u))],
     )
@@ -81,7 +84,7 @@ def test_equal_indices_keep_their_order(reduction: str, columns: int, known: boo
 
 def test_rows_of_a_tensor() -> None:
     x, u, at = normal(20, 3, 33), normal(12, 33, seed=1), indices(12, 2, below=3)
-    made = scatter_kernel(
+    made = legalized(
         lambda x, i, u: op.scatter_nd(x, i, u, "add"),
         *[(array.shape, str(array.dtype)) for array in (x, at, u)],
     )
@@ -96,7 +99,7 @@ def test_rows_of_a_tensor() -> None:
 
 def test_an_owner_that_takes_what_is_not_its_own_is_noticed() -> None:
     x, u, at = normal(5000, 1), normal(40, 1, seed=1), indices(40, 1, below=5000)
-    made = scatter_kernel(
+    made = legalized(
         lambda x, i, u: op.scatter_elements(x, i, u, 0, "add"),
         *[(array.shape, str(array.dtype)) for array in (x, at, u)],
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 
 import numpy as np
 import pytest
@@ -182,7 +183,7 @@ def without_barriers(code: str) -> str:
 
 def without_shuffles(code: str) -> str:
     helper = "template <class T> T own(unsigned, T value, int, int = 0) { return value; }\n"
-    return helper + code.replace("__shfl_xor_sync", "own")
+    return helper + re.sub("__shfl_(xor|up)_sync", "own", code)
 
 
 def test_stages_that_share_no_rows_are_launches_of_their_own() -> None:

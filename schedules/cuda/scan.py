@@ -1,0 +1,231 @@
+"""Cumulative sums, products and the like: each result from the one before it.
+
+out[i, k] = x[i, 0] + ... + x[i, k]
+
+along      the threads of a block share a row, tile by tile:
+               mine = what PER_THREAD neighbours come to, one after another
+               those before it: inside a warp by shuffles, between warps through shared memory
+               carry = what all tiles so far come to
+across     a thread has a row, neighbours in a warp neighbouring rows
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tvm import tirx
+from tvm.ir import Expr, Var
+from tvm.tirx import ForKind, Stmt
+
+from tvmext.arch import CudaArch
+from tvmext.arch.cuda import WARP
+
+from ..kernel.access import flattened
+from ..kernel.analysis import Axis, analyzer, constant, variables
+from ..kernel.axes import product
+from ..kernel.emit import allocate, block, ceildiv, index, known, loop
+from ..kernel.stages import COMBINE, Stage
+from ..rule import Declined, Kernel, Scheduled
+from .launch import Block, axes_at, code, finished, launch, sync, when
+from .reduce import FULL
+from .staged import as_stages
+
+PER_THREAD = 4
+"""Neighbours that a thread adds up by itself."""
+MOST_THREADS, THREADS = 256, 256
+"""Threads of a block for one row at most, and for rows of one thread each."""
+UNKNOWN = 1024
+"""What a size is taken for that is known at run time only."""
+
+
+@dataclass(frozen=True)
+class Scanned:
+    """Rows and their length, None if known at run time only; `exclusive` leaves out x[i, k]."""
+
+    rows: int | None
+    length: int | None
+    exclusive: bool
+    stage: Stage = field(repr=False, compare=False)
+    along: Axis = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Threads of a block, which share a row, or have one each."""
+
+    threads: int
+    shared: bool
+
+
+class Scan:
+    """A reduction whose range grows with one of the axes of its result, and nothing else does."""
+
+    name = "scan"
+
+    def match(self, kernel: Kernel) -> Scanned | Declined:
+        found = as_stages(kernel)
+        if isinstance(found, Declined):
+            return found
+        if len(found.stages) != 1:
+            return Declined("it has several stages")
+        (stage,) = found.stages
+        if len(stage.writes) != 1 or not stage.writes[0].op or len(stage.reduce) != 1:
+            return Declined("it is not one reduction along one axis")
+        ana = analyzer(stage.spatial)
+        extent = stage.reduce[0].extent
+        for axis in stage.spatial:
+            beyond = constant(ana.simplify(extent - axis.var))
+            used = set().union(*map(variables, stage.point.exprs()))
+            if beyond in (0, 1) and axis.var not in used:
+                rows = [a for a in stage.spatial if a is not axis]
+                count = constant(product(a.extent for a in rows))
+                return Scanned(count, axis.size, beyond == 0, stage, axis)
+        return Declined("the range of the reduction does not grow with an axis")
+
+    def choose(self, workload: Scanned, arch: CudaArch) -> Decision:
+        rows = UNKNOWN if workload.rows is None else workload.rows
+        length = UNKNOWN if workload.length is None else workload.length
+        # A thread alone reads its row at the latency of memory: rows enough hide it.
+        if length <= WARP or rows >= arch.sms * arch.threads_per_sm:
+            return Decision(THREADS, False)
+        wanted = 1 << max(0, (length // PER_THREAD).bit_length() - 1)
+        return Decision(max(WARP, min(MOST_THREADS, wanted)), True)
+
+    def apply(
+        self, kernel: Kernel, workload: Scanned, decision: Decision, arch: CudaArch
+    ) -> Scheduled:
+        func = kernel.func
+        body = _Builder(workload, decision).launch()
+        return Scheduled(tirx.PrimFunc(func.params, body, func.ret_type, func.attrs))
+
+
+class _Builder:
+    """One kernel under construction."""
+
+    def __init__(self, found: Scanned, plan: Decision) -> None:
+        self.stage = flattened(found.stage)
+        self.plan = plan
+        self.exclusive = found.exclusive
+        self.along = next(a for a in self.stage.spatial if a.var.same_as(found.along.var))
+        self.rows = [a for a in self.stage.spatial if a is not self.along]
+        self.length = known(self.along.extent)
+        write = self.stage.writes[0]
+        self.dtype, self.init = str(write.buffer.ty.dtype), write.init
+        self.combine = COMBINE[str(write.op)]
+
+    def launch(self) -> Stmt:
+        count = known(product(axis.extent for axis in self.rows))
+        if self.plan.shared:
+            return launch(count, Block(self.plan.threads), lambda n, x, _: self._shared(n, x))
+        threads = self.plan.threads
+
+        def alone(number: Expr, x: Expr, _y: Expr) -> Stmt:
+            row = number * threads + x
+            return when(row < index(count), self._alone(axes_at(self.rows, row)))
+
+        return launch(ceildiv(count, threads), Block(threads), alone)
+
+    def _element(self, at: dict[Var, Expr], k: Expr) -> tuple[list[Stmt], Expr]:
+        binds, (value,) = code(self.stage.point, {**at, self.stage.reduce[0].var: k})
+        return binds, value
+
+    def _store(self, at: dict[Var, Expr], k: Expr, value: Expr) -> Stmt:
+        return finished(self.stage, [value], {**at, self.along.var: k})
+
+    def _alone(self, at: dict[Var, Expr]) -> Stmt:
+        zero = index(0)
+        total = allocate([1], self.dtype, "total", "local")
+
+        def step(k: Expr) -> Stmt:
+            binds, value = self._element(at, k)
+            add = tirx.BufferStore(total, self.combine(total[zero], value), [zero])
+            leave = self._store(at, k, total[zero])
+            return block(*binds, *((leave, add) if self.exclusive else (add, leave)))
+
+        return block(
+            tirx.AllocBuffer(total),
+            tirx.BufferStore(total, self.init, [zero]),
+            loop(self.length, step, name="k"),
+        )
+
+    def _shared(self, row: Expr, x: Expr) -> Stmt:
+        """One row; `before` is what stands before this thread's part, `carry` before the tile."""
+        zero, warps = index(0), self.plan.threads // WARP
+        at = axes_at(self.rows, row)
+        mine = allocate([PER_THREAD], self.dtype, "mine", "local")
+        # [0]: carry, [1]: what this thread and those before it in its warp come to, [2]: before.
+        local = allocate([3], self.dtype, "local", "local")
+        totals = allocate([warps], self.dtype, "totals", "shared")
+        width = self.plan.threads * PER_THREAD
+
+        def put(place: int, value: Expr) -> Stmt:
+            return tirx.BufferStore(local, value, [index(place)])
+
+        def tile(number: Expr) -> Stmt:
+            first = number * width + x * PER_THREAD
+            return block(
+                loop(PER_THREAD, lambda v: self._take(mine, at, first, v), ForKind.UNROLLED, "v"),
+                put(1, mine[index(PER_THREAD - 1)]),
+                *(self._within(local, x, 1 << bit) for bit in range(5)),
+                when(
+                    (x % WARP).equal(WARP - 1),
+                    tirx.BufferStore(totals, local[index(1)], [x // WARP]),
+                ),
+                sync(),
+                put(2, local[zero]),
+                loop(warps, between, name="w"),
+                self._next(local, x),
+                loop(PER_THREAD, lambda v: leave(first, v), ForKind.UNROLLED, "v"),
+                sync(),
+            )
+
+        def between(w: Expr) -> Stmt:
+            earlier = put(2, self.combine(local[index(2)], totals[w]))
+            return block(when(w < x // WARP, earlier), put(0, self.combine(local[zero], totals[w])))
+
+        def leave(first: Expr, v: Expr) -> Stmt:
+            whole = self.combine(local[index(2)], mine[v])
+            if self.exclusive:
+                inside = self.combine(local[index(2)], mine[tirx.max(v - 1, zero)])
+                whole = tirx.Select(v.equal(0), local[index(2)], inside)
+            k = first + v
+            return when(k < index(self.length), self._store(at, k, whole))
+
+        return block(
+            *map(tirx.AllocBuffer, (mine, local, totals)),
+            put(0, self.init),
+            loop(ceildiv(self.length, width), tile, name="tile"),
+        )
+
+    def _take(self, mine: Var, at: dict[Var, Expr], first: Expr, v: Expr) -> Stmt:
+        """``mine[v]`` = the element `first + v` and those before it in this thread."""
+        k = first + v
+        binds, value = self._element(at, k)
+        inside = block(*binds, tirx.BufferStore(mine, value, [v]))
+        outside = tirx.BufferStore(mine, self.init, [v])
+        more = self.combine(mine[tirx.max(v - 1, index(0))], mine[v])
+        return block(
+            when(k < index(self.length), inside, outside),
+            when(v > 0, tirx.BufferStore(mine, more, [v])),
+        )
+
+    def _within(self, local: Var, x: Expr, distance: int) -> Stmt:
+        """Add what the thread `distance` before this one has, which has added up as many."""
+        one = index(1)
+        other = _up(local[one], distance)
+        name = Var("other", other.ty)
+        add = tirx.BufferStore(local, self.combine(name, local[one]), [one])
+        return block(tirx.Bind(name, other), when(x % WARP >= distance, add))
+
+    def _next(self, local: Var, x: Expr) -> Stmt:
+        """Add what the threads before this one in its warp come to."""
+        other = _up(local[index(1)], 1)
+        name = Var("other", other.ty)
+        add = tirx.BufferStore(local, self.combine(local[index(2)], name), [index(2)])
+        return block(tirx.Bind(name, other), when(x % WARP > 0, add))
+
+
+def _up(value: Expr, distance: int) -> Expr:
+    """The value of the thread that many before this one in its warp."""
+    mask = tirx.const(FULL, "uint32")
+    return tirx.op.tvm_warp_shuffle_up(mask, value, distance, WARP, WARP)
