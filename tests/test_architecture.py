@@ -24,10 +24,10 @@ WALK_OF_THE_DATA = (
     "build",
     "artifact",
     "runtime",
-    "measure",
     "verification",
     "model_file",
     "report",
+    "measure",
     "api",
     "cli",
 )

@@ -16,10 +16,10 @@ from onnx import helper
 
 from tools.bench import oracle, report, workers
 from tools.bench.__main__ import main
-from tools.bench.agreement import agreement
 from tools.bench.cases import all_cases, named
 from tools.bench.cases.case import Graph, node, random
 from tools.bench.contenders import changes_layout, onnx_runtime, tvmext
+from tvmext.measure.agreement import agreement
 from tvmext.measure.figures import figures
 from tvmext.measure.profile import Kernel
 from tvmext.measure.samples import MIN_PAIRS, Noisy, Ratio, Round, Sample, clean, ratio, timing

@@ -21,6 +21,7 @@ import tvm
 from tvm import relax
 
 from tvmext.measure.profile import Kernel, Profile, profile
+from tvmext.measure.rivals import session_of
 from tvmext.measure.timing import Call
 
 from .cases import Case
@@ -114,18 +115,6 @@ def onnx_runtime(model: onnx.ModelProto, inputs: Arrays, threads: int) -> Conten
         np.array(results[0]),
         lambda: _interior_of_onnx_runtime(data, inputs, threads),
     )
-
-
-def session_of(model: bytes | str, threads: int, profile_to: str = "") -> Any:
-    """A session on `threads` threads; with `profile_to`, it writes a profile to that prefix."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    if profile_to:
-        options.enable_profiling = True
-        options.profile_file_prefix = profile_to
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def _interior_of_onnx_runtime(model: bytes, inputs: Arrays, threads: int) -> float:

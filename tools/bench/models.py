@@ -18,15 +18,15 @@ import onnx
 
 import tvmext
 from tvmext.cli.arrays import fill
+from tvmext.measure.agreement import agreement
 from tvmext.measure.figures import Figures, figures
 from tvmext.measure.host import interruptions
 from tvmext.measure.machine import Machine
 from tvmext.measure.profile import profile_model
+from tvmext.measure.rivals import session_of
 from tvmext.measure.samples import Round
 from tvmext.measure.timing import Call, measure
 
-from . import contenders
-from .agreement import agreement
 from .cases.case import Arrays
 
 OURS, RIVAL = "tvmext", "onnxruntime"
@@ -67,7 +67,7 @@ def model_row(
 def _calls(model: str, library: Path, inputs: Arrays, threads: int) -> dict[str, Callable[[], Any]]:
     """What users of either side call, NumPy arrays in and out."""
     compiled = tvmext.load(library, num_threads=threads)
-    session = contenders.session_of(model, threads)
+    session = session_of(model, threads)
     names = [spec.name for spec in compiled.outputs]
     return {OURS: lambda: compiled.run(inputs), RIVAL: lambda: session.run(names, inputs)}
 

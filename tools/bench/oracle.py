@@ -20,6 +20,7 @@ from tvm import relax
 
 from tvmext import frontends
 from tvmext.arch import CpuArch, resolve, to_target
+from tvmext.measure.agreement import agreement
 from tvmext.measure.figures import Figures
 from tvmext.measure.samples import Noisy, Round, ratio, timing
 from tvmext.measure.timing import Call
@@ -31,7 +32,6 @@ from tvmext.schedules.levels import register_tiles
 from tvmext.schedules.rule import Declined, Kernel, Rule, Scheduled
 from tvmext.schedules.schedule import ScheduleKernels
 
-from .agreement import agreement
 from .cases import Case
 from .cases.case import Graph
 from .contenders import first_result

@@ -14,6 +14,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from tvmext.measure.agreement import agreement
 from tvmext.measure.figures import figures
 from tvmext.measure.host import interruptions
 from tvmext.measure.machine import Machine
@@ -21,7 +22,6 @@ from tvmext.measure.samples import Round
 from tvmext.measure.timing import Call, measure
 
 from . import contenders
-from .agreement import agreement
 from .cases import Case, named
 from .cases.case import Graph, node, random
 from .contenders import Contender

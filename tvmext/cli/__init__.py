@@ -14,7 +14,7 @@ import click
 
 from tvmext import __version__
 
-from . import compile, explain, inspect, run, verify
+from . import bench, compile, explain, inspect, run, verify
 from .failures import ReaderGoneError, exit_code
 from .session import Session
 
@@ -57,8 +57,8 @@ def tvmext() -> None:
     """Compile trained networks to shared libraries that run fast on any input size."""
 
 
-for verb in (compile.command, run.command, verify.command, inspect.command, explain.command):
-    tvmext.add_command(verb)
+for verb in (compile, run, verify, bench, inspect, explain):
+    tvmext.add_command(verb.command)
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:

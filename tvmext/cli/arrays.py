@@ -26,6 +26,14 @@ def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         np.savez(file, allow_pickle=False, **arrays)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all. Raises ArtifactError if it cannot be written."""
+    from tvmext.artifact import write_atomically
+
+    with write_atomically(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
+
+
 def fill(
     given: Mapping[str, np.ndarray],
     compiled: CompiledModel,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import console, parameters
+from . import arrays, console, parameters
 from .compile import check_output
 from .progress import Progress
 from .session import Session, common_options
@@ -52,19 +52,13 @@ def command(session: Session, model: Path, html_path: Path | None, **given: Any)
         arguments = parameters.model_arguments(model, given)
         found = tvmext.explain(model, **arguments, progress=progress, output=progress.output)
     if html_path:
-        _write(html_path, found)
+        from tvmext.report.html import page
+
+        arrays.write_text(html_path, page(found))
     if session.json:
         console.print_json(found.to_json())
     else:
         _print(found)
-
-
-def _write(path: Path, found: Explanation) -> None:
-    from tvmext.build.files import write_atomically
-    from tvmext.report.html import page
-
-    with write_atomically(path) as file:
-        file.write_text(page(found), encoding="utf-8")
 
 
 def _print(found: Explanation) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import console
+from . import arrays, console
 from .compile import check_output
 
 if TYPE_CHECKING:
@@ -58,15 +58,13 @@ def wanted(given: dict[str, Any]) -> Wanted:
 
 def profiled(compiled: CompiledModel, inputs: Mapping[str, Any], files: Wanted) -> ModelProfile:
     """Take a profile and write the files that are wanted."""
-    from tvmext.build.files import write_atomically
     from tvmext.measure import page, trace
     from tvmext.measure.profile import profile_model
 
     found = profile_model(compiled, inputs)
     for path, content in ((files.html, page.page), (files.trace, trace.trace)):
         if path is not None:
-            with write_atomically(path) as file:
-                file.write_text(content(found), encoding="utf-8")
+            arrays.write_text(path, content(found))
     return found
 
 
