@@ -1,15 +1,17 @@
-"""The command line: ``python -m tools.bench ops | model | oracle``."""
+"""The command line: ``python -m tools.bench ops | model | oracle | dynamic``."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from . import report, workers
 from .cases import select
 from .contenders import torch_available
+from .dynamic import command as dynamic
 from .models import prepared
 
 
@@ -20,6 +22,8 @@ def main(argv: list[str] | None = None) -> int:
     _add_ops(commands)
     _add_model(commands)
     _add_oracle(commands)
+    dynamic.add(commands, _add_common)
+    commands.choices["dynamic"].set_defaults(run=_dynamic)
     args = parser.parse_args(argv)
     return args.run(args)
 
@@ -126,11 +130,34 @@ def _oracle(args: argparse.Namespace) -> int:
     return int(any("error" in row for row in rows))
 
 
+def _dynamic(args: argparse.Namespace) -> int:
+    if args.table:
+        dynamic.show(args.json)
+        return 0
+    found, oracles = dynamic.drawn(args)
+    dynamic.compile_all(found, oracles, args.folder)
+    if args.compile:
+        return 0
+    done = [] if args.again else dynamic.earlier(args.json)
+    requests = dynamic.requests(found, oracles, args.folder, {row["case"] for row in done})
+    machines, rows = _measure(args, requests, dynamic.rivals(args), done)
+    _print_machines(machines)
+    print(dynamic.tables(rows))
+    return int(any("error" in row for row in rows))
+
+
 def _measure(
-    args: argparse.Namespace, requests: list[workers.Row], against: list[str]
+    args: argparse.Namespace,
+    requests: list[workers.Row],
+    against: list[str],
+    done: Sequence[workers.Row] = (),
 ) -> tuple[list[workers.Row], list[workers.Row]]:
-    """(machines, rows) for every number of threads; the JSON file grows with each row."""
-    machines, rows = [], []
+    """(machines, rows) for every number of threads; the JSON file grows with each row.
+
+    `done` are rows of an earlier run, which go first.
+    """
+    machines: list[workers.Row] = []
+    rows = list(done)
     for threads in args.threads:
         settings = {
             "threads": threads,

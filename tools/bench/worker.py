@@ -1,8 +1,9 @@
 """Measures in a process of its own: ``python -m tools.bench.worker SETTINGS``.
 
 Requests come in on stdin as JSON lines: {"case": name}, with "oracle" for what oracle.py finds out
-about it, or {"model": ...} (models.py). A row goes out for each. What crashes here costs the parent
-(workers.py) one row. The first line out describes the machine and what a call alone costs.
+about it, {"dynamic": ...} (dynamic/row.py), or {"model": ...} (models.py). A row goes out for each.
+What crashes here costs the parent (workers.py) one row. The first line out describes the machine
+and what a call alone costs.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from . import contenders
 from .cases import Case, named
 from .cases.case import Graph, node, random
 from .contenders import Contender
+from .dynamic.row import dynamic_row
 from .models import model_row
 from .oracle import oracle_row
 
@@ -57,6 +59,8 @@ class Worker:
 
     def row(self, request: Row) -> Row:
         """The figures that are asked for."""
+        if "dynamic" in request:
+            return dynamic_row(request, self.against, self.threads, self.rounds)
         if "case" in request:
             case = named(request["case"])
             if request.get("oracle"):
