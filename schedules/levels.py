@@ -7,12 +7,13 @@ the same rule at its lowest level). Pure arithmetic: no TVM here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import gcd, inf
-from typing import TypeVar
+from typing import Any, TypeVar
 
 Choice = TypeVar("Choice")
+Larger = Callable[[Any, Any], Any]
 
 FMA_LATENCY = 4
 """Cycles from one FMA to a dependent one: Skylake and later, Zen 2 and later, Neoverse N1, V1."""
@@ -91,6 +92,41 @@ def product_cycles(product: Product, rows: int, vectors: int, lanes: int, fma_un
         cost += number * (steps + 2 * height * vectors + 12)
     ragged = 0 if product.cols is None or product.cols % width == 0 else 2 * total * vectors
     return panels * cost + ragged
+
+
+SCALE = 20
+"""Prices at run time are in twentieths of a cycle: whole numbers."""
+
+PACKED, READ_AGAIN = 3, 1
+"""Cycles that a vector of an operand costs to be packed, and to be read in place by one tile."""
+
+TURNED = 16
+"""Cycles that a vector costs to be packed whose elements are not side by side."""
+
+
+def unknown_cycles(
+    sizes: tuple[Any, Any, Any], tile: tuple[int, int, int], packed: int, units: int, larger: Larger
+) -> Any:
+    """The price of a product of `sizes` (rows, columns, steps), in ``1 / SCALE`` cycles.
+
+    As `product_cycles`, in whole numbers and for panels whose last one is as narrow as need be, in
+    tiles of (rows, vectors, lanes). `packed` is what a vector costs to be packed, 0 reads in place.
+    Sizes are numbers, arrays of them or expressions of a kernel; `larger` is their maximum.
+    """
+    rows, columns, depth = sizes
+    height, vectors, lanes = tile
+    count = (rows + (height - 1)) // height
+
+    def panel(across: Any) -> Any:
+        step = larger(SCALE * across * rows // units, (rows + across * count) * SCALE // LOADS)
+        again = packed if packed else READ_AGAIN * count
+        step = step + across * (SCALE // 10) * count + across * SCALE * again
+        return depth * step + count * (12 * SCALE) + (2 * SCALE) * across * rows
+
+    width = vectors * lanes
+    rest = columns % width
+    some = (rest + (width - 1)) // width
+    return columns // width * panel(vectors) + some * panel((rest + (lanes - 1)) // lanes)
 
 
 def best_tile(

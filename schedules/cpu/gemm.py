@@ -9,50 +9,28 @@ The kernel that is built:
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-
-from tvm import tirx
-from tvm.ir import Expr
+from dataclasses import dataclass, field, replace
 
 from tvmext.arch import CpuArch, dtype_bits
 
-from ..kernel.analysis import analyzer, constant, flat_index, stride, substitute
+from ..kernel.analysis import analyzer, constant, flat_index, stride
 from ..kernel.contraction import (
     Contraction,
     known_size,
     least_size,
-    size,
     strided,
     windowed,
 )
-from ..kernel.emit import (
-    PARALLEL,
-    SERIAL,
-    Values,
-    allocate,
-    bind,
-    block,
-    ceildiv,
-    index,
-    known,
-    least,
-    loop,
-    unravel,
-)
 from ..kernel.read_contraction import contraction
 from ..levels import UNKNOWN_COLS, UNKNOWN_DEPTH, Product, best_tile, product_cycles, widest
-from ..rule import Declined, Kernel, Layout, Scheduled
-from .after import followed
-from .dot_tile import dot_kernel
+from ..rule import Declined, Kernel, Scheduled
 from .dots import Dot, find_dot
-from .flat_rows import flat_rows, rows_at
-from .one_row import OneRow, columns_at_once, contiguous_sum
-from .panels import InPlace, Pack, weight
-from .rows import Tiles, cut
-from .tile import Kernel as TileKernel
-from .tile import Panel, RegisterTile, Shape, open_panel
-from .words import WordPack, factor_types, steps_of
+from .gemm_kernel import build
+from .gemm_variants import variants
+from .one_row import columns_at_once, contiguous_sum
+from .panels import weight
+from .tile import Shape
+from .words import factor_types
 
 PARALLEL_FLOPS = 1 << 20
 """Work below which a parallel launch (about 3 us) costs more than it saves."""
@@ -107,6 +85,8 @@ class Decision:
     """Tiles that pass over a panel, if they fetch the next one into L2 meanwhile; else 0."""
     dot: Dot | None = None
     """The instruction for products of bytes."""
+    others: tuple[Decision, ...] = ()
+    """What is better for other sizes, where they are known at run time only (dispatch.py)."""
 
 
 class Gemm:
@@ -129,7 +109,7 @@ class Gemm:
     def apply(
         self, kernel: Kernel, workload: Workload, decision: Decision, arch: CpuArch
     ) -> Scheduled:
-        return _Builder(workload, decision).build(kernel)
+        return build(kernel, workload, decision, arch)
 
 
 def _declines(found: Contraction) -> str:
@@ -217,7 +197,14 @@ def decide(workload: Workload, arch: CpuArch) -> Decision:
     busy = workload.rows is None or workload.rows >= AHEAD_ROWS
     if rhs == "weight" and busy and fetches_ahead(width * depth, workload.cols, shape.cols, arch):
         ahead = min(tiles or UNKNOWN_TILES, block_tiles or UNKNOWN_TILES)
-    return Decision(shape, rhs, block_tiles, parallel, ahead, dot)
+    decision = Decision(shape, rhs, block_tiles, parallel, ahead, dot)
+    unknown = workload.rows is None or workload.cols is None
+    if rhs not in ("pack", "in place") or dot is not None or not unknown:
+        return decision
+    first, *others = (
+        replace(decision, tile=tile, rhs=how) for tile, how in variants(workload, arch)
+    )
+    return replace(first, others=tuple(others))
 
 
 def register_units(
@@ -240,7 +227,7 @@ def _rhs(workload: Workload, shape: Shape) -> str:
     if workload.rhs in ("weight", "sum"):
         return {"weight": "weight", "sum": "dots"}[workload.rhs]
     few = workload.rows is not None and workload.rows <= 2 * shape.rows
-    fits = workload.cols is not None and workload.cols % shape.cols == 0
+    fits = workload.cols is None or workload.cols >= shape.cols
     return "in place" if workload.rhs == "vectors" and few and fits else "pack"
 
 
@@ -256,112 +243,3 @@ def fetches_ahead(column_bytes: int, cols: int | None, width: int, arch: CpuArch
     """Whether a weight comes from beyond L2, and two of its panels fit there."""
     total, panel = column_bytes * (cols or width), column_bytes * width
     return total > arch.l2_bytes // 2 and 2 * panel <= arch.l2_bytes
-
-
-class _Builder:
-    """One matrix product under construction."""
-
-    def __init__(self, workload: Workload, decision: Decision) -> None:
-        self.total = flat_rows(workload.contraction)
-        self.workload = workload
-        self.decision = decision
-        self.shape = decision.tile
-        self.step = decision.dot.step if decision.dot else 1
-        laid = weight(self.total, self.shape, self.step) if decision.rhs == "weight" else None
-        self.laid = laid
-
-        def lhs(at: Values, k: Values) -> Expr:
-            return substitute(self.total.lhs.value, {**at, **k})
-
-        self.pack: Pack | WordPack | None = None
-        self.tile: RegisterTile
-        if decision.dot is not None:
-            assert workload.types is not None
-            self.tile, self.pack = dot_kernel(
-                self.total, self.shape, decision.dot, workload.types, lhs, laid
-            )
-            return
-        if decision.rhs == "dots":
-            self.tile = OneRow(self.total, self.shape)
-            return
-        if decision.rhs == "pack":
-            self.pack = Pack.of(self.total, self.shape)
-        rhs = (laid or self.pack or InPlace(self.total)).read
-        self.tile = TileKernel(
-            self.total, self.shape, lambda at, k, panel, j: lhs(at, k) * rhs(panel, k, j)
-        )
-
-    def build(self, kernel: Kernel) -> Scheduled:
-        params = list(kernel.func.params)
-        layouts: dict[int, Layout] = {}
-        if self.laid is not None and self.workload.weight_arg is not None:
-            params[self.workload.weight_arg] = self.laid.buffer
-            layouts[self.workload.weight_arg] = self.laid.layout
-        body = cut(size(self.total.rows), self.shape.rows, self._loops)
-        body = followed(self.total, body, self.shape.lanes, self.decision.parallel)
-        func = tirx.PrimFunc(params, body, kernel.func.ret_type, kernel.func.attrs)
-        return Scheduled(func, layouts)
-
-    def _loops(self, tiles: Tiles) -> tirx.Stmt:
-        """The loops over batch, blocks of rows and panels, run in parallel as one."""
-        total, step = self.total, self.decision.block_tiles
-        panels = ceildiv(size(total.cols), self.shape.cols)
-        blocks = ceildiv(tiles.count, step) if step else 1
-        if any(constant(n) == 0 for n in (panels, tiles.count, size(total.batch))):
-            return tirx.Evaluate(index(0))
-
-        def task(flat: Expr, panels: Expr, blocks: Expr) -> tirx.Stmt:
-            batch = unravel(flat // panels // blocks, total.batch)
-            return bind(
-                flat // panels % blocks,
-                lambda group: open_panel(
-                    total,
-                    batch,
-                    flat % panels,
-                    self.shape.cols,
-                    lambda panel: self._panel(tiles, panel, group),
-                ),
-                "block",
-            )
-
-        def tasks(panels: Expr, blocks: Expr) -> tirx.Stmt:
-            count = known(panels * blocks * size(total.batch))
-            kind = PARALLEL if self.decision.parallel else SERIAL
-            return loop(count, lambda flat: task(flat, panels, blocks), kind, "task")
-
-        return bind(panels, lambda p: bind(blocks, lambda b: tasks(p, b), "blocks"), "panels")
-
-    def _panel(self, tiles: Tiles, panel: Panel, group: Expr) -> tirx.Stmt:
-        """The tiles of block `group` of rows over one panel."""
-        step, total = self.decision.block_tiles, self.total
-        fill = None if self.pack is None else self.pack.fill(panel)
-        spill = None
-        if self.tile.heavy or panel.ragged:
-            spill = allocate([tiles.rows, self.shape.cols], total.dtype, "sums")
-        first = group * step if step else index(0)
-        count = known(least(step, tiles.count - first)) if step else tiles.count
-
-        def at(row: Expr) -> Callable[[Expr], Values]:
-            return lambda i: unravel(row + i, total.rows)
-
-        def after(row: Expr, height: Expr) -> tirx.Stmt | None:
-            return None if spill is None else self.tile.copy_out(at(row), height, panel, spill)
-
-        def one(t: Expr) -> tirx.Stmt:
-            ahead = None
-            if self.laid is not None and self.decision.ahead:
-                steps = steps_of(total, self.step)
-                ahead = self.laid.prefetch(panel, t, self.decision.ahead, steps)
-
-            def body(row: Expr, height: int) -> tirx.Stmt:
-                return rows_at(
-                    total.rows,
-                    row,
-                    height,
-                    lambda at: self.tile.tile(at, height, panel, spill, ahead=ahead),
-                )
-
-            return tiles.each(first + t, body, after)
-
-        space = None if spill is None else tirx.AllocBuffer(spill)
-        return block(fill, self.tile.begin(panel), space, loop(count, one, name="t"))

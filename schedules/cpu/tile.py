@@ -290,7 +290,10 @@ class Kernel(RegisterTile):
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """The `number`-th panel of columns, `width` of the `total` columns, at batch point `at`."""
+    """The `number`-th panel of columns, `width` of the `total` columns, at batch point `at`.
+
+    `partial` says that it is the last one and not full.
+    """
 
     sum: Contraction
     at: Values
@@ -298,15 +301,16 @@ class Panel:
     start: Expr
     width: int
     total: Size
+    partial: bool = False
 
     @property
     def ragged(self) -> bool:
         """Whether the last panel is not full."""
-        return not isinstance(self.total, int) or self.total % self.width != 0
+        return self.partial or not isinstance(self.total, int) or self.total % self.width != 0
 
     @property
     def never_full(self) -> bool:
-        return isinstance(self.total, int) and self.total < self.width
+        return self.partial or (isinstance(self.total, int) and self.total < self.width)
 
     @property
     def full(self) -> Expr:

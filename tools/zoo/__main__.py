@@ -60,6 +60,7 @@ def summary(rows: Iterable[Row], threads: str) -> str:
 def table_line(row: Row, threads: Iterable[str]) -> str:
     """One row of the Markdown table; minimum / median for the latencies."""
     result = "passed" if row["exit_code"] == 0 else f"exit {row['exit_code']}"
+    result += told_sizes(row)
     if detail := row.get("error") or row.get("detail"):
         result += f": {detail.replace('|', '/')[:110]}"
     cells = [row["network"], row["mode"], result]
@@ -73,6 +74,17 @@ def table_line(row: Row, threads: Iterable[str]) -> str:
         cells += [milliseconds(found["sides"].get(name)) for name in ("tvmext", "onnxruntime")]
         cells.append(ratio_text(found["ratios"].get("onnxruntime", {})))
     return f"| {' | '.join(cells)} |"
+
+
+def told_sizes(row: Row) -> str:
+    """At how many sizes, and why not at others, where it was verified at many."""
+    reasons = {"refused": "refused", "no_reference": "not in ONNX Runtime", "left": "no time"}
+    others = [f"{row[key]} {text}" for key, text in reasons.items() if row.get(key)]
+    return (
+        f" at {row['sizes']} ({', '.join(others)})"
+        if others
+        else (f" at {row['sizes']}" if "left" in row else "")
+    )
 
 
 def milliseconds(side: Row | None) -> str:
@@ -94,6 +106,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--dynamic", action="store_true", help="only with all dims free")
     parser.add_argument("--latency", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--threads", default="1", metavar="N,...", help="of either side, as 1,2")
+    parser.add_argument(
+        "--sizes",
+        type=int,
+        default=0,
+        metavar="N",
+        help="verify dynamic ones at N sizes of each dim",
+    )
     for name in ("rtol", "atol"):
         parser.add_argument(
             f"--{name}", type=float, help="taken literally; else by dtype and scale"
@@ -116,7 +135,8 @@ def main() -> int:
     options += [f"--{name}={value}" for name, value in given.items() if value is not None]
 
     def run(network: str, mode: str) -> Row:
-        return run_case(network, mode, args.timeout, most, options)
+        several = [f"--sizes={args.sizes}"] if args.sizes and mode == "dynamic" else []
+        return run_case(network, mode, args.timeout, most, [*options, *several])
 
     chosen = all_rows(cases, args.json, args.resume, run)
     print(f"{cpu_name()}; latencies: minimum / median.\n")

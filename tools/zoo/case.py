@@ -18,11 +18,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import onnx
+
 from tests.zoo import light
+
+from .sizes import verified_at
 
 ZOO = Path(__file__).resolve().parents[2] / "tests" / "zoo"
 
 TIMING_SECONDS = 6.0
+VERIFY_SECONDS = 150.0
+"""For many sizes; what is left then is told."""
+
 MODES = ("static", "dynamic")
 
 
@@ -68,6 +75,13 @@ def sizes(stored: dict[str, int], mode: str) -> Iterator[dict[str, int]]:
         yield {name: other[name][turn] for name in stored}
 
 
+def stored_dims(model: onnx.ModelProto) -> dict[str, int]:
+    """The dims of a network, and the sizes it was exported with."""
+    described = {entry.key: entry.value for entry in model.metadata_props}["light.inputs"]
+    dims: dict[str, int] = json.loads(described)["dims"]
+    return dims
+
+
 @contextmanager
 def drawn(
     network: str, mode: str
@@ -77,8 +91,7 @@ def drawn(
     The folder of the file goes with the context.
     """
     model = light.load(ZOO / f"{network}.onnx")
-    described = {entry.key: entry.value for entry in model.metadata_props}["light.inputs"]
-    stored = json.loads(described)["dims"]
+    stored = stored_dims(model)
     inputs = [light.make_inputs(model, **size) for size in sizes(stored, mode)]
     dims = bound_dims(model, inputs[0]) if mode == "static" else None
     with tempfile.TemporaryDirectory(prefix="tvmext-zoo-") as folder:
@@ -88,13 +101,15 @@ def drawn(
         yield path, inputs, dims
 
 
-def measure(network: str, mode: str, threads: Sequence[int], **tolerance: float) -> dict[str, Any]:
+def measure(
+    network: str, mode: str, threads: Sequence[int], many: int = 0, **tolerance: float
+) -> dict[str, Any]:
     """Compile and verify one network, and time it with each number of `threads`.
 
     Keys: "seconds" (compile), "bytes" (of the library), "compiler_rss" (peak, bytes), "passed",
     "max_abs" and "detail" over all sizes, and "latency": the figures of one call
-    (tools/bench/figures.py) by number of threads. `tolerance` is "rtol" and "atol", by default
-    those of `verify`.
+    (tools/bench/figures.py) by number of threads. With `many`, it is verified at as many sizes of
+    every dim (sizes.py). `tolerance` is "rtol" and "atol", by default those of `verify`.
     """
     import tvmext
 
@@ -106,7 +121,13 @@ def measure(network: str, mode: str, threads: Sequence[int], **tolerance: float)
         library = path.with_suffix(".so")
         compiled.save(library)
         result = {"seconds": seconds, "bytes": library.stat().st_size, "compiler_rss": rss}
-        result |= verified(path, compiled, inputs, **tolerance)
+        if many:
+            recipe = onnx.load(ZOO / f"{network}.onnx", load_external_data=False)
+            free = compiled.metadata.dims
+            named = [name for name in stored_dims(recipe) if name in free]
+            result |= verified_at(path, recipe, compiled, named, many, VERIFY_SECONDS)
+        else:
+            result |= verified(path, compiled, inputs, **tolerance)
         if threads:
             from ..bench.models import latency
 
@@ -171,6 +192,7 @@ def main() -> int:
     parser.add_argument(
         "--latency", type=counts, default=[], metavar="THREADS", help="time it, as 1,2"
     )
+    parser.add_argument("--sizes", type=int, default=0, metavar="N", help="of every dim")
     parser.add_argument("--rtol", type=float)
     parser.add_argument("--atol", type=float)
     args = parser.parse_args()
@@ -180,7 +202,7 @@ def main() -> int:
     from tvmext.errors import TvmextError
 
     try:
-        result = measure(args.network, args.mode, args.latency, **tolerance)
+        result = measure(args.network, args.mode, args.latency, args.sizes, **tolerance)
     except TvmextError as error:
         print(error, file=sys.stderr)
         return error.exit_code

@@ -1,0 +1,126 @@
+"""Products whose sizes are known at run time only: which tiles are kept, and the choice of one.
+
+An operand that is not a weight may be read in place, which few rows want, or packed, which many do;
+its last panel is as narrow as its columns allow. What is kept is a question of dispatch.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+from tvm import tirx
+from tvm.ir import Expr
+
+from tvmext.arch import CpuArch
+
+from ..dispatch import bends, fewest, grid
+from ..kernel.emit import Size, bind, block, index
+from ..levels import PACKED, TURNED, register_tiles, unknown_cycles
+from .tile import Shape
+
+if TYPE_CHECKING:
+    from .gemm import Decision, Workload
+
+Variant = tuple[Shape, str]
+
+DEPTHS = (1, 8, 64, 512, 4096)
+"""Steps of the sum that unknown ones are taken for, on a scale: they weigh what is done once."""
+
+
+def variants(workload: Workload, arch: CpuArch) -> tuple[Variant, ...]:
+    """Tiles and how the second operand is read: the best one for all sizes first."""
+    lanes = arch.vector_lanes(workload.dtype)
+    known = (workload.rows, workload.cols, workload.reduce)
+    return _kept(known, workload.rhs, lanes, arch.vector_registers, arch.fma_units)
+
+
+@cache
+def _kept(
+    known: tuple[int | None, int | None, int | None],
+    rhs: str,
+    lanes: int,
+    registers: int,
+    units: int,
+) -> tuple[Variant, ...]:
+    candidates = list(_candidates(known, rhs, lanes, registers))
+    heights = {tile.rows for tile, _ in candidates}
+    ranges = (bends(heights), bends(range(lanes, 6 * lanes, lanes)), DEPTHS)
+    sizes = grid([own if n is None else [n] for own, n in zip(ranges, known)])
+
+    def price(variant: Variant) -> np.ndarray:
+        return _price(variant, sizes, rhs, units)
+
+    return tuple(fewest(candidates, price))
+
+
+def _candidates(
+    known: tuple[int | None, ...], rhs: str, lanes: int, registers: int
+) -> Iterator[Variant]:
+    rows, cols, _ = known
+    for height, vectors in register_tiles(registers):
+        wide = cols is not None and (vectors - 1) * lanes >= max(cols, 1)
+        if wide or (rows is not None and height > max(rows, 1)):
+            continue
+        tile = Shape(height, vectors, lanes)
+        yield tile, "pack"
+        if rhs == "vectors" and (cols is None or cols >= tile.cols):
+            yield tile, "in place"
+
+
+def _price(variant: Variant, sizes: Sequence[np.ndarray], rhs: str, units: int) -> np.ndarray:
+    tile, how = variant
+    rows, columns, depth = sizes
+    found: np.ndarray = unknown_cycles(
+        (rows, columns, depth),
+        (tile.rows, tile.vectors, tile.lanes),
+        _packing(how, rhs),
+        units,
+        np.maximum,
+    )
+    return found
+
+
+def _packing(how: str, rhs: str) -> int:
+    if how == "in place":
+        return 0
+    return PACKED if rhs == "vectors" else TURNED
+
+
+def chosen(
+    decisions: Sequence[Decision],
+    sizes: tuple[Size, Size, Size],
+    rhs: str,
+    units: int,
+    bodies: Sequence[tirx.Stmt],
+) -> tirx.Stmt:
+    """The body of the decision whose price is the least at `sizes`, when the kernel runs."""
+    if len(bodies) == 1:
+        return bodies[0]
+    rows, columns, depth = (index(n) for n in sizes)
+
+    def price(decision: Decision) -> Expr:
+        tile = decision.tile
+        shape = (tile.rows, tile.vectors, tile.lanes)
+        packed = _packing(decision.rhs, rhs)
+        found: Expr = unknown_cycles((rows, columns, depth), shape, packed, units, _larger)
+        return found
+
+    best, at = price(decisions[0]), index(0)
+    for number, decision in enumerate(decisions[1:], 1):
+        other = price(decision)
+        at = tirx.Select(other < best, index(number), at)
+        best = tirx.min(best, other)
+    return bind(
+        at,
+        lambda variant: block(
+            *(tirx.IfThenElse(variant == n, body, None) for n, body in enumerate(bodies))
+        ),
+        "variant",
+    )
+
+
+def _larger(a: Size, b: Size) -> Size:
+    return tirx.max(index(a), index(b))
