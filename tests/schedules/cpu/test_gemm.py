@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
+import tvm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tvm import relax, tirx
 
-from tests.schedules.cpu.kernels import ARCH, kernel, normal
+from tests.schedules.cpu.kernels import ARCH, call, kernel, normal, scheduled
 from tests.schedules.cpu.products import compare, schedule
-from tvmext.arch import FAMILIES
+from tvmext.arch import FAMILIES, to_target
 from tvmext.schedules.cpu.gemm import Gemm, Workload
 from tvmext.schedules.kernel.analysis import collect, constant
+from tvmext.schedules.layout import relayout
 from tvmext.schedules.rule import Declined
 
 op = relax.op
@@ -82,10 +85,33 @@ def test_symbolic_rows(m: int) -> None:
     compare(op.matmul, [x, w], x @ w, weights=[1], dims=dims, rule="gemm")
 
 
-@pytest.mark.parametrize("m, n, k", [(5, 7, 3), (1, 1, 1), (33, 64, 16), (4, 0, 5), (4, 5, 0)])
-def test_everything_symbolic(m: int, n: int, k: int) -> None:
-    x, w = normal(3, m, k), normal(3, k, n, seed=1)
-    compare(op.matmul, [x, w], x @ w, dims=[("b", "m", "k"), ("b", "k", "n")], rule="gemm")
+def test_everything_symbolic() -> None:
+    """One kernel for few rows, few columns, panels that are full and that are not, and nothing."""
+    made = kernel(op.matmul, (("b", "m", "k"), "float32"), (("b", "k", "n"), "float32"))
+    function, selection = scheduled(made)
+    variants = (selection.decision, *selection.decision.others)
+    assert {variant.rhs for variant in variants} == {"pack", "in place"}
+    module = tvm.IRModule({"main": function.with_attr("global_symbol", "main")})
+    compiled = tvm.compile(module, tvm.target.Target(to_target(ARCH)))["main"]
+    wide = selection.decision.tile.cols
+    widths = (0, 1, 7, 16, 17, wide, wide + 1, 2 * wide + 33)
+    for m, n, k in [*product((0, 1, 5, 40), widths, (9,)), (4, 5, 0), (33, 64, 16), (1, 1, 1)]:
+        x, w = normal(3, m, k), normal(3, k, n, seed=1)
+        (result,) = call(compiled, function, {"x0": x, "x1": w}, tvm.cpu())
+        np.testing.assert_allclose(result, x @ w, rtol=1e-5, atol=1e-5)
+
+
+def test_all_of_8192_sizes_of_rows() -> None:
+    """MikPoly's count of valid runs; what is tuned for samples fails outside of their range."""
+    x, w = normal(8192, 4), normal(4, 3, seed=1)
+    _, result, _ = schedule(op.matmul, (("m", 4), "float32"), ((4, 3), "float32"), weights=[1])
+    module = tvm.IRModule({"main": result.func.with_attr("global_symbol", "main")})
+    compiled = tvm.compile(module, tvm.target.Target(to_target(ARCH)))["main"]
+    expected, weight = x @ w, tvm.runtime.tensor(relayout(w, result.layouts[1]))
+    for m in range(8193):
+        out = tvm.runtime.empty((m, 3), "float32")
+        compiled(tvm.runtime.tensor(x[:m]), weight, out)
+        assert np.abs(out.numpy() - expected[:m]).max(initial=0) < 1e-5, m
 
 
 @pytest.mark.parametrize("seq", [1, 3, 16, 45])
