@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import tvm
 
+from tvmext.measure.agreement import agreement
 from tvmext.measure.figures import Figures, figures
 from tvmext.measure.samples import Noisy, Round, ratio, timing
 from tvmext.measure.timing import Call
 
-from ..agreement import agreement
 from ..cases.case import Graph, node
 from ..contenders import Contender, onnx_runtime
 from . import kernels
