@@ -19,6 +19,7 @@ from tvmext.arch import CpuArch, dtype_bits
 
 from .cpu.plan import plan
 from .cpu.staged import as_stages
+from .cpu.turned import crosses
 from .kernel.access import accesses, strides
 from .kernel.analysis import (
     Axis,
@@ -72,7 +73,8 @@ def cycles(kernel: Kernel, arch: CpuArch) -> float:
             stage = seen.stages[number]
             inner = [axis for p, axis in enumerate(stage.spatial) if p not in rows]
             along = stage.reduce[-1] if one.mode == "lanes" else inner[-1] if inner else None
-            total += _stage(stage, along, 1 if one.mode == "scalar" else one.lanes, one.across >= 0)
+            turned = one.mode in ("transpose", "interleave")
+            total += _stage(stage, along, 1 if one.mode == "scalar" else one.lanes, turned)
     return total
 
 
@@ -123,12 +125,16 @@ def _product(kernel: Kernel, found: Contraction, arch: CpuArch) -> float:
     if found.constant_rhs(kernel) is None:
         total += _size(right) * _packed(found.rhs, right, (found.cols[-1], *found.reduce), lanes)
     spatial = (*found.batch, *found.rows, *found.cols)
+    turned = crosses(found)
     for out in found.outputs:
         loads = collect(out.value, TensorLoad)
         steps = [_step(flat_index(load), found.cols[-1], spatial) for load in loads]
         cost = sum(_element(step, found.cols[-1], 1.0 / lanes) for step in steps)
         step = _step(flat_index(out), found.cols[-1], spatial)
-        cost += 1.0 / lanes if step == 1 else EXTRACTED * _element(step, found.cols[-1], 1.0)
+        if turned:
+            cost = (1 + 2 * (2 + len(loads))) / lanes
+        else:
+            cost += 1.0 / lanes if step == 1 else EXTRACTED * _element(step, found.cols[-1], 1.0)
         total += _size(spatial) * (cost + _indices(out.value))
     for block in found.after:
         total += _size(block.axes) * (2.0 / lanes + _indices(block.stores[0].value))

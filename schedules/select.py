@@ -44,17 +44,17 @@ def select(kernel: Kernel, arch: Arch, rules: Sequence[Rule]) -> tuple[Scheduled
 
 
 def manner(kernel: Kernel, arch: Arch, rules: Sequence[Rule]) -> str:
-    """The rule that would schedule `kernel`, and whether in words; "" if only the last one would.
+    """The rule that would schedule `kernel`, and how; "" if only the last one would.
 
-    "conv", or "conv, words" where instructions add up several bytes at once (cpu/dots.py): what
-    reads these bytes in another order is another kind of kernel. Also "" for a rule that says, by
-    `takes_loaders`, that its kernels read nothing but memory.
+    "conv", or "conv, words" where instructions add up several bytes at once (cpu/dots.py), or
+    "conv, winograd": what reads or stores in another order may be a slower kind of kernel. Also ""
+    for a rule that says, by `takes_loaders`, that its kernels read nothing but memory.
     """
     for rule in rules[:-1]:
         workload = rule.match(kernel)
         if not isinstance(workload, Declined):
             if not getattr(rule, "takes_loaders", True):
                 return ""
-            words = getattr(rule.choose(workload, arch), "dot", None) is not None
-            return f"{rule.name}, words" if words else rule.name
+            how = getattr(rule.choose(workload, arch), "manner", "")
+            return f"{rule.name}, {how}" if how else rule.name
     return ""

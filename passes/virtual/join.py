@@ -27,7 +27,7 @@ from tvmext.frontends.dims import evaluate, names_of
 from .check import KEPT, PRICED, moves
 from .emit import APART, OPERATORS, VIEW
 from .general import kernel_of
-from .joining import Joined, Joiner, Operand, Reading, is_tensor
+from .joining import BLOCKED, Joined, Joiner, Operand, Reading, is_tensor
 from .opportunity import Graph, Node
 from .prims import Prims, UnmappedError
 from .strategy import NOT_POSSIBLE, Plan, Problem, decide, virtual_in
@@ -35,9 +35,6 @@ from .tensor import VirtualTensor, physical
 from .tir_map import map_of
 
 __all__ = ["JoinLoaders", "Reading"]
-
-STAGED = {("gemm", "conv"), ("gemm, words", "conv, words")}
-"""Rules one of which takes over from the other when an operand has to be copied to a stage."""
 
 UNKNOWN_DIM = 64
 """The size that a symbolic dim is taken for where bytes are compared."""
@@ -149,7 +146,7 @@ class Loaders:
         except UnmappedError as reason:
             self.why[place, taken] = str(reason)
             return inf
-        if joined.rule != before and (before, joined.rule) not in STAGED:
+        if joined.rule != before and (before, joined.rule) not in BLOCKED:
             self.why[place, taken] = f"rule '{before}' does not take it, '{joined.rule}' would"
             return inf
         return joined.cycles

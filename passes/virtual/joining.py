@@ -25,6 +25,10 @@ Reading = Callable[[tirx.PrimFunc, frozenset[int]], tuple[str, float]]
 it, and what its loads and its call cost, in cycles."""
 
 
+BLOCKED = {("gemm", "conv"), ("gemm, words", "conv, words")}
+"""Rules one of which takes over from the other where blocks of rows are staged or turned."""
+
+
 @dataclass(frozen=True)
 class Operand:
     """What a kernel reads as one of its arguments, instead of a tensor in memory.

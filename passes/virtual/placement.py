@@ -20,10 +20,10 @@ import tvm_ffi
 from tvm import relax, s_tir, tirx
 from tvm.ir import GenericConst
 
-from .check import KEPT
+from .check import KEPT, PRICED
 from .emit import VIEW
 from .join import reads
-from .joining import Reading, fused, is_tensor
+from .joining import BLOCKED, Reading, fused, is_tensor
 
 SPATIAL = ("elementwise",)
 """Rules of kernels without a reduction."""
@@ -117,8 +117,11 @@ class _Pairs:
                 continue
             func, args = self._together([*chain, reader])
             after, joined = self._price(func, args)
-            if after != before:
-                return f"rule '{before}' does not store through it, '{after}' would"
+            if after != before and (before, after) not in BLOCKED:
+                faster = before.startswith(f"{after}, ")  # by another method, such as Winograd's
+                return (
+                    f"{f'{PRICED}: ' * faster}'{before}' does not store through it, '{after}' would"
+                )
             return Candidate(reader, func, args, joined, price + cycles)
         return None
 

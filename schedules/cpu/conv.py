@@ -16,11 +16,12 @@ from ..kernel.contraction import Contraction, rows_of
 from ..kernel.emit import known
 from ..kernel.read_contraction import contraction
 from ..rule import Declined, Kernel, Scheduled
-from . import conv_direct, winograd_choice, winograd_kernel
+from . import conv_choice, conv_direct, winograd_choice, winograd_kernel
 from .conv_groups import Groups, groups, merged, spread
 from .gemm import known_size, register_units, unfit
 from .panels import weight
 from .tile import Shape
+from .turned import crosses
 from .window import window
 from .winograd_tiles import Windows, windows
 from .words import factor_types
@@ -30,13 +31,13 @@ from .words import factor_types
 class Workload:
     """The convolution as a sliding window, and what else is known if its weight is constant."""
 
-    direct: conv_direct.Workload
+    direct: conv_choice.Workload
     windows: Windows | None = field(repr=False, compare=False)
     """As Winograd's method sees it, if that fits."""
     groups: Groups | None = field(repr=False, compare=False)
 
 
-Decision: TypeAlias = conv_direct.Decision | winograd_choice.Decision
+Decision: TypeAlias = conv_choice.Decision | winograd_choice.Decision
 
 
 class Conv:
@@ -63,7 +64,7 @@ class Conv:
         """The kernel of the least price, with groups as they are or some of them taken together."""
         best, price = self._priced(workload, arch)
         found = workload.groups
-        if found is None:
+        if found is None or workload.direct.turned:
             return best
         widths, *_ = register_units(workload.direct.dtype, None, None, arch)
         for factor in sorted({found.factor(lanes) for lanes, _ in widths} - {1}):
@@ -73,8 +74,8 @@ class Conv:
         return best
 
     def _priced(self, workload: Workload, arch: CpuArch) -> tuple[Decision, float]:
-        decision = conv_direct.decide(workload.direct, arch)
-        cycles = conv_direct.cycles(workload.direct, decision, arch)
+        decision = conv_choice.decide(workload.direct, arch)
+        cycles = conv_choice.cycles(workload.direct, decision, arch)
         if workload.windows is None:
             return decision, cycles
         plan = winograd_choice.best_plan(workload.windows, self.filters, arch)
@@ -86,7 +87,7 @@ class Conv:
         self, kernel: Kernel, workload: Workload, decision: Decision, arch: CpuArch
     ) -> Scheduled:
         work = _merged(workload, decision.merged) if decision.merged > 1 else workload
-        if isinstance(decision, conv_direct.Decision):
+        if isinstance(decision, conv_choice.Decision):
             result = conv_direct.Builder(work.direct, decision).build(kernel)
         else:
             assert work.windows is not None
@@ -104,7 +105,9 @@ class Conv:
 def _workload(found: Contraction, weight_arg: int | None) -> Workload:
     if weight_arg is None or weight(found, Shape(1, 1, 8)) is None:
         return Workload(_describe(found, None), None, None)
-    return Workload(_describe(found, weight_arg), windows(found, weight_arg), groups(found))
+    direct = _describe(found, weight_arg)
+    tiles = None if direct.turned else windows(found, weight_arg)
+    return Workload(direct, tiles, groups(found))
 
 
 def _merged(workload: Workload, factor: int) -> Workload:
@@ -124,7 +127,7 @@ def _declines(found: Contraction) -> str:
     return ""
 
 
-def _describe(found: Contraction, weight_arg: int | None) -> conv_direct.Workload:
+def _describe(found: Contraction, weight_arg: int | None) -> conv_choice.Workload:
     images, height, width = rows_of(found)
     one_row = window(found, {width: known(width.extent)})
     assert one_row is not None
@@ -137,7 +140,7 @@ def _describe(found: Contraction, weight_arg: int | None) -> conv_direct.Workloa
     axes = (*found.batch, *found.rows, *found.reduce)
     step = stride(flat_index(load), width.var, analyzer(axes, load.source.shape))
     pitch = None if step is None else constant(step)
-    return conv_direct.Workload(
+    return conv_choice.Workload(
         known_size(found.batch),
         known_size(images),
         1 if height is None else height.size,
@@ -151,4 +154,5 @@ def _describe(found: Contraction, weight_arg: int | None) -> conv_direct.Workloa
         found.dtype,
         found,
         factor_types(found),
+        crosses(found),
     )

@@ -4,6 +4,7 @@
         stage the padded input rows of the block         (window.py; only if there is padding)
         for panel of output channels, output row:
             for tile of pixels along the row:  registers, then epilogue         (tile.py)
+        turn what was kept of the block             (turned.py; only if it is stored across)
 
 Channels are the vectors (NHWC). Small images, whose rows are shorter than a tile, take their pixels
 row after row instead. A transposed convolution arrives here as one over a dilated input.
@@ -12,15 +13,12 @@ row after row instead. A transposed convolution arrives here as one over a dilat
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from tvm import tirx
 from tvm.ir import Expr, Var
 
-from tvmext.arch import CpuArch, dtype_bits
-
 from ..kernel.analysis import Axis, constant, substitute
-from ..kernel.contraction import Contraction, rows_of, size
+from ..kernel.contraction import rows_of, size
 from ..kernel.emit import (
     PARALLEL,
     SERIAL,
@@ -37,138 +35,17 @@ from ..kernel.emit import (
     loop,
     unravel,
 )
-from ..levels import (
-    UNKNOWN_COLS,
-    UNKNOWN_DEPTH,
-    UNKNOWN_SIDE,
-    Product,
-    best_tile,
-    product_cycles,
-    rows_in_l1,
-    widest,
-)
 from ..rule import Kernel, Layout, Scheduled
 from .after import followed
+from .conv_choice import Decision, Workload
 from .dot_tile import dot_kernel
-from .dots import Dot, find_dot
-from .gemm import PARALLEL_FLOPS, fetches_ahead, register_units
 from .panels import Pack, weight
 from .rows import Tiles, cut
 from .tile import Kernel as TileKernel
-from .tile import Panel, RegisterTile, Shape, open_panel
+from .tile import Panel, RegisterTile, open_panel
+from .turned import Turned
 from .window import Stage
 from .words import WordPack, steps_of
-
-FLAT_PIXELS = 128
-"""Images up to this many output pixels may be taken as one row of pixels; the code is unrolled."""
-
-FLAT_GAIN = 0.95
-"""The share of the price below which that is worth it."""
-
-
-@dataclass(frozen=True)
-class Workload:
-    """A convolution. Sizes are None when they are known at run time only."""
-
-    groups: int | None
-    images: int | None
-    height: int | None
-    width: int | None
-    channels: int | None
-    reduce: int | None
-    staged: bool
-    row_bytes: int | None
-    """Bytes of input that one more output row reads."""
-    pitch: int
-    """Bytes between the inputs of neighbouring pixels, 0 if that is known at run time only."""
-    weight_arg: int | None
-    dtype: str
-    contraction: Contraction = field(repr=False, compare=False)
-    types: tuple[str, str] | None = None
-    """What is multiplied, if neighbours along the sum may be taken together: bytes, perhaps."""
-
-
-@dataclass(frozen=True)
-class Decision:
-    """A register tile, how many output rows make a block, and what runs in parallel."""
-
-    tile: Shape
-    flat: bool
-    """Whether pixels are taken row after row as one long row."""
-    block_rows: int
-    """Output rows of a block; 0 takes the whole image."""
-    parallel: str
-    """"none", "blocks" or "panels"."""
-    ahead: int = 0
-    """Tiles that pass over a panel, if they fetch the next one into L2 meanwhile; else 0."""
-    dot: Dot | None = None
-    """The instruction for products of bytes."""
-    merged: int = 1
-    """Groups that are taken together as one (conv_groups.py)."""
-
-
-def decide(work: Workload, arch: CpuArch) -> Decision:
-    """The tile of the least price, then blocks that fit the caches and feed the cores."""
-    dot = find_dot(work.types, arch)
-    shape, flat = _tile(work, dot, arch)
-    width_of = 1 if dot else 4
-    height, width = work.height or UNKNOWN_SIDE, work.width or UNKNOWN_SIDE
-    images = (work.images or 1) * (work.groups or 1)
-    depth, channels = work.reduce or UNKNOWN_DEPTH, work.channels or UNKNOWN_COLS
-    fits = max(1, arch.l2_bytes // 3 // max(work.row_bytes or 1, 1))
-    block_rows = min(height, fits)
-    parallel = "none"
-    if arch.cores > 1 and 2 * depth * channels * height * width * images >= PARALLEL_FLOPS:
-        light = depth * channels * width_of <= arch.l2_bytes
-        enough = images >= arch.cores or not flat
-        spread = light and enough and height * images >= 4 * arch.cores
-        parallel = "blocks" if spread else "panels"
-        if spread and images < arch.cores:
-            block_rows = max(1, min(block_rows, -(-height // (2 * arch.cores))))
-    blocks = -(-height // block_rows)
-    whole = flat or (blocks == 1 and work.height is not None)
-    block_rows = 0 if whole else -(-height // blocks)
-    tiles = 0
-    if work.weight_arg is not None and fetches_ahead(
-        width_of * depth, work.channels, shape.cols, arch
-    ):
-        lines = 1 if flat else block_rows or height
-        tiles = lines * -(-(height * width if flat else width) // shape.rows)
-    return Decision(shape, flat, block_rows, parallel, tiles, dot)
-
-
-def cycles(work: Workload, decision: Decision, arch: CpuArch) -> float:
-    """The price of a decision."""
-    tile = decision.tile
-    units = arch.fmas_per_cycle(tile.lanes * dtype_bits(work.dtype))
-    lines, pixels = work.height or UNKNOWN_SIDE, work.width or UNKNOWN_SIDE
-    if decision.flat:
-        lines, pixels = 1, lines * pixels
-    line = Product(pixels, work.channels, work.reduce)
-    images = (work.images or 1) * (work.groups or 1)
-    return images * lines * product_cycles(line, tile.rows, tile.vectors, tile.lanes, units)
-
-
-def _tile(work: Workload, dot: Dot | None, arch: CpuArch) -> tuple[Shape, bool]:
-    """The register tile, and whether pixels are better taken row after row."""
-    widths, steps, registers = register_units(work.dtype, work.reduce, dot, arch)
-    limit = min(14 if work.width is not None else 8, rows_in_l1(work.pitch, arch.l1_bytes))
-    row = Product(work.width, work.channels, steps)
-
-    def tile(lanes: int, units: int) -> tuple[tuple[Shape, bool], float]:
-        apart = best_tile(row, lanes, registers, units, limit)
-        price = product_cycles(row, *apart, lanes, units)
-        if work.width is None or work.height is None or work.height == 1:
-            return (Shape(*apart, lanes), False), price
-        price *= work.height
-        image = Product(work.width * work.height, work.channels, steps)
-        joined = best_tile(image, lanes, registers, units)
-        flat = product_cycles(image, *joined, lanes, units)
-        if work.width * work.height <= FLAT_PIXELS and flat < FLAT_GAIN * price:
-            return (Shape(*joined, lanes), True), flat
-        return (Shape(*apart, lanes), False), price
-
-    return widest([tile(*width) for width in widths])
 
 
 class Builder:
@@ -180,6 +57,11 @@ class Builder:
         self.decision = decision
         self.shape = decision.tile
         self.images, self.height, self.width = rows_of(self.total)
+        self.turned: Turned | None = None
+        if decision.turned:
+            assert self.height is not None
+            self.turned = Turned.of(self.total, decision.block_rows or known(self.height.extent))
+            self.total = self.turned.sum
         self.first: Expr = index(0)
         self.stage = self._stage()
         self.step = decision.dot.step if decision.dot else 1
@@ -237,7 +119,7 @@ class Builder:
         rows = 1 if self.height is None else known(self.height.extent)
         blocks = ceildiv(rows, self.decision.block_rows) if self.decision.block_rows else 1
         panels = ceildiv(size(self.total.cols), self.shape.cols)
-        outer = (*self.total.batch, *self.images)
+        outer = self.images if self.turned else (*self.total.batch, *self.images)
         count = known(blocks * size(outer))
         if any(constant(n) == 0 for n in (rows, panels, count, tiles.count)):
             return tirx.Evaluate(index(0))
@@ -257,9 +139,7 @@ class Builder:
     def _block(self, at: Values, number: Expr, rows: Size, panels: Size, tiles: Tiles) -> tirx.Stmt:
         step = self.decision.block_rows
 
-        def body(first: Expr) -> tirx.Stmt:
-            self.first = first
-            count = known(least(step, rows - first)) if step else rows
+        def sums(at: Values, first: Expr, count: Size) -> tirx.Stmt:
             start = {} if self.height is None else {self.height.var: first}
             fill = (
                 None if self.stage is None else self.stage.fill({**at, **start}, self.shape.lanes)
@@ -268,6 +148,25 @@ class Builder:
                 panels, lambda p: self._panel(at, p, first, count, tiles), self._kind("panels"), "p"
             )
             return block(fill, work)
+
+        def body(first: Expr) -> tirx.Stmt:
+            self.first = first
+            whole = not step or (isinstance(rows, int) and rows % step == 0)
+            count = known(least(step or rows, rows if whole else rows - first))
+            if self.turned is None:
+                return sums(at, first, count)
+            groups = self.total.batch
+            return block(
+                tirx.AllocBuffer(self.turned.kept),
+                loop(
+                    size(groups),
+                    lambda g: bind_each(
+                        unravel(g, groups), lambda group: sums({**at, **group}, first, count)
+                    ),
+                    name="group",
+                ),
+                self.turned.store(at, first, count, self.decision.turned),
+            )
 
         return bind(number * step, body, "first") if step else body(index(0))
 
@@ -311,7 +210,7 @@ class Builder:
         if self.decision.flat:
             assert self.height is not None
             pair = (self.height, self.width)
-            flat = lambda start: lambda i: {**images, **unravel(i + start, pair)}  # noqa: E731
+            flat = lambda start: lambda i: self._at(images, unravel(i + start, pair))  # noqa: E731
             parts = [
                 block(tile(flat(start), height, index(t)), after(flat(start), index(height)))
                 for t, (start, height) in enumerate(tiles.listed())
@@ -319,7 +218,9 @@ class Builder:
             return block(*parts)
 
         def line(y: Expr) -> tirx.Stmt:
-            fixed = {**images, **({} if self.height is None else {self.height.var: first + y})}
+            fixed = (
+                images if self.height is None else self._at(images, {self.height.var: first + y}, y)
+            )
             along = lambda x: lambda i: {**fixed, self.width.var: x + i}  # noqa: E731
 
             def one(t: Expr) -> tirx.Stmt:
@@ -333,3 +234,11 @@ class Builder:
             return loop(tiles.count, one, name="t")
 
         return loop(count, line, name="y")
+
+    def _at(self, images: Values, row: Values, line: Expr | None = None) -> Values:
+        """A place of the output; `line` is its row in the block, by default in the whole image."""
+        assert self.height is not None
+        if self.turned is None:
+            return {**images, **row}
+        line = row[self.height.var] if line is None else line
+        return {**images, **row, self.turned.line: line}

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 class StagePlan:
     """How one stage is emitted inside its row.
 
-    `mode` is "map" (elementwise), "transpose" (elementwise, tiles turned in registers), "repeat"
-    (elementwise, each result stored several times), "lanes" or "columns" (reductions, see
-    `reductions`) or "scalar". A vector has `lanes` elements and a step
-    works on `unroll` vectors. `across` is the axis that a transpose reads along, as its position
+    `mode` is "map" (elementwise), "transpose" (elementwise, tiles turned in registers),
+    "interleave" (elementwise, results of several runs stored in turns), "lanes" or "columns"
+    (reductions, see `reductions`) or "scalar". A vector has `lanes` elements and a step works on
+    `unroll` vectors. `across` is the axis that a transpose reads along, as its position
     among the joined axes of the row, -1 for other modes.
     """
 

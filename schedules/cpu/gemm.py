@@ -30,6 +30,7 @@ from .gemm_variants import variants
 from .one_row import columns_at_once, contiguous_sum
 from .panels import weight
 from .tile import Shape
+from .turned import crosses
 from .words import factor_types
 
 PARALLEL_FLOPS = 1 << 20
@@ -88,6 +89,10 @@ class Decision:
     others: tuple[Decision, ...] = ()
     """What is better for other sizes, where they are known at run time only (dispatch.py)."""
 
+    @property
+    def manner(self) -> str:
+        return "words" if self.dot else ""
+
 
 class Gemm:
     """Products of two operands that are read without a sliding window."""
@@ -120,6 +125,8 @@ def _declines(found: Contraction) -> str:
         return "the elements of the broadcast operand are computed"
     if windowed(found.lhs, found.reduce) or strided(found):
         return "rows are read through a window or with a stride"
+    if crosses(found):
+        return "results are stored across the order of their vectors, block by block"
     return ""
 
 

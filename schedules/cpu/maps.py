@@ -12,7 +12,7 @@ from tvmext.arch import dtype_bits
 
 from ..kernel import loops
 from ..kernel.access import crossing
-from ..kernel.analysis import constant, substitute
+from ..kernel.analysis import constant, substitute, variables
 from ..kernel.axes import Group, fused, merged
 from ..kernel.loops import int64, local, sequence, strip
 from .inside import Inside
@@ -34,32 +34,43 @@ def emit_map(inside: Inside) -> Stmt:
     )
 
 
-def emit_repeat(inside: Inside) -> Stmt:
-    """Vectors along the axis before the last one, each element of them stored several times."""
+def emit_interleave(inside: Inside) -> Stmt:
+    """Vectors along the axis before the last one, one for each index of that, stored in turns.
+
+    y[.., i, r] = x[.., r, i]
+    """
     lanes, write = inside.plan.lanes, inside.stage.writes[0]
     *outer, along, last = (Group((axis,), axis.extent) for axis in inside.inner)
     times, word = constant(last.extent), _word(inside.stage.point.values[0])
     assert times is not None
+    moves = any(last.axes[0].var in variables(expr) for expr in inside.stage.point.exprs())
+    kinds = times if moves else 1
 
     def tile(at: dict[Var, Expr]) -> Stmt:
-        held = local((lanes,), word, "held")
-        inside.buffers.append(held)
+        held = [local((lanes,), word, "held") for _ in range(kinds)]
+        inside.buffers.extend(held)
 
-        def element(lane: Expr) -> Stmt:
-            place = {
-                var: i + lane if var.same_as(along.axes[-1].var) else i for var, i in at.items()
-            }
-            binds, (value,) = inside.code(inside.stage.point, place | last.at(int64(0)))
-            return sequence([*binds, BufferStore(held, tirx.reinterpret(word, value), [lane])])
+        def vector(r: int) -> Stmt:
+            def element(lane: Expr) -> Stmt:
+                place = {
+                    var: i + lane if var.same_as(along.axes[-1].var) else i for var, i in at.items()
+                }
+                binds, (value,) = inside.code(inside.stage.point, place | last.at(int64(r)))
+                return sequence(
+                    [*binds, BufferStore(held[r], tirx.reinterpret(word, value), [lane])]
+                )
+
+            return loops.vector(lanes, element)
 
         *zeros, first = inside.indices(write, at | last.at(int64(0)))
         parts = []
         for start in range(0, times * lanes, lanes):
-            order = [tirx.const((start + lane) // times, "int32") for lane in range(lanes)]
-            value = tirx.Shuffle([held[_ramp(int64(0), lanes)]], order)
+            places = [divmod(start + lane, times) for lane in range(lanes)]
+            order = [tirx.const(r % kinds * lanes + i, "int32") for i, r in places]
+            value = tirx.Shuffle([h[_ramp(int64(0), lanes)] for h in held], order)
             value = tirx.reinterpret(f"{write.buffer.ty.dtype}x{lanes}", value)
             parts.append(BufferStore(write.buffer, value, [*zeros, _ramp(first + start, lanes)]))
-        return sequence([loops.vector(lanes, element), *parts])
+        return sequence([*map(vector, range(kinds)), *parts])
 
     def line(at: dict[Var, Expr]) -> Stmt:
         whole = along.extent // lanes

@@ -25,12 +25,12 @@ from ..kernel.loops import int64, local, scope, sequence
 from ..kernel.stages import Stage, Write
 from .decision import NestPlan
 from .inside import Inside
-from .maps import emit_map, emit_repeat, emit_transpose
+from .maps import emit_interleave, emit_map, emit_transpose
 from .reductions import emit_columns, emit_lanes, emit_scalar
 
 EMIT = {
     "map": emit_map,
-    "repeat": emit_repeat,
+    "interleave": emit_interleave,
     "transpose": emit_transpose,
     "lanes": emit_lanes,
     "columns": emit_columns,

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from tvmext.arch import CpuArch
 
-from ..kernel.access import accesses, crossing, loads, stores, strides, values_of, vectorizable
+from ..kernel.access import accesses, crossing, loads, stores, strides, vectorizable
 from ..kernel.analysis import Axis, buffer_of, called_ops, constant, variables
 from ..kernel.axes import merged
 from ..kernel.rows import Rows, shared_rows
@@ -59,7 +59,7 @@ def _worth(found: Sequence[Stage], numbers: tuple[int, ...], rows: Rows, arch: C
     stages = [found[s] for s in numbers]
     made = {write.buffer for stage in stages for write in stores(stage)}
     apart = not any(load.source in made for stage in stages for load in loads(stage))
-    if apart and any(_stage_plan(stage, (), arch).mode == "transpose" for stage in stages):
+    if apart and any(stage_plan(stage, (), arch).mode == "transpose" for stage in stages):
         return False
     count = _size(found[numbers[0]].spatial[p] for p in rows[0])
     work = sum(cost_ns(found[s]) for s in numbers)
@@ -80,7 +80,7 @@ def _nest_plan(
     single_map = len(stages) == 1 and not stages[0].is_reduction
     if single_map:
         rows = [()]
-    plans = tuple(_stage_plan(stage, positions, arch) for stage, positions in zip(stages, rows))
+    plans = tuple(stage_plan(stage, positions, arch) for stage, positions in zip(stages, rows))
     parallel, least = _parallel(stages, rows, plans, arch)
     return NestPlan(numbers, tuple(rows), parallel, plans, least, _block(stages, rows, plans))
 
@@ -115,7 +115,7 @@ def _parallel(
     elif (
         len(stages) == 1
         and stages[0].spatial
-        and plans[0].mode in ("map", "repeat", "transpose", "columns")
+        and plans[0].mode in ("map", "interleave", "transpose", "columns")
     ):
         kind = "inner"
     else:
@@ -157,15 +157,16 @@ def _without_last(stages: Sequence[Stage], rows: Rows) -> Rows:
 
 
 @lru_cache(maxsize=1024)
-def _stage_plan(stage: Stage, rows: tuple[int, ...], arch: CpuArch) -> StagePlan:
+def stage_plan(stage: Stage, rows: tuple[int, ...], arch: CpuArch) -> StagePlan:
+    """How a stage is emitted, some of its spatial axes being rows around it."""
     inner = [a for p, a in enumerate(stage.spatial) if p not in rows]
     bits = max(_bits(stage))
     lanes = max(1, arch.vector_bits // bits)
     if not stage.is_reduction:
         if not inner or not vectorizable(stage, inner[-1], vector_code):
             return StagePlan("map", 1)
-        if _repeats(stage, inner):
-            return StagePlan("repeat", min(lanes, 16))
+        if _interleaves(stage, inner):
+            return StagePlan("interleave", _whole(inner[-2].size, min(lanes, 16)))
         across = _transposes(stage, inner, min(lanes, 16))
         return (
             StagePlan("map", lanes)
@@ -200,23 +201,25 @@ def _transposes(stage: Stage, inner: Sequence[Axis], side: int) -> int:
     return -1
 
 
-def _repeats(stage: Stage, axes: Sequence[Axis]) -> bool:
-    """Along the last of some axes one element is stored again and again, its loads contiguous
-    along the axis before: ``y[.., i, r] = x[.., i]``."""
-    if len(axes) < 2 or len(stage.writes) != 1 or axes[-1].var in values_of(stage):
+def _interleaves(stage: Stage, axes: Sequence[Axis]) -> bool:
+    """Elements along the last of some axes come from as many runs, or from one again and again:
+    ``y[.., i, r] = x[.., r, i]`` or ``x[.., i]``."""
+    if len(axes) < 2 or len(stage.writes) != 1 or not 1 < (axes[-1].size or 0) <= MOST:
         return False
-    if not 1 < (axes[-1].size or 0) <= MOST:
-        return False
-    *loads, store = (constant(step) for step in strides(stage, axes[-1]))
+    *_, store = (constant(step) for step in strides(stage, axes[-1]))
     *before, pitch = (constant(step) for step in strides(stage, axes[-2]))
     return (
         store == 1
-        and not any(step != 0 for step in loads)
         and pitch == axes[-1].size
         and 1 in before
         and all(step in (0, 1) for step in before)
         and vectorizable(stage, axes[-2], vector_code)
     )
+
+
+def _whole(size: int | None, lanes: int) -> int:
+    """Lanes of vectors that leave nothing over, if they need not be much narrower."""
+    return next((n for n in (lanes, lanes // 2, lanes // 4) if n and (size or 0) % n == 0), lanes)
 
 
 def _bits(stage: Stage) -> list[int]:

@@ -87,6 +87,8 @@ class Decision:
     merged: int = 1
     """Groups that are taken together as one (conv_groups.py)."""
 
+    manner = "winograd"
+
 
 def decide(found: Windows, plan: Plan, arch: CpuArch) -> Decision:
     """Blocks that leave half of L2 to the weight, and feed the cores."""

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from tvm import tirx
 from tvm.ir import Expr, TensorLoad, Var
+from tvm_ffi import structural_equal, structural_map
 
 from ..rule import Declined, Kernel
 from .analysis import (
@@ -72,41 +73,36 @@ class _Reader:
         if not isinstance(product, tirx.Mul):
             raise _Declines("the sum is not one of products")
         total = Var("total", str(self.store.buffer.dtype))
-        stored = self._consumers(total)
-        axes, values = self._split_axes(product)
+        stored = self._consumers(total, _splits(product, self.axes))
+        axes, values = self._split_axes(_splits(product, self.axes))
         first, second = (self._operand(factor, axes, values) for factor in (product.a, product.b))
         dtype = str(self.store.buffer.dtype)
         if any(str(o.value.ty.dtype) != dtype for o in (first, second)):
             raise _Declines("the factors and the sum have different types")
-        found = _classify(axes, first, second, total, self._outputs(stored, values))
+        found = _classify(axes, first, second, total, self._outputs(stored, axes, values))
         return replace(found, kept=tuple(self.kept), after=tuple(self.after))
 
-    def _split_axes(self, product: Expr) -> tuple[list[Axis], dict[Var, Expr]]:
+    def _split_axes(
+        self, splits: Mapping[Var, tuple[int, int]]
+    ) -> tuple[list[Axis], dict[Var, Expr]]:
         """The axes to work with, and each axis of the block as an expression over them.
 
         Unit axes become 0. An axis that an operand divides by a constant, the output channel of a
         grouped convolution, becomes two: ``channel = group * c + member``.
         """
-        divisors = {
-            node.a: constant(node.b)
-            for node in collect(product, tirx.FloorDiv)
-            if isinstance(node.a, Var) and constant(node.b) is not None
-        }
         axes: list[Axis] = []
         values: dict[Var, Expr] = {}
         for axis in self.axes:
-            divisor = divisors.get(axis.var)
             if axis.size == 1:
                 values[axis.var] = _index(0)
-            elif divisor and axis.size and axis.size % divisor == 0 and axis.kind == SPATIAL:
-                parts = (axis.size // divisor, divisor)
+            elif axis.var in splits:
                 outer, inner = (
                     Axis(Var(f"{axis.var.name}_{part}", "int64"), _index(extent), SPATIAL)
-                    for part, extent in zip(("group", "member"), parts)
+                    for part, extent in zip(("group", "member"), splits[axis.var])
                 )
                 axes += [part for part in (outer, inner) if part.size != 1]
                 high, low = (_index(0) if p.size == 1 else p.var for p in (outer, inner))
-                values[axis.var] = high * divisor + low
+                values[axis.var] = high * splits[axis.var][1] + low
             else:
                 axes.append(axis)
                 values[axis.var] = axis.var
@@ -158,7 +154,7 @@ class _Reader:
             value = replace_loads(value, buffer, lambda at: _at(block, inner, at))  # noqa: B023
         return value
 
-    def _consumers(self, total: Var) -> list[Output]:
+    def _consumers(self, total: Var, splits: Mapping[Var, tuple[int, int]]) -> list[Output]:
         """What is stored once a sum is known, every consumer rewritten over the sum's own axes."""
         names = [axis.var for axis in self.block.spatial]
         if len(names) != len(self.store.indices) or not all(
@@ -176,7 +172,7 @@ class _Reader:
             if block.is_reduction or len(block.stores) != 1:
                 raise _Declines(f"consumer '{block.name}' is not a single injective block")
             store = block.stores[0]
-            mapping = None if behind else _consumer_axes(block, known, at)
+            mapping = None if behind else _consumer_axes(block, known, at, splits)
             if mapping is None:
                 late.append(block)
                 continue
@@ -215,7 +211,7 @@ class _Reader:
             for load in block.loads
             if load.source in known
             for index, own in zip(load.indices, at[load.source])
-            if isinstance(own, Var)
+            if isinstance(own, Var) and not isinstance(index, tirx.Add)
         }
         for axis in self.axes:
             extent = needed.get(axis.var, axis.extent)
@@ -227,9 +223,11 @@ class _Reader:
                     Axis(a.var, extent, a.kind) if a is axis else a for a in self.axes
                 )
 
-    def _outputs(self, stored: list[Output], values: dict[Var, Expr]) -> tuple[Output, ...]:
+    def _outputs(
+        self, stored: list[Output], axes: list[Axis], values: dict[Var, Expr]
+    ) -> tuple[Output, ...]:
         """`stored` over the axes of the contraction, producers inlined."""
-        ana = analyzer(self.axes)
+        ana = analyzer(axes)
         return tuple(
             Output(
                 out.buffer,
@@ -261,7 +259,6 @@ def _only_load(value: Expr) -> TensorLoad | None:
 
 def _simplify_indices(value: Expr, ana: object) -> Expr:
     """`value` with the indices of every load simplified."""
-    from tvm_ffi import structural_map
 
     def visit(load: TensorLoad) -> Expr:
         return tirx.BufferLoad(load.source, [ana.simplify(i) for i in load.indices])  # type: ignore[attr-defined]
@@ -278,8 +275,48 @@ def _simplified(block: Block) -> Block:
     return Block(block.name, block.axes, tuple(stores))
 
 
+def _splits(product: Expr, axes: Iterable[Axis]) -> dict[Var, tuple[int, int]]:
+    """The axes that an operand divides by a constant, as how many parts of what size."""
+    divisors = {
+        node.a: int(node.b.value)
+        for node in collect(product, tirx.FloorDiv)
+        if isinstance(node.a, Var) and constant(node.b) is not None
+    }
+    return {
+        axis.var: (axis.size // divisors[axis.var], divisors[axis.var])
+        for axis in axes
+        if axis.var in divisors
+        and axis.size
+        and axis.size % divisors[axis.var] == 0
+        and axis.kind == SPATIAL
+    }
+
+
+def _whole(index: Expr, dim: Expr, block: Block) -> bool:
+    """Whether an index is an axis that runs over all of a dim."""
+    extents = [axis.extent for axis in block.axes if axis.var.same_as(index)]
+    return len(extents) == 1 and bool(analyzer(()).can_prove_equal(extents[0], dim))
+
+
+def _parts(
+    index: Expr, own: Expr, block: Block, splits: Mapping[Var, tuple[int, int]]
+) -> dict[Var, Expr]:
+    """``{g: own // d, c: own % d}`` for an index ``g * d + c`` of all of an axis that is split."""
+    split = splits.get(own) if isinstance(own, Var) else None
+    if split is None or not isinstance(index, tirx.Add) or not isinstance(index.a, tirx.Mul):
+        return {}
+    high, factor, low = index.a.a, constant(index.a.b), index.b
+    sizes = {axis.var: axis.size for axis in block.axes}
+    if factor != split[1] or (sizes.get(high), sizes.get(low)) != split:
+        return {}
+    return {high: own // factor, low: own % factor}
+
+
 def _consumer_axes(
-    block: Block, known: Mapping[Var, Expr], at: Mapping[Var, tuple[Expr, ...]]
+    block: Block,
+    known: Mapping[Var, Expr],
+    at: Mapping[Var, tuple[Expr, ...]],
+    splits: Mapping[Var, tuple[int, int]],
 ) -> dict[Var, Expr] | None:
     """The axes of a consumer as axes of the sum, or None if it is not one element for one."""
     units = {axis.var for axis in block.axes if axis.size == 1}
@@ -287,11 +324,17 @@ def _consumer_axes(
     for load in block.loads:
         if load.source not in known:
             continue
-        for index, own in zip(load.indices, at[load.source]):
+        for index, own, dim in zip(load.indices, at[load.source], load.source.shape):
+            if not isinstance(own, Var) and constant(own) is None and not _whole(index, dim, block):
+                return None  # a part of an axis that is split: `_narrow` knows of whole axes
             if isinstance(index, Var) and index not in units:
                 if not mapping.get(index, own).same_as(own):
                     return None
                 mapping[index] = own
+            elif parts := _parts(index, own, block, splits):
+                if any(not structural_equal(mapping.get(v, to), to) for v, to in parts.items()):
+                    return None
+                mapping |= parts
             elif index not in units and constant(index) != 0:
                 return None
     return mapping if len(mapping) == len(block.axes) else None

@@ -55,13 +55,26 @@ PICTURE = [("x", (1, 20, 20, 16), "float32"), ("w", (48, 1, 1, 16), "float32")]
 ROWS = [("x", (1, 24, 32), "float32"), ("w", (32, 32), "float32")]
 
 
+def across(bb: Any, x: relax.Var, w: relax.Var) -> relax.Expr:
+    """A product with one axis of rows that is wanted with its columns first."""
+    return op.permute_dims(bb.emit(op.matmul(x, w)), [1, 0])
+
+
+WIDE = [("x", (96, 32), "float32"), ("w", (32, 64), "float32")]
+
+
 @pytest.mark.parametrize(
     ("inputs", "body", "memory", "left"),
-    [(PICTURE, picture, False, 2), (PICTURE, picture, True, 1), (ROWS, gated, False, 1)],
-    ids=["dear", "memory", "cheap"],
+    [
+        (PICTURE, picture, False, 1),
+        (ROWS, gated, False, 1),
+        (WIDE, across, False, 2),
+        (WIDE, across, True, 1),
+    ],
+    ids=["blocks", "reshaped", "dear", "memory"],
 )
 def test_what_is_joined(inputs: list, body: Callable[..., Any], memory: bool, left: int) -> None:
-    """Elements stored one by one are dearer than a kernel that turns squares in registers."""
+    """Blocks of a picture are turned; elements stored one by one are dearer than another kernel."""
     mod = build(inputs, body)
     after = joined(mod, memory)
     assert kernels(after) == left

@@ -44,7 +44,7 @@ def test_vectors_run_along_what_is_repeated(dtype: str) -> None:
         return te.compute([*x.shape, 48], lambda c, h, w, r: x[c, h, w], name="broadcast")
 
     x = (normal(3, 5, 37) * 20).astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
-    for how, mode in ((build, "repeat"), (broadcast, "map")):
+    for how, mode in ((build, "interleave"), (broadcast, "map")):
         _, selection = scheduled(composed(how, (x.shape, dtype)))
         assert selection.decision[0].plans[0].mode == mode
     expected = x.repeat(2, 1).repeat(2, 2)
@@ -62,3 +62,23 @@ def test_must_not_fire() -> None:
         found = as_stages(composed(build, (shape, "float32")))
         assert isinstance(found, Stages)
         assert found.stages[0].spatial[-1].size in (8, 36)
+
+
+@pytest.mark.parametrize("dims", [(3, 37, 3), (2, 24, 2), (1, 5, 8)])
+@pytest.mark.parametrize("symbolic", [False, True])
+def test_several_runs_are_stored_in_turns(dims: tuple[int, int, int], symbolic: bool) -> None:
+    """As a shuffle of channels does; squares would not fit."""
+    _, _, runs = dims
+
+    def build(x: te.Tensor, b: te.Tensor) -> te.Tensor:
+        shape = [x.shape[0], x.shape[2], runs]
+        return te.compute(shape, lambda n, i, r: x[n, r, i] * b[r, i] + r, name="shuffle")
+
+    n, size, _ = dims
+    x, b = normal(n, runs, size), normal(runs, size, seed=1)
+    shapes = [("n", runs, "m"), (runs, "m")] if symbolic else [x.shape, b.shape]
+    kinds = composed(build, *((shape, "float32") for shape in shapes))
+    _, selection = scheduled(kinds)
+    assert selection.decision[0].plans[0].mode == "interleave"
+    expected = (x * b + np.arange(runs, dtype="float32")[:, None]).transpose(0, 2, 1)
+    check(build, [x, b], expected, dims=shapes, how=composed)
