@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,6 +19,7 @@ from typing import Any
 from . import verification
 from .arch import target_fields
 from .build import CompileRequest, Progress, compile_in_child
+from .errors import OptionWarning
 from .frontends.dims import DimSpec
 from .model_file import model_file
 from .options import Options
@@ -56,12 +58,19 @@ def compile(
 
     Raises `tvmext.errors` types: ModelError, DimError and OptionError for what cannot be used,
     UnsupportedError for operators, ToolchainError without a linker, InternalError for a defect.
+    Warns with OptionWarning of an input in `options.donate` that nothing updates.
     """
     with _request(model, target, dims, options, trust, model_format) as request:
         prefix = Path(dump_prefix or Path(request.name).stem).absolute()
         chosen = replace(request, dump_prefix=str(prefix), cache=cache)
         compile_in_child(chosen, progress, output)
-        return CompiledModel(request.output, deferred=True)
+        compiled = CompiledModel(request.output, deferred=True)
+    updated = compiled.metadata.updated_inputs.values()
+    for name in request.options.donate:
+        if name not in updated:
+            told = f"donate: nothing updates input '{name}' in place; a run leaves it as it is"
+            warnings.warn(told, OptionWarning, stacklevel=2)
+    return compiled
 
 
 def explain(

@@ -31,6 +31,10 @@ class TvmextError(Exception):
         return f"{self.message}\n  try: {self.hint}" if self.hint else self.message
 
 
+class OptionWarning(UserWarning):
+    """An option was accepted, and changes nothing."""
+
+
 class CheckFailed(TvmextError):
     """Outputs differ from the reference by more than the tolerance."""
 

@@ -90,3 +90,11 @@ def test_a_pipe_gets_whole_lines(tmp_path: Path) -> None:
         env=os.environ | {"COLUMNS": "40"},
     )
     assert re.search(rf"^input +{name} +float32 +\[2\]$", done.stdout, re.MULTILINE)
+
+
+def test_what_an_option_does_not_do_is_a_warning(tiny: Path, tmp_path: Path) -> None:
+    arguments = command("compile", tiny, "-o", tmp_path / "a.so", "--donate", "x", "--json")
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "\nwarning: donate: nothing updates input 'x' in place" in done.stderr
+    assert json.loads(done.stdout)

@@ -9,7 +9,7 @@ from tvm.relax import op
 
 import tvmext
 from tests.passes.modules import build
-from tvmext.errors import InputError, OptionError
+from tvmext.errors import InputError, OptionError, OptionWarning
 
 SHAPE = (8, 16)
 
@@ -65,3 +65,10 @@ def test_memory_given_twice_is_refused(compiled: tvmext.CompiledModel) -> None:
 def test_only_inputs_can_be_given() -> None:
     with pytest.raises(OptionError, match="no input 'y'"):
         tvmext.compile(network(), options=tvmext.Options(donate=("y",)))
+
+
+def test_what_nothing_updates_is_told() -> None:
+    """At -O0 nothing is updated in place; "row" is only read."""
+    for options, name in (({"opt_level": 0}, "x"), ({}, "row")):
+        with pytest.warns(OptionWarning, match=f"nothing updates input '{name}'"):
+            tvmext.compile(network(), options=tvmext.Options(donate=(name,), **options))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import Field, fields
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 import click
 
-from tvmext.errors import OptionError
+from tvmext.errors import OptionError, OptionWarning
 from tvmext.frontends import MODEL_FORMATS
 from tvmext.options import Options
 
@@ -202,14 +203,19 @@ def compile_model(
     """
     import tvmext
 
-    return tvmext.compile(
-        path,
-        **model_arguments(path, given),
-        dump_prefix=dump_prefix,
-        cache="off" if given.get("no_cache") else given.get("cache_dir"),
-        progress=progress,
-        output=progress.output,
-    )
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", OptionWarning)
+        compiled = tvmext.compile(
+            path,
+            **model_arguments(path, given),
+            dump_prefix=dump_prefix,
+            cache="off" if given.get("no_cache") else given.get("cache_dir"),
+            progress=progress,
+            output=progress.output,
+        )
+    for warning in told:
+        progress.output(f"warning: {warning.message}\n")
+    return compiled
 
 
 def model_arguments(path: Path, given: Mapping[str, Any]) -> dict[str, Any]:
