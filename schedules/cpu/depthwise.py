@@ -20,8 +20,8 @@ from tvm.ir import Expr, Var
 
 from tvmext.arch import CpuArch
 
-from ..kernel.analysis import Axis, analyzer, constant, flat_index, stride, substitute, variables
-from ..kernel.contraction import Contraction, rows_of, size
+from ..kernel.analysis import Axis, analyzer, constant, flat_index, stride, substitute
+from ..kernel.contraction import Contraction, rows_of, size, slides_along
 from ..kernel.emit import (
     PARALLEL,
     SERIAL,
@@ -98,7 +98,7 @@ class Depthwise:
         if reason:
             return Declined(reason)
         images, height, width = rows_of(found)
-        across = _along_row(found, width)
+        across = slides_along(found, width)
         if isinstance(across, Declined):
             return across
         tap, steps = across
@@ -181,21 +181,6 @@ def _declines(found: Contraction) -> str:
     if not all(out.indices and out.indices[-1].same_as(channel.var) for out in found.outputs):
         return "channels are not innermost in an output"
     return ""
-
-
-def _along_row(found: Contraction, width: Axis) -> tuple[Axis, tuple[int, int]] | Declined:
-    """The reduce axis that slides along `width`, and how far the input moves with each of both."""
-    load = found.lhs.load
-    assert load is not None
-    for at in load.indices:
-        taps = [axis for axis in found.reduce if axis.var in variables(at)]
-        if width.var in variables(at) and len(taps) == 1:
-            ana = analyzer((*found.batch, *found.rows, *found.reduce), load.source.shape)
-            steps = [stride(at, axis.var, ana) for axis in (width, taps[0])]
-            factors = [None if step is None else constant(step) for step in steps]
-            if all(factor is not None and factor > 0 for factor in factors):
-                return taps[0], (factors[0] or 1, factors[1] or 1)
-    return Declined("no window slides along the last spatial axis")
 
 
 def _as_columns(found: Contraction) -> Contraction:

@@ -6,6 +6,7 @@ from tvmext.arch import CudaArch
 
 from ..rule import Rule
 from .contract import Contract
+from .depthwise import Depthwise
 from .elementwise import Elementwise
 from .fallback import Fallback
 from .gemv import Gemv
@@ -21,6 +22,7 @@ def rules(arch: CudaArch, *, tf32: bool = False) -> tuple[Rule, ...]:
         Gemv(),
         Mma(arch, tf32=tf32),
         Contract(),
+        Depthwise(),
         Elementwise(),
         Scan(),
         Rows(),

@@ -47,13 +47,17 @@ class Epilogue:
 
     def store(self, at: Values, m: Expr, n: Expr, total: Callable[[Expr], Expr]) -> Stmt:
         """Results `n` and `lanes - 1` more of row `m`; `total(v)` is the sum of the v-th."""
+        inside = tirx.And(m < index(self.rows), n < index(self.cols))
+        return when(inside, self.write({**at, **axes_at(self.sum.rows, m)}, n, total, self.lanes))
+
+    def write(self, at: Values, n: Expr, total: Callable[[Expr], Expr], lanes: int) -> Stmt:
+        """As `store`, for `lanes` results of a row that is known to be there."""
         cols = axes_at(self.sum.cols, n)
         last = [axis.var for axis in self.sum.cols[-1:]]
 
         def one(v: Expr) -> Stmt:
             point = {
                 **at,
-                **axes_at(self.sum.rows, m),
                 **cols,
                 **{var: cols[var] + v for var in last},
                 self.sum.total: tirx.Cast(self.sum.dtype, total(v)),
@@ -69,8 +73,7 @@ class Epilogue:
                 )
             )
 
-        inside = tirx.And(m < index(self.rows), n < index(self.cols))
-        return when(inside, loop(self.lanes, one, ForKind.VECTORIZED, "v"))
+        return loop(lanes, one, ForKind.VECTORIZED, "v")
 
 
 class Parts:

@@ -76,7 +76,7 @@ class Mma:
             return Declined("few rows or columns: a reduction")
         lhs = _source(found.lhs.value, found, found.rows)
         rhs = _source(found.rhs.value, found, found.cols)
-        weight = None if _travels(rhs) else turned(kernel, found)
+        weight = None if _travels(rhs) else turned(kernel, found, found.reduce)
         if weight is not None:
             rhs = _source(weight.value, found, found.cols)
         types = {lhs.dtype, rhs.dtype}
@@ -118,8 +118,7 @@ class Mma:
             body = kernels(decision)
         params, layouts = list(func.params), {}
         if (weight := workload.weight) is not None:
-            params[weight.position] = weight.buffer
-            layouts[weight.position] = weight.layout
+            params, layouts = weight.replaced(params)
         return Scheduled(tirx.PrimFunc(params, body, func.ret_type, func.attrs), layouts)
 
 

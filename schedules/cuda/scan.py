@@ -23,7 +23,7 @@ from tvmext.arch.cuda import WARP
 from ..kernel.access import flattened
 from ..kernel.analysis import Axis, analyzer, constant, variables
 from ..kernel.axes import product
-from ..kernel.emit import allocate, block, ceildiv, index, known, loop
+from ..kernel.emit import Size, allocate, block, ceildiv, index, known, loop
 from ..kernel.stages import COMBINE, Stage
 from ..rule import Declined, Kernel, Scheduled
 from .launch import Block, axes_at, code, finished, launch, sync, when
@@ -116,7 +116,15 @@ class _Builder:
     def launch(self) -> Stmt:
         count = known(product(axis.extent for axis in self.rows))
         if self.plan.shared:
-            return launch(count, Block(self.plan.threads), lambda n, x, _: self._shared(n, x))
+            width = self.plan.threads * PER_THREAD
+            tiles = ceildiv(self.length, width)
+
+            def shared(row: Expr, x: Expr, _y: Expr) -> Stmt:
+                # Of an empty grid there is one block.
+                mine = tirx.if_then_else(row < index(count), index(tiles), index(0))
+                return self._shared(row, x, tiles if isinstance(count, int) else mine)
+
+            return launch(count, Block(self.plan.threads), shared)
         threads = self.plan.threads
 
         def alone(number: Expr, x: Expr, _y: Expr) -> Stmt:
@@ -148,7 +156,7 @@ class _Builder:
             loop(self.length, step, name="k"),
         )
 
-    def _shared(self, row: Expr, x: Expr) -> Stmt:
+    def _shared(self, row: Expr, x: Expr, tiles: Size) -> Stmt:
         """One row; `before` is what stands before this thread's part, `carry` before the tile."""
         zero, warps = index(0), self.plan.threads // WARP
         at = axes_at(self.rows, row)
@@ -194,7 +202,7 @@ class _Builder:
         return block(
             *map(tirx.AllocBuffer, (mine, local, totals)),
             put(0, self.init),
-            loop(ceildiv(self.length, width), tile, name="tile"),
+            loop(tiles, tile, name="tile"),
         )
 
     def _take(self, mine: Var, at: dict[Var, Expr], first: Expr, v: Expr) -> Stmt:

@@ -1,13 +1,14 @@
-"""Weights turned at compile time, so that neighbours in memory are neighbours along the sum."""
+"""Weights turned at compile time, so that neighbours in memory are neighbours along chosen axes."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tvm import tirx
 from tvm.ir import Expr, Var
 
-from ..kernel.analysis import constant, replace_loads
+from ..kernel.analysis import Axis, constant, replace_loads
 from ..kernel.contraction import Contraction
 from ..rule import Kernel, Layout
 
@@ -21,9 +22,15 @@ class Turned:
     layout: Layout
     value: Expr
 
+    def replaced(self, params: Sequence[Var]) -> tuple[list[Var], dict[int, Layout]]:
+        """Parameters with the new one among them, and the layouts that a kernel asks for."""
+        new = list(params)
+        new[self.position] = self.buffer
+        return new, {self.position: self.layout}
 
-def turned(kernel: Kernel, found: Contraction) -> Turned | None:
-    """The right operand with the axes of the sum last, if it is a weight that is read in place."""
+
+def turned(kernel: Kernel, found: Contraction, last: Sequence[Axis]) -> Turned | None:
+    """The right operand with the axes `last` innermost, if it is a weight that is read in place."""
     position = found.constant_rhs(kernel)
     if position is None or found.rhs.load is None:
         return None
@@ -35,8 +42,8 @@ def turned(kernel: Kernel, found: Contraction) -> Turned | None:
             dims[at] = dim
         elif shape[dim] != 1:
             return None
-    inner = [dims[axis.var] for axis in found.reduce if axis.var in dims]
-    if len(inner) != len(found.reduce) or None in shape:
+    inner = [dims[axis.var] for axis in last if axis.var in dims]
+    if len(inner) != len(last) or None in shape:
         return None
     order = [dim for dim in range(len(shape)) if dim not in inner] + inner
     sizes = tuple(shape[dim] or 0 for dim in order)

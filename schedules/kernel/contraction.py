@@ -19,8 +19,17 @@ from tvm import sym, tirx
 from tvm.ir import Expr, TensorLoad, Var
 
 from ..levels import UNKNOWN_SIDE
-from ..rule import Kernel
-from .analysis import Axis, Block, collect, constant, substitute, variables
+from ..rule import Declined, Kernel
+from .analysis import (
+    Axis,
+    Block,
+    analyzer,
+    collect,
+    constant,
+    stride,
+    substitute,
+    variables,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,3 +156,18 @@ def usual_sizes(rows: Sequence[Axis]) -> list[int]:
     """The sizes of the rows of a convolution, with the usual ones for those that are not known."""
     unknown = [1] * max(0, len(rows) - 2) + [UNKNOWN_SIDE] * 2
     return [other if axis.size is None else axis.size for axis, other in zip(rows, unknown)]
+
+
+def slides_along(found: Contraction, width: Axis) -> tuple[Axis, tuple[int, int]] | Declined:
+    """The reduce axis that slides along `width`, and how far the input moves with each of both."""
+    load = found.lhs.load
+    axes = (*found.batch, *found.rows, *found.cols, *found.reduce)
+    for at in load.indices if load is not None else ():
+        taps = [axis for axis in found.reduce if axis.var in variables(at)]
+        if width.var in variables(at) and len(taps) == 1:
+            ana = analyzer(axes, load.source.shape)
+            steps = [stride(at, axis.var, ana) for axis in (width, taps[0])]
+            factors = [None if step is None else constant(step) for step in steps]
+            if all(factor is not None and factor > 0 for factor in factors):
+                return taps[0], (factors[0] or 1, factors[1] or 1)
+    return Declined("no window slides along the last spatial axis")

@@ -129,27 +129,18 @@ def test_pooling_has_a_thread_per_element() -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_windows_over_channels_take_vectors(dtype: str) -> None:
-    """Depthwise and pooling kernels with rows enough: sixteen bytes per access, padded too."""
-    x, w = normal(1, 66, 60, 64).astype(dtype), normal(3, 3, 64, 1, seed=1).astype(dtype)
-    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))).astype("float32")
+    """Pooling with rows enough: sixteen bytes per access, padded too."""
+    x = normal(1, 66, 60, 64).astype(dtype)
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-np.inf)
     windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (1, 2))
-    expected = np.einsum("nhwcij,ijc->nhwc", windows, w[..., 0].astype("float32"))
-    small = dataclasses.replace(ARCH, sms=16)
-
-    def layer(x: relax.Expr, w: relax.Expr) -> relax.Expr:
-        return op.nn.relu(
-            op.nn.conv2d(
-                x, w, 1, 1, groups=64, data_layout="NHWC", kernel_layout="HWOI", out_layout="NHWC"
-            )
-        )
-
-    made = kernel(layer, (x.shape, dtype), (w.shape, dtype))
-    function, selection = scheduled(made, small)
+    made = kernel(
+        lambda x: op.nn.max_pool2d(x, [3, 3], [1, 1], [1, 1, 1, 1], layout="NHWC"),
+        (x.shape, dtype),
+    )
+    function, selection = scheduled(made, dataclasses.replace(ARCH, sms=16))
     (plan,) = selection.decision
     assert plan.lanes == 16 // x.itemsize and plan.threads == 1
-    (result,) = run(function, {"x0": x, "x1": w}, 7)
-    bound = 1e-4 if dtype == "float32" else 4e-2
-    np.testing.assert_allclose(result, np.maximum(expected, 0), rtol=bound, atol=bound)
+    np.testing.assert_array_equal(run(function, {"x0": x}, 7)[0], windows.max((-1, -2)))
 
 
 def test_channels_that_no_vector_divides_stay_single() -> None:
