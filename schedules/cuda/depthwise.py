@@ -39,7 +39,7 @@ from .contract import SUMS
 from .epilogue import Epilogue
 from .launch import Block, among, axes_at, launch, when
 from .operand import multiples, narrow, outside_of_loads
-from .weights import Turned, turned
+from .weights import Turned, turned, with_weight
 
 ACCESS_BYTES = 16
 """The widest access of one thread (CUDA C++ Programming Guide, Device Memory Accesses)."""
@@ -151,9 +151,7 @@ class Depthwise:
         self, kernel: Kernel, workload: Workload, decision: Decision, arch: CudaArch
     ) -> Scheduled:
         func = kernel.func
-        params, layouts = list(func.params), {}
-        if workload.weight is not None:
-            params, layouts = workload.weight.replaced(params)
+        params, layouts = with_weight(func, workload.weight)
         body = _Builder(workload, decision).launch()
         return Scheduled(tirx.PrimFunc(params, body, func.ret_type, func.attrs), layouts)
 

@@ -27,7 +27,7 @@ from .contract import FEW_ROWS
 from .mma_choice import ByRows, Decision
 from .mma_kernel import Builder
 from .operand import Source, source
-from .weights import Turned, turned
+from .weights import Turned, turned, with_weight
 
 TYPES = {
     "float16": "f16",
@@ -116,9 +116,7 @@ class Mma:
             body = tirx.IfThenElse(few, kernels(decision.few), kernels(decision.many))
         else:
             body = kernels(decision)
-        params, layouts = list(func.params), {}
-        if (weight := workload.weight) is not None:
-            params, layouts = weight.replaced(params)
+        params, layouts = with_weight(func, workload.weight)
         return Scheduled(tirx.PrimFunc(params, body, func.ret_type, func.attrs), layouts)
 
 

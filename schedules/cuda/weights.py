@@ -22,12 +22,6 @@ class Turned:
     layout: Layout
     value: Expr
 
-    def replaced(self, params: Sequence[Var]) -> tuple[list[Var], dict[int, Layout]]:
-        """Parameters with the new one among them, and the layouts that a kernel asks for."""
-        new = list(params)
-        new[self.position] = self.buffer
-        return new, {self.position: self.layout}
-
 
 def turned(kernel: Kernel, found: Contraction, last: Sequence[Axis]) -> Turned | None:
     """The right operand with the axes `last` innermost, if it is a weight that is read in place."""
@@ -57,3 +51,12 @@ def turned(kernel: Kernel, found: Contraction, last: Sequence[Axis]) -> Turned |
         found.rhs.value, old, lambda at: tirx.BufferLoad(buffer, [at[dim] for dim in order])
     )
     return Turned(position, buffer, Layout(turn, sizes), value)
+
+
+def with_weight(func: tirx.PrimFunc, weight: Turned | None) -> tuple[list[Var], dict[int, Layout]]:
+    """The parameters of `func` with a turned weight among them, and the layouts to ask for."""
+    params = list(func.params)
+    if weight is None:
+        return params, {}
+    params[weight.position] = weight.buffer
+    return params, {weight.position: weight.layout}

@@ -162,7 +162,9 @@ def slides_along(found: Contraction, width: Axis) -> tuple[Axis, tuple[int, int]
     """The reduce axis that slides along `width`, and how far the input moves with each of both."""
     load = found.lhs.load
     axes = (*found.batch, *found.rows, *found.cols, *found.reduce)
-    for at in load.indices if load is not None else ():
+    if load is None:
+        return Declined("the input is computed from several loads")
+    for at in load.indices:
         taps = [axis for axis in found.reduce if axis.var in variables(at)]
         if width.var in variables(at) and len(taps) == 1:
             ana = analyzer(axes, load.source.shape)
