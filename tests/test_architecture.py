@@ -29,6 +29,7 @@ WALK_OF_THE_DATA = (
     "report",
     "measure",
     "api",
+    "onnx_backend",
     "cli",
 )
 TOP_LEVEL_ROOMS = ("frontends", "passes", "schedules")

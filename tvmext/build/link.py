@@ -46,8 +46,9 @@ def link(executable: Executable, output: Path) -> None:
                 fpack_imports=lambda code, _system, prefix, into: _write_imports(
                     code, prefix, executable, Path(into)
                 ),
-                fcompile=lambda path, parts: _run_compiler(
-                    compiler, path, [*parts, str(function)]
+                # without a kernel TVM adds a C file, and the options to compile it
+                fcompile=lambda path, parts, options=(): _run_compiler(
+                    compiler, path, [*parts, str(function), *options]
                 ),
             )
     finally:

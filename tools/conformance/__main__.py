@@ -1,0 +1,60 @@
+"""Run ONNX's own tests on tvmext and write which operators pass.
+
+    python -m tools.conformance                          # everything
+    python -m tools.conformance --only 'test_resize*'    # some, each with its result
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter
+from dataclasses import asdict
+from fnmatch import fnmatch
+
+from . import cases
+from .run import Result, run
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tools.conformance", description=__doc__)
+    parser.add_argument("--suite", action="append", choices=cases.SUITES)
+    parser.add_argument("--only", action="append", default=[], metavar="GLOB")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--limit", type=float, default=60.0, help="seconds for one test")
+    parser.add_argument("--opt-level", type=int, default=0)
+    parser.add_argument("--json", help="write the results to this file")
+    arguments = parser.parse_args()
+    import tvm  # noqa: F401  before the workers are forked
+    from tvmext import api  # noqa: F401
+    from tvmext.onnx_backend import TvmextBackend
+    from tvmext.options import Options
+
+    TvmextBackend.options = Options(opt_level=arguments.opt_level)
+    tests = [
+        (suite, case)
+        for suite in arguments.suite or cases.SUITES
+        for case in cases.load(suite)
+        if not arguments.only or any(fnmatch(case.name, glob) for glob in arguments.only)
+    ]
+    results: list[Result] = []
+
+    def heard(result: Result) -> None:
+        results.append(result)
+        if arguments.only or result.status in ("crash", "timeout"):
+            print(f"{result.status:8} {result.seconds:6.2f} {result.name} {result.reason}", flush=True)
+
+    run(tests, arguments.workers, arguments.limit, heard)
+    if arguments.json:
+        with open(arguments.json, "w") as file:
+            json.dump([asdict(result) for result in results], file, indent=0)
+    for suite in cases.SUITES:
+        mine = [r for r in results if r.suite == suite]
+        if mine:
+            print(suite, dict(Counter((f"{r.kind} {r.status}") for r in mine)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
