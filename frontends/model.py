@@ -22,6 +22,8 @@ class TensorSpec:
     name: str
     dtype: str
     shape: tuple[int | Expr, ...]
+    stored: str = ""
+    """The type that main has for it, where that is another (storage.py)."""
 
     def __str__(self) -> str:
         return f"{self.name}: {self.dtype}[{', '.join(map(str, self.shape))}]"

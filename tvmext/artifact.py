@@ -198,8 +198,10 @@ def _check_gpu(needed: CudaArch, path: str | Path) -> None:
 
 
 def _spec_to_json(spec: TensorSpec) -> dict[str, Any]:
-    return {"name": spec.name, "dtype": spec.dtype, "shape": [str(dim) for dim in spec.shape]}
+    fields = {"name": spec.name, "dtype": spec.dtype, "shape": [str(dim) for dim in spec.shape]}
+    return {**fields, "stored": spec.stored} if spec.stored else fields
 
 
 def _spec_from_json(fields: Mapping[str, Any]) -> TensorSpec:
-    return TensorSpec(fields["name"], fields["dtype"], tuple(map(parse, fields["shape"])))
+    shape = tuple(map(parse, fields["shape"]))
+    return TensorSpec(fields["name"], fields["dtype"], shape, fields.get("stored", ""))

@@ -12,6 +12,7 @@ from tvm.sym import Analyzer
 
 from ..dims import Expr
 from ..model import Node
+from ..storage import stored, to_stored
 from . import graph as graphs
 from .prim import Prims
 
@@ -94,6 +95,7 @@ class Builder:
         """
         if array.dtype == object:
             raise DeclinedError(f"'{name}' holds strings")
+        array = to_stored(array)
         integer = array.dtype.kind in "iub"
         if array.size == 1 or (integer and 0 < array.size <= CONST_ELEMENTS):
             return relax.const(np.ascontiguousarray(array).reshape(array.shape), str(array.dtype))
@@ -223,6 +225,10 @@ class Call:
 
     def emit(self, expr: relax.Expr) -> relax.Var:
         return self.builder.bb.emit(expr)
+
+    def te(self, compute: Callable[..., Any], *tensors: relax.Expr, name: str) -> relax.Expr:
+        """The function `compute` of TE tensors, as a kernel called `name`."""
+        return self.builder.bb.call_te(compute, *tensors, primfunc_name_hint=name)
 
     def prim(self, dim: int | Expr) -> Any:
         return self.builder.prims.prim(dim)

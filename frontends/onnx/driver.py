@@ -19,10 +19,12 @@ from tvmext.errors import ModelError, UnsupportedError, UnsupportedOp
 
 from ..dims import Expr, names_of
 from ..model import Model, Node, TensorSpec
+from ..storage import STORED, stored
 from . import graph as graphs
 from . import scalars, stock
 from .builder import Builder, Call, Converter, DeclinedError, Dims, Result
 from .convert import CONVERTERS
+from .convert.narrow import check_operand
 from .prepare import Prepared
 
 if TYPE_CHECKING:
@@ -74,7 +76,7 @@ def import_graph(prepared: Prepared, shapes: Shapes, sizes: scalars.Scalars) -> 
 def _input(builder: Builder, name: str) -> relax.Var:
     value = builder.value(name)
     var = relax.Var(
-        builder.unique(name), relax.TensorType(builder.prims.shape(value.shape or ()), value.dtype)
+        builder.unique(name), relax.TensorType(builder.prims.shape(value.shape or ()), stored(value.dtype))
     )
     builder.values[name] = var
     return var
@@ -82,7 +84,7 @@ def _input(builder: Builder, name: str) -> relax.Var:
 
 def _spec(builder: Builder, name: str) -> TensorSpec:
     value = builder.value(name)
-    return TensorSpec(name, value.dtype, value.shape or ())
+    return TensorSpec(name, value.dtype, value.shape or (), STORED.get(value.dtype, ""))
 
 
 def _with_weights(builder: Builder, inputs: list[relax.Var]) -> tvm.IRModule:
@@ -133,6 +135,7 @@ def _known(builder: Builder, node: NodeProto) -> bool:
 
 def _convert(call: Call) -> list[relax.Expr]:
     """By our converter; by TVM's where we have none, or ours leaves it the rest."""
+    check_operand(call)
     ours = None if call.domain else CONVERTERS.get(call.op)
     theirs = stock.convert if not call.domain and call.op in stock.operators() else None
     for convert in (ours, theirs):
@@ -182,7 +185,7 @@ def _bound(call: Call, result: Result) -> list[relax.Expr]:
 
 def _pinned(call: Call, index: int, var: relax.Var) -> relax.Var:
     """The value with the type that shape inference found; declines if Relax found another."""
-    shape, dtype = call.out_shape(index), call.out_dtype(index)
+    shape, dtype = call.out_shape(index), stored(call.out_dtype(index))
     found = var.ty
     if not isinstance(found, relax.TensorType) or str(found.dtype) != dtype:
         raise DeclinedError(f"its result is {found}, not a tensor of {dtype}")

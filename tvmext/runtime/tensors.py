@@ -16,6 +16,7 @@ import tvm_ffi
 
 from tvmext.errors import InputError
 from tvmext.frontends.model import TensorSpec
+from tvmext.frontends.storage import from_stored, numpy_dtype, to_stored
 
 ALIGNMENT = 64
 """Bytes; TVM's kAllocAlignment, which kernels may rely on."""
@@ -29,7 +30,8 @@ class _Port:
 
     def __init__(self, spec: TensorSpec) -> None:
         self.spec = spec
-        self._dtype = np.dtype(spec.dtype)
+        self._dtype = numpy_dtype(spec.dtype)
+        self._stored = numpy_dtype(spec.stored or spec.dtype)
         self._exchanged = not spec.dtype.startswith(_NO_DLPACK)
 
     def span(self, tensor: tvm_ffi.Tensor) -> tuple[int, int]:
@@ -74,6 +76,8 @@ class Input(_Port):
 
     def bind(self, value: Any) -> tvm_ffi.Tensor:
         """What `accept` returned as a contiguous, aligned tensor."""
+        if self.spec.stored:
+            return self._copy(to_stored(_as_numpy_array(value, self._dtype)))
         if not isinstance(value, np.ndarray):
             return value if _is_usable(value) else self._copy(_as_numpy(value, self._dtype))
         if self._exchanged and value.flags.writeable:
@@ -88,8 +92,8 @@ class Input(_Port):
 
     def _copy(self, array: np.ndarray) -> tvm.runtime.Tensor:
         if self._buffer is None or self._view.shape != array.shape:
-            self._buffer = tvm.runtime.empty(array.shape, self.spec.dtype)
-            self._view = _as_numpy(self._buffer, self._dtype)
+            self._buffer = tvm.runtime.empty(array.shape, self.spec.stored or self.spec.dtype)
+            self._view = _as_numpy(self._buffer, self._stored)
         np.copyto(self._view, array)
         return self._buffer
 
@@ -122,6 +126,8 @@ class Output(_Port):
 
         It is the tensor's own memory, unless that lies in one of the address ranges `taken`.
         """
+        if self.spec.stored:
+            return from_stored(tensor.numpy(), self.spec.dtype)
         if not self._exchanged or tensor.device.dlpack_device_type() != _CPU:
             return tensor.numpy()
         array = np.from_dlpack(tensor)
@@ -140,6 +146,10 @@ def _is_usable(tensor: tvm_ffi.Tensor) -> bool:
     Not if it is empty: NumPy gives empty arrays strides that kernels refuse.
     """
     return tensor.data_ptr() % ALIGNMENT == 0 and tensor.is_contiguous() and tensor.numel() > 0
+
+
+def _as_numpy_array(value: Any, dtype: np.dtype) -> np.ndarray:
+    return value if isinstance(value, np.ndarray) else _as_numpy(value, dtype)
 
 
 def _as_numpy(tensor: tvm_ffi.Tensor, dtype: np.dtype) -> np.ndarray:

@@ -8,7 +8,9 @@ from functools import reduce
 import numpy as np
 from tvm import relax
 
+from ...storage import numpy_dtype
 from ..builder import Call, Converter, DeclinedError, Result
+from .narrow import NARROW, convert
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 INTEGERS = tuple(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64))
@@ -31,17 +33,9 @@ def operand(call: Call, index: int, dtype: str | None = None) -> relax.Expr:
     value = call.scalar(index)
     target = dtype or call.dtype(index)
     if value is not None and call.rank(index) <= rank:
-        return relax.const(np.array(value, _numpy(target)), target)
+        return relax.const(np.array(value, numpy_dtype(target)), target)
     tensor = call.tensor(index)
     return tensor if target == call.dtype(index) else relax.op.astype(tensor, target)
-
-
-def _numpy(dtype: str) -> np.dtype:
-    if dtype == "bfloat16":
-        import ml_dtypes
-
-        return np.dtype(ml_dtypes.bfloat16)
-    return np.dtype(dtype)
 
 
 def _binary(build: Callable[[relax.Expr, relax.Expr], relax.Expr]) -> Converter:
@@ -114,7 +108,7 @@ def _clip(call: Call) -> Result:
     limits = [call.attr("min"), call.attr("max")]
     for side, build in enumerate((relax.op.maximum, relax.op.minimum)):
         if limits[side] is not None:
-            limit = relax.const(np.array(limits[side], _numpy(dtype)), dtype)
+            limit = relax.const(np.array(limits[side], numpy_dtype(dtype)), dtype)
         elif call.has(side + 1):
             limit = operand(call, side + 1)
         else:
@@ -128,18 +122,22 @@ def _where(call: Call) -> Result:
 
 
 def _cast(call: Call) -> Result:
-    return cast(call, call.out_dtype())
+    source, target = call.dtype(0), call.out_dtype()
+    if source != target and {source, target} & NARROW:
+        saturate, rounding = bool(call.attr("saturate", 1)), call.attr("round_mode", "up")
+        return convert(call, call.tensor(0), source, target, saturate, rounding)
+    return cast(call, target)
 
 
 def cast(call: Call, target: str) -> relax.Expr:
     """Input 0 as `target`; ONNX truncates towards zero and maps every nonzero to true."""
     source = call.dtype(0)
-    if not {source, target} <= {"bool", *FLOATS, *INTEGERS}:
-        raise DeclinedError(f"a cast from {source} to {target}")
     if source == target:
         return call.tensor(0)
+    if not {source, target} <= {"bool", *FLOATS, *INTEGERS}:
+        raise DeclinedError(f"a cast from {source} to {target}")
     if target == "bool":  # NaN is true, and TVM's not_equal would say that it equals 0
-        zero = relax.const(np.array(0, _numpy(source)), source)
+        zero = relax.const(np.array(0, numpy_dtype(source)), source)
         return relax.op.logical_not(call.emit(relax.op.equal(call.tensor(0), zero)))
     return relax.op.astype(call.tensor(0), target)
 

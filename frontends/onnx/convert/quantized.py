@@ -11,13 +11,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import ml_dtypes
 import numpy as np
 from tvm import relax
 
+from ...storage import NARROW_FLOATS, stored
 from ..builder import Call, Converter, DeclinedError, Dims, Result
 from .conv import convolution
+from .narrow import NARROW, convert
 
 INTEGERS = frozenset({"int8", "uint8", "int16", "uint16"})
+"""What TVM's own quantize and dequantize take; other types are narrower, or float8."""
 
 
 @dataclass(frozen=True)
@@ -50,35 +54,56 @@ class _Parameter:
         return self.call.emit(self.call.reshape(tensor, self.blocks(self.call.shape(0))))
 
     def spread(self, tensor: relax.Expr, index: int) -> relax.Expr:
-        """Parameter `index` of blocks against data that was split."""
+        """Parameter `index` against the data, which is split where there are blocks."""
         dims = self.call.shape(index)
+        if not self.block:
+            one = dims in ((), (1,))
+            wide = () if one else _along(self.call.rank(0), self.axis, dims)
+            return self.call.emit(self.call.reshape(tensor, wide))
         wide = (*dims[: self.axis + 1], 1, *dims[self.axis + 1 :])
         return self.call.emit(self.call.reshape(tensor, wide))
 
 
 def _quantize(call: Call) -> Result:
     dtype = call.out_dtype()
-    if dtype not in INTEGERS:
+    if dtype not in INTEGERS | NARROW:
         raise DeclinedError(f"quantizing to {dtype}")
     where, x, scale = _Parameter.of(call), _real(call, 0), _real(call, 1)
-    zero = call.tensor(2) if call.has(2) else relax.const(0, dtype)
-    if not where.block:
+    if not where.block and dtype in INTEGERS:
+        zero = call.tensor(2) if call.has(2) else relax.const(0, dtype)
         return relax.op.quantize(x, scale, zero, where.axis, dtype)
-    quotient = call.emit(relax.op.divide(where.split(x), where.spread(scale, 1)))
+    data = where.split(x) if where.block else x
+    quotient = call.emit(relax.op.divide(data, where.spread(scale, 1)))
+    if dtype in NARROW_FLOATS:  # there is no zero point but 0
+        saturate = bool(call.attr("saturate", 1))
+        exact = convert(call, quotient, "float32", dtype, saturate)
+    else:
+        exact = _rounded(call, where, quotient, dtype)
+    return call.reshape(call.emit(exact), call.out_shape())
+
+
+def _rounded(call: Call, where: _Parameter, quotient: relax.Expr, dtype: str) -> relax.Expr:
     rounded = call.emit(relax.op.round(quotient))
     if call.has(2):
-        shift = call.emit(relax.op.astype(where.spread(zero, 2), "float32"))
+        shift = call.emit(relax.op.astype(where.spread(call.tensor(2), 2), "float32"))
         rounded = call.emit(relax.op.add(rounded, shift))
-    limits = np.iinfo(dtype)
+    limits = ml_dtypes.iinfo(dtype)
     clipped = call.emit(relax.op.clip(rounded, float(limits.min), float(limits.max)))
-    return call.reshape(call.emit(relax.op.astype(clipped, dtype)), call.out_shape())
+    return relax.op.astype(clipped, stored(dtype))
 
 
 def _dequantize(call: Call) -> Result:
-    if call.dtype(0) not in INTEGERS | {"int32"}:
-        raise DeclinedError(f"dequantizing from {call.dtype(0)}")
+    source = call.dtype(0)
+    if source not in INTEGERS | NARROW | {"int32"}:
+        raise DeclinedError(f"dequantizing from {source}")
     where, x, scale = _Parameter.of(call), call.tensor(0), _real(call, 1)
-    zero = call.tensor(2) if call.has(2) else relax.const(0, call.dtype(0))
+    if source in NARROW_FLOATS:  # there is no zero point but 0
+        x = call.emit(convert(call, x, source, "float32"))
+        data = where.split(x) if where.block else x
+        real = call.emit(relax.op.multiply(data, where.spread(scale, 1)))
+        real = call.reshape(real, call.out_shape())
+        return real if call.out_dtype() == "float32" else _cast(call, real, call.out_dtype())
+    zero = call.tensor(2) if call.has(2) else relax.const(0, stored(source))
     if where.block:
         zero = where.spread(zero, 2) if call.has(2) else zero
         exact = call.emit(relax.op.astype(_difference(call, where.split(x), zero), "float32"))
