@@ -29,7 +29,7 @@ from tvm import relax, s_tir, te, tirx, topi
 from tvm.ir import Expr, Op
 from tvm.tirx import PrimFunc
 
-from . import indexing, norms, resize, transposed_convolution
+from . import brain_floats, indexing, norms, resize, transposed_convolution
 from .patterns import OPAQUE
 
 Lowering = Callable[[relax.BlockBuilder, relax.Call], relax.Expr]
@@ -136,6 +136,7 @@ def _lowerings(rewrite: Callable[[PrimFunc], PrimFunc], *names: str) -> dict[str
 
 
 LEGALIZE: dict[str, Lowering] = {
+    **brain_floats.LOWERINGS,
     **indexing.LOWERINGS,
     **norms.LOWERINGS,
     "relax.nn.relu": _relu,

@@ -1,6 +1,10 @@
-"""Half types store, float32 adds up: a product of halves keeps its sum in float32.
+"""Half types store, float32 computes.
 
-matmul(x, w) -> float16     =     astype(matmul(x, w) -> float32, float16)
+matmul(x, w) -> float16       =     astype(matmul(x, w) -> float32, float16)
+f(x: bfloat16) -> bfloat16    =     astype(f(astype(x, float32)), bfloat16)
+
+for every f but those that only move elements. TVM's legalization of bfloat16 refuses some operators
+and makes others wrong (brain_floats.py).
 """
 
 from __future__ import annotations
@@ -11,14 +15,25 @@ import tvm
 from tvm import relax
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
+from .brain_floats import rounded
 from .rewrite import rewrite
 
 HALVES = ("float16", "bfloat16")
 
+MOVES = frozenset({
+    "relax.astype", "relax.broadcast_to", "relax.concat", "relax.dynamic_strided_slice",
+    "relax.expand_dims", "relax.flatten", "relax.flip", "relax.gather_elements", "relax.gather_nd",
+    "relax.layout_transform", "relax.nn.pad", "relax.permute_dims", "relax.repeat",
+    "relax.reshape", "relax.scatter_elements", "relax.scatter_nd", "relax.shape_of", "relax.split",
+    "relax.squeeze", "relax.stack", "relax.strided_slice", "relax.take", "relax.tile",
+    "relax.where",
+})  # fmt: skip
+"""Operators that take bfloat16 as it is; of other calls those of functions do."""
+
 
 @tvm.transform.module_pass(opt_level=0, name="WidenHalves")
 class WidenHalves:
-    """Rewrite every matmul of float16 or bfloat16."""
+    """Rewrite every matmul of float16 or bfloat16, and every other computation of bfloat16."""
 
     def transform_module(self, mod: tvm.IRModule, _ctx: Any) -> tvm.IRModule:
         return rewrite(mod, _Rewriter(mod))
@@ -28,10 +43,43 @@ class WidenHalves:
 class _Rewriter(PyExprMutator):
     def visit_call_(self, call: relax.Call) -> relax.Expr:
         call = self.visit_expr_post_order(call)
-        if getattr(call.op, "name", "") != "relax.matmul":
-            return call
+        name = getattr(call.op, "name", "")
+        if name == "relax.matmul":
+            return self._matmul(call)
+        computes = name.startswith("relax.") and name not in MOVES and "call" not in name
+        return self._widened(call) if computes and any(map(_is_brain, call.args)) else call
+
+    def _matmul(self, call: relax.Call) -> relax.Expr:
         kind = str(call.args[0].ty.dtype)
         if kind not in HALVES or str(call.args[1].ty.dtype) != kind:
             return call
         wide = self.builder_.emit(relax.op.matmul(*call.args, out_dtype="float32"))
         return relax.op.astype(wide, kind)
+
+    def _widened(self, call: relax.Call) -> relax.Expr:
+        emit = self.builder_.emit
+        args = [self._wide(x) if _is_brain(x) else x for x in call.args]
+        wide = emit(relax.Call(call.op, args, call.attrs))
+        if isinstance(wide.ty, relax.TupleType):
+            fields = [emit(relax.TupleGetItem(wide, k)) for k in range(len(wide.ty.fields))]
+            return relax.Tuple(list(map(self._narrowed, fields, call.ty.fields)))
+        return self._narrowed(wide, call.ty)
+
+    def _wide(self, x: relax.Expr) -> relax.Expr:
+        """`x` in float32; where it was rounded from float32, without a bfloat16 in between."""
+        made = x
+        while isinstance(made, relax.Var):  # a result may have several names
+            made = self.lookup_binding(made)
+        if getattr(getattr(made, "op", None), "name", "") == "relax.astype":
+            before = made.args[0]
+            if str(before.ty.dtype) == "float32":
+                return self.builder_.emit(self.builder_.call_te(rounded, before))
+        return self.builder_.emit(relax.op.astype(x, "float32"))
+
+    def _narrowed(self, wide: relax.Expr, wanted: relax.TensorType) -> relax.Expr:
+        same = str(wide.ty.dtype) == str(wanted.dtype)
+        return wide if same else self.builder_.emit(relax.op.astype(wide, str(wanted.dtype)))
+
+
+def _is_brain(x: relax.Expr) -> bool:
+    return isinstance(x.ty, relax.TensorType) and str(x.ty.dtype) == "bfloat16"

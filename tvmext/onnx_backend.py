@@ -122,7 +122,10 @@ class InProcessBackend(TvmextBackend):
 
     @staticmethod
     def compile(model: ModelProto, options: Options) -> CompiledModel:
-        with tempfile.TemporaryDirectory(prefix="tvmext-") as folder, model_file(model) as (path, _):
+        with (
+            tempfile.TemporaryDirectory(prefix="tvmext-") as folder,
+            model_file(model) as (path, _),
+        ):
             output = str(Path(folder) / "model.so")
             request = CompileRequest(
                 model=str(path),

@@ -12,7 +12,7 @@ from tvm.sym import Analyzer
 
 from ..dims import Expr
 from ..model import Node
-from ..storage import stored, to_stored
+from ..storage import to_stored
 from . import graph as graphs
 from .prim import Prims
 

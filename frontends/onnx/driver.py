@@ -76,7 +76,8 @@ def import_graph(prepared: Prepared, shapes: Shapes, sizes: scalars.Scalars) -> 
 def _input(builder: Builder, name: str) -> relax.Var:
     value = builder.value(name)
     var = relax.Var(
-        builder.unique(name), relax.TensorType(builder.prims.shape(value.shape or ()), stored(value.dtype))
+        builder.unique(name),
+        relax.TensorType(builder.prims.shape(value.shape or ()), stored(value.dtype)),
     )
     builder.values[name] = var
     return var

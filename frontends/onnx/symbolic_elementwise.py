@@ -58,7 +58,8 @@ SAME_SHAPE = (
     "Relu", "LeakyRelu", "ThresholdedRelu", "Elu", "Selu", "Celu", "Gelu", "Swish", "Mish",
     "Sigmoid", "HardSigmoid", "HardSwish", "Softplus", "Softsign", "Shrink", "Clip", "Erf", "Exp",
     "Log", "Sqrt", "Reciprocal", "Sign", "Round", "BitwiseNot", "Sin", "Cos", "Tan", "Asin",
-    "Acos", "Atan", "Sinh", "Cosh", "Tanh", "Softmax", "LogSoftmax", "Hardmax", "CumSum", "Trilu",
+    "Acos", "Atan", "Sinh", "Cosh", "Tanh", "Softmax", "LogSoftmax", "Hardmax", "CumProd", "CumSum",
+    "Trilu",
     "LRN", "LpNormalization", "InstanceNormalization", "GroupNormalization",
     "MeanVarianceNormalization", "Scatter", "ScatterND", "ScatterElements",
 )  # fmt: skip

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from ..dims import minimum, product
 from .symbolic_node import Node, Shape, Size, Value, constant_shape
+from .symbolic_numbers import is_size
 
 
 def gather(node: Node) -> Value | None:
@@ -74,12 +75,15 @@ def scatter_nd(node: Node) -> Value | None:
 
 def one_hot(node: Node) -> Value | None:
     """y[i, d] = on if indices[i] == d else off, with values = [off, on]."""
-    shape, depth = node.shape(), node.sizes(1)
+    shape, depth = (
+        node.shape(),
+        [int(d) if isinstance(d, float) else d for d in node.elements(1) or ()],
+    )
     if shape is None:
         return None
     axis = node.attr("axis", -1)
     axis += len(shape) + 1 if axis < 0 else 0
-    size: Size = depth[0] if depth else node.unknown(axis)
+    size: Size = depth[0] if depth and is_size(depth[0]) else node.unknown(axis)
     dims = [*shape[:axis], size, *shape[axis:]]
     indices, values = node.ints(0), node.elements(2)
     if indices is None or values is None or not isinstance(size, int) or axis != len(shape):

@@ -1,7 +1,7 @@
 """Run ONNX's own tests on tvmext and write which operators pass.
 
-    python -m tools.conformance                          # everything
-    python -m tools.conformance --only 'test_resize*'    # some, each with its result
+python -m tools.conformance                          # everything
+python -m tools.conformance --only 'test_resize*'    # some, each with its result
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ def main() -> int:
     parser.add_argument("--json", help="write the results to this file")
     arguments = parser.parse_args()
     import tvm  # noqa: F401  before the workers are forked
+
     from tvmext import api  # noqa: F401
     from tvmext.onnx_backend import TvmextBackend
     from tvmext.options import Options
@@ -43,7 +44,9 @@ def main() -> int:
     def heard(result: Result) -> None:
         results.append(result)
         if arguments.only or result.status in ("crash", "timeout"):
-            print(f"{result.status:8} {result.seconds:6.2f} {result.name} {result.reason}", flush=True)
+            print(
+                f"{result.status:8} {result.seconds:6.2f} {result.name} {result.reason}", flush=True
+            )
 
     run(tests, arguments.workers, arguments.limit, heard)
     if arguments.json:

@@ -102,7 +102,7 @@ def _array(value: Any) -> Any:
 
 
 def kind_of(model: ModelProto) -> str:
-    """"core", or what else the test is about: "training", "image", "string", "sequence"."""
+    """ "core", or what else the test is about: "training", "image", "string", "sequence"."""
     nodes = list(_nodes(model.graph))
     operators = {node.op_type for node in nodes}
     values = [*model.graph.input, *model.graph.output]

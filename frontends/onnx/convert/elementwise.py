@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import reduce
 
 import numpy as np
-from tvm import relax
+from tvm import relax, te, tirx, topi
+from tvm.ir import Expr
 
-from ...storage import numpy_dtype
+from ...storage import NARROW_INTEGERS, numpy_dtype, stored
 from ..builder import Call, Converter, DeclinedError, Result
 from .narrow import NARROW, convert
 
@@ -65,10 +67,29 @@ def _mod(call: Call) -> Result:
     if call.dtype(0) not in FLOATS:
         build = relax.op.mod if truncated else relax.op.floor_mod
         return build(operand(call, 0), operand(call, 1))
-    a, b = call.tensor(0), call.tensor(1)
-    rounded = relax.op.trunc if truncated else relax.op.floor
-    quotient = call.emit(rounded(call.emit(relax.op.divide(a, b))))
-    return relax.op.subtract(a, call.emit(relax.op.multiply(quotient, b)))
+    wide = "float64" if call.dtype(0) == "float64" else "float32"
+    a, b = (call.emit(relax.op.astype(call.tensor(k), wide)) for k in (0, 1))
+    result = call.te(lambda x, y: _remainder(x, y, bool(truncated)), a, b, name="mod")
+    return relax.op.astype(call.emit(result), call.dtype(0))
+
+
+def _remainder(a: te.Tensor, b: te.Tensor, truncated: bool) -> te.Tensor:
+    """fmod(a, b), which is exact, moved by b where the signs differ; a zero has the sign of b."""
+
+    def element(x: te.Tensor, y: te.Tensor) -> te.Tensor:
+        zero = tirx.const(0, x.dtype)
+
+        def value(*at: Expr) -> Expr:
+            rest, by = _fmod(x(*at), y(*at)), y(*at)
+            if truncated:
+                return rest
+            signed = tirx.Select(rest.equal(zero), tirx.copysign(zero, by), rest)
+            return tirx.Select(signed * by < zero, rest + by, signed)
+
+        return te.compute(x.shape, value, name="remainder")
+
+    shape = topi.add(a, b).shape
+    return element(topi.broadcast_to(a, shape), topi.broadcast_to(b, shape))
 
 
 def _pow(call: Call) -> Result:
@@ -87,16 +108,82 @@ def _pow(call: Call) -> Result:
     return relax.op.astype(call.emit(wide), call.dtype(0))
 
 
+def _fmod(x: Expr, y: Expr) -> Expr:
+    """C's; TVM has no lowering of its own operator."""
+    dtype = str(x.ty.dtype)
+    return tirx.call_pure_extern(dtype, "fmod" if dtype == "float64" else "fmodf", x, y)
+
+
 def _bit_shift(call: Call) -> Result:
-    """A shift by the width or more gives 0; the machine's shift instructions would not."""
+    """A shift by the width or more, or by less than 0, leaves copies of the sign bit, or zeros.
+
+    The machine's shift instructions would not.
+    """
+    dtype, (x, by) = call.dtype(0), (call.tensor(0), call.tensor(1))
+    left, signed = call.attr("direction") == "LEFT", dtype.startswith("int")
+    last, zero = (
+        relax.const(np.array(value, dtype), dtype)
+        for value in (np.dtype(dtype).itemsize * 8 - 1, 0)
+    )
+    inside = call.emit(relax.op.less_equal(by, last))
+    if signed:
+        positive = call.emit(relax.op.greater_equal(by, zero))
+        inside = call.emit(relax.op.logical_and(inside, positive))
+    by = call.emit(relax.op.where(inside, by, last))
+    if signed and not left:
+        return relax.op.right_shift(x, by)
+    shifted = call.emit((relax.op.left_shift if left else relax.op.right_shift)(x, by))
+    return relax.op.where(inside, shifted, zero)
+
+
+def _bit_cast(call: Call) -> Result:
+    """The same bits under another name."""
+    source, target = call.dtype(0), call.out_dtype()
+    if {source, target} & NARROW_INTEGERS or "float4_e2m1fn" in (source, target):
+        raise DeclinedError(f"bits of {source} as {target}, types of less than a byte")
+    x, before, after = call.tensor(0), stored(source), stored(target)
+    if "bool" in (before, after):  # TVM's is a byte that is 0 or 1
+        return relax.op.astype(x, after)
+    if before == after:
+        return x
+
+    def reinterpreted(x: te.Tensor) -> te.Tensor:
+        return te.compute(x.shape, lambda *at: tirx.reinterpret(after, x(*at)), name="bit_cast")
+
+    return call.te(reinterpreted, x, name="bit_cast")
+
+
+def _sinh(call: Call) -> Result:
+    """(exp(x) - exp(-x)) / 2; x + x^3/6 + x^5/120 + x^7/5040 near 0, where the terms cancel."""
+
+    def value(x: Expr) -> Expr:
+        near = x + x * x * x / 6 * (1 + x * x / 20 * (1 + x * x / 42))
+        far = _half_exp(x) - _half_exp(-x)
+        return tirx.Select(tirx.all(x > -0.5, x < 0.5), near, far)
+
+    return _computed(call, value, "sinh")
+
+
+def _cosh(call: Call) -> Result:
+    """(exp(x) + exp(-x)) / 2"""
+    return _computed(call, lambda x: _half_exp(x) + _half_exp(-x), "cosh")
+
+
+def _half_exp(x: Expr) -> Expr:
+    """exp(x) / 2, also where exp(x) itself would be too large."""
+    return tirx.exp(x - tirx.const(math.log(2), x.ty.dtype))
+
+
+def _computed(call: Call, value: Callable[[Expr], Expr], name: str) -> relax.Expr:
+    """value(x) of every element, in float32 at least."""
     dtype = call.dtype(0)
-    if not dtype.startswith("uint"):
-        raise DeclinedError(f"a shift of {dtype}")
-    bits = relax.const(np.array(np.dtype(dtype).itemsize * 8, dtype), dtype)
-    build = relax.op.left_shift if call.attr("direction") == "LEFT" else relax.op.right_shift
-    inside = call.emit(relax.op.less(call.tensor(1), bits))
-    shifted = call.emit(build(call.tensor(0), call.tensor(1)))
-    return relax.op.where(inside, shifted, relax.const(np.array(0, dtype), dtype))
+    wide = "float64" if dtype == "float64" else "float32"
+    x = call.emit(relax.op.astype(call.tensor(0), wide))
+
+    def compute(x: te.Tensor) -> te.Tensor:
+        return te.compute(x.shape, lambda *at: value(x(*at)), name=name)
+
+    return relax.op.astype(call.emit(call.te(compute, x, name=name)), dtype)
 
 
 def _reciprocal(call: Call) -> Result:
@@ -215,11 +302,13 @@ def _identity(call: Call) -> Result:
 
 
 def _dropout(call: Call) -> Result:
-    """The identity at inference."""
+    """The identity at inference; what it drops is nothing."""
     if call.has(2) and call.scalar(2) is not False:
         raise DeclinedError("training mode")
-    call.only_outputs(1)
-    return call.tensor(0)
+    if not call.wants(1):
+        return call.tensor(0)
+    kept = relax.op.ones(call.shape_expr(call.out_shape(1)), call.out_dtype(1))
+    return [call.tensor(0), kept]
 
 
 CONVERTERS: dict[str, Converter] = {
@@ -257,6 +346,9 @@ CONVERTERS: dict[str, Converter] = {
     "Mean": _mean,
     "Mod": _mod,
     "BitShift": _bit_shift,
+    "BitCast": _bit_cast,
+    "Sinh": _sinh,
+    "Cosh": _cosh,
     "Pow": _pow,
     "Reciprocal": _reciprocal,
     "Clip": _clip,

@@ -15,7 +15,7 @@ from tvm import relax
 from tvmext.errors import ModelError
 
 from .. import graph as graphs
-from ..builder import Call, Converter, DeclinedError, Result
+from ..builder import Call, Converter, Result
 from .movement import slice_axes
 
 
@@ -81,27 +81,28 @@ def _scatter_nd(call: Call) -> Result:
 
 
 def _one_hot(call: Call) -> Result:
-    (depth,) = call.need_ints(1, "the depth")
-    values = call.known(2)
-    if values is None:
-        raise DeclinedError("on and off values that are known only at run time")
-    off, on = (value.item() if isinstance(value, np.generic) else value for value in values.flat)
-    dtype = call.dtype(2)
-    indices = call.tensor(0)
-    if call.dtype(0) not in ("int32", "int64"):
+    """y[i, d] = on if indices[i] == d else off, with values = [off, on]."""
+    indices, rank = call.tensor(0), call.rank(0) + 1
+    axis = call.axis(-1, rank)
+    depth = call.out_shape()[axis]
+    if call.dtype(0) != "int64":
         indices = call.emit(relax.op.astype(indices, "int64"))
-    kind = "int32" if call.dtype(0) == "int32" else "int64"
-    below = call.emit(relax.op.less(indices, relax.const(np.array(0, kind), kind)))
-    wrapped = call.emit(relax.op.add(indices, relax.const(np.array(depth, kind), kind)))
-    indices = call.emit(relax.op.where(below, wrapped, indices))
-    hot = relax.op.one_hot(
-        indices,
-        relax.prim_value(np.array(on, dtype).item()),
-        relax.prim_value(np.array(off, dtype).item()),
-        depth,
-        call.attr("axis", -1),
+    count = call.emit(relax.op.arange(call.prim(0), call.prim(depth), call.prim(1), "int64"))
+    count = call.emit(call.reshape(count, [depth if k == axis else 1 for k in range(rank)]))
+    indices = call.emit(relax.op.expand_dims(indices, axis))
+    size = (
+        relax.const(depth, "int64")
+        if isinstance(depth, int)
+        else call.emit(relax.op.shape_to_tensor(call.shape_expr([depth])))
     )
-    return relax.op.astype(call.emit(hot), dtype)
+    below = call.emit(relax.op.less(indices, relax.const(0, "int64")))
+    wrapped = call.emit(relax.op.add(indices, size))
+    indices = call.emit(relax.op.where(below, wrapped, indices))
+    off, on = (
+        call.emit(call.reshape(call.emit(slice_axes(call, call.tensor(2), [(0, k, k + 1, 1)])), ()))
+        for k in (0, 1)
+    )
+    return relax.op.where(call.emit(relax.op.equal(indices, count)), on, off)
 
 
 def _trilu(call: Call) -> Result:

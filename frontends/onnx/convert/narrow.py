@@ -69,7 +69,9 @@ def convert(
             tensor = call.emit(relax.op.astype(tensor, "float32"))
         if target == "float8_e8m0fnu":
             return call.te(lambda x: _exponents(x, rounding), tensor, name="to_e8m0")
-        return call.te(lambda x: _encoded(x, FORMATS[target], saturate), tensor, name=f"to_{target}")
+        return call.te(
+            lambda x: _encoded(x, FORMATS[target], saturate), tensor, name=f"to_{target}"
+        )
     if target in NARROW_INTEGERS:
         return _wrapped(call, tensor, target)
     return tensor if stored(source) == target else relax.op.astype(tensor, target)
@@ -149,9 +151,9 @@ def check_operand(call: Call) -> None:
 
 
 MOVING = frozenset({
-    "Cast", "CastLike", "Compress", "Concat", "DepthToSpace", "DequantizeLinear", "Expand",
-    "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "If", "Loop", "QuantizeLinear",
-    "Reshape", "Scan", "ScatterElements", "ScatterND", "Slice", "SpaceToDepth", "Split", "Squeeze",
-    "Tile", "Transpose", "Trilu", "Unsqueeze", "Where",
+    "BitCast", "Cast", "CastLike", "Compress", "Concat", "DepthToSpace", "DequantizeLinear",
+    "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "If", "Loop",
+    "QuantizeLinear", "Reshape", "Scan", "ScatterElements", "ScatterND", "Slice", "SpaceToDepth",
+    "Split", "Squeeze", "Tile", "Transpose", "Trilu", "Unsqueeze", "Where",
 })  # fmt: skip
 """Operators that take bytes as they are, or know what they mean."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
 from tvm import relax
 
+from ...storage import numpy_dtype
 from ..builder import Call, Converter, DeclinedError, Result
 
 Reduction = Callable[..., relax.Expr]
@@ -27,13 +29,38 @@ def _reduce(
         rank = call.rank(0)
         chosen = sorted({axis % rank for axis in axes}) if axes else list(range(rank))
         if any(call.shape(0)[axis] == 0 for axis in chosen):
-            raise DeclinedError("a reduction over a dim of size 0")
+            return _of_nothing(call)
         if not chosen:
             return after(tensor) if after else tensor
-        result = build(tensor, chosen, bool(call.attr("keepdims", 1)))
+        if call.dtype(0) == "bool":
+            result = call.emit(build(relax.op.astype(tensor, "uint8"), chosen, _keeps(call)))
+            return relax.op.astype(result, "bool")
+        result = build(tensor, chosen, _keeps(call))
         return after(call.emit(result)) if after else result
 
     return convert
+
+
+def _keeps(call: Call) -> bool:
+    return bool(call.attr("keepdims", 1))
+
+
+def _of_nothing(call: Call) -> relax.Expr:
+    """What a reduction of an empty set is; integers have their own least and largest."""
+    dtype, value = call.dtype(0), NOTHING[call.op]
+    if dtype == "bool":
+        value = value > 0
+    elif "float" not in dtype and abs(value) == math.inf:
+        value = np.iinfo(dtype).max if value > 0 else np.iinfo(dtype).min
+    number = relax.const(np.array(value, numpy_dtype(dtype)), dtype)
+    return relax.op.broadcast_to(number, call.shape_expr(call.out_shape()))
+
+
+NOTHING = {
+    "ReduceL1": 0.0, "ReduceL2": 0.0, "ReduceLogSum": -math.inf, "ReduceLogSumExp": -math.inf,
+    "ReduceMax": -math.inf, "ReduceMean": math.nan, "ReduceMin": math.inf, "ReduceProd": 1.0,
+    "ReduceSum": 0.0, "ReduceSumSquare": 0.0,
+}  # fmt: skip
 
 
 def _square(x: relax.Expr) -> relax.Expr:
@@ -51,10 +78,14 @@ def _log_sum_exp(x: relax.Expr, axes: list[int], keepdims: bool) -> relax.Expr:
 
 def _arg(build: Reduction) -> Converter:
     def convert(call: Call) -> Result:
-        if call.attr("select_last_index", 0):
-            raise DeclinedError("select_last_index")
         axis = call.axis(0, call.rank(0))
-        return build(call.tensor(0), axis, bool(call.attr("keepdims", 1)))
+        if not call.attr("select_last_index", 0):
+            return build(call.tensor(0), axis, _keeps(call))
+        # the first of the reversed axis
+        (size,) = call.fixed(call.shape(0)[axis : axis + 1], "the axis")
+        reversed_ = call.emit(relax.op.flip(call.tensor(0), axis))
+        first = call.emit(build(reversed_, axis, _keeps(call)))
+        return relax.op.subtract(relax.const(size - 1, "int64"), first)
 
     return convert
 
@@ -75,14 +106,17 @@ def _top_k(call: Call) -> Result:
     )
 
 
-def _cum_sum(call: Call) -> Result:
-    (axis,) = call.need_ints(1, "the axis")
-    axis %= call.rank(0)
-    tensor, reverse = call.tensor(0), call.attr("reverse", 0)
-    if reverse:
-        tensor = call.emit(relax.op.flip(tensor, axis))
-    total = relax.op.cumsum(tensor, axis, exclusive=bool(call.attr("exclusive", 0)))
-    return relax.op.flip(call.emit(total), axis) if reverse else total
+def _cumulative(build: Reduction) -> Converter:
+    def convert(call: Call) -> Result:
+        (axis,) = call.need_ints(1, "the axis")
+        axis %= call.rank(0)
+        tensor, reverse = call.tensor(0), call.attr("reverse", 0)
+        if reverse:
+            tensor = call.emit(relax.op.flip(tensor, axis))
+        total = build(tensor, axis, exclusive=bool(call.attr("exclusive", 0)))
+        return relax.op.flip(call.emit(total), axis) if reverse else total
+
+    return convert
 
 
 CONVERTERS: dict[str, Converter] = {
@@ -99,5 +133,6 @@ CONVERTERS: dict[str, Converter] = {
     "ArgMax": _arg(relax.op.argmax),
     "ArgMin": _arg(relax.op.argmin),
     "TopK": _top_k,
-    "CumSum": _cum_sum,
+    "CumSum": _cumulative(relax.op.cumsum),
+    "CumProd": _cumulative(relax.op.cumprod),
 }

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from tests.frontends.onnx.stock import assert_matches, one_node
-from tvmext.errors import UnsupportedError
 from tvmext.frontends import load
 
 RNG = np.random.default_rng(0)
@@ -118,9 +117,3 @@ def test_against_the_reference(name: str) -> None:
     op, arrays, constants, rest = CASES[name]
     proto, feeds = one_node(op, arrays, constants=constants, **rest)
     assert_matches(load(proto), proto, feeds)
-
-
-def test_a_type_without_a_kernel_is_named() -> None:
-    proto, _ = one_node("QuantizeLinear", [X], constants={1: SCALE}, opset=21, output_dtype=22)
-    with pytest.raises(UnsupportedError, match="quantizing to int4"):
-        load(proto)
