@@ -183,6 +183,18 @@ def _scaled(node: Node, size: Size, scale: Number) -> Number:
     return node.arithmetic("int64").cast(single.floor(single.mul(single.cast(size), scale)))
 
 
+def stft(node: Node) -> Value | None:
+    """y[batch, frames, bins, 2]; ONNX's own inference forgets that `onesided` is the default."""
+    shape, step = node.shape(0), node.ints(1)
+    window, given = node.shape(2), node.ints(3)
+    length: Size | None = given[0] if given else window[0] if window else None
+    if shape is None or not step or step[0] < 1 or length is None:
+        return None
+    frames = floordiv(shape[1] - length, step[0]) + 1
+    bins = floordiv(length, 2) + 1 if node.attr("onesided", 1) else length
+    return node.value(node.dtype(), [shape[0], frames, bins, 2])
+
+
 RULES: dict[str, Callable[[Node], Value | list[Value] | None]] = {
     **dict.fromkeys(["Conv", "ConvInteger", "QLinearConv"], conv),
     **dict.fromkeys(["MatMul", "MatMulInteger", "QLinearMatMul"], matmul),
@@ -192,5 +204,6 @@ RULES: dict[str, Callable[[Node], Value | list[Value] | None]] = {
     "DepthToSpace": depth_to_space,
     "Einsum": einsum,
     "Gemm": gemm,
+    "STFT": stft,
     "SpaceToDepth": space_to_depth,
 }

@@ -15,6 +15,7 @@ from . import (
     recurrent,
     reduce,
     resize,
+    signal,
 )
 
 CONVERTERS: dict[str, Converter] = {
@@ -29,4 +30,5 @@ CONVERTERS: dict[str, Converter] = {
     **recurrent.CONVERTERS,
     **reduce.CONVERTERS,
     **resize.CONVERTERS,
+    **signal.CONVERTERS,
 }

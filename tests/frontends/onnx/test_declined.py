@@ -27,19 +27,12 @@ DECLINED = {
         {"training_mode": 1, "outputs": 3},
         "training",
     ),
-    "sizes that the scale does not give": (
-        "Resize",
-        [IMAGE, None],
-        {"constants": {2: np.float32([1, 1, 1.6, 2])}, "mode": "linear"},
-        "a scale of 1.6",
-    ),
     "more than there are": (
         "TopK",
         [X],
         {"constants": {1: np.int64([5])}, "outputs": 2},
         "k is 5, of 4 elements",
     ),
-    "quantized to four bits": ("Cast", [X], {"to": 22, "opset": 21}, "a cast from float32 to"),
 }
 
 
