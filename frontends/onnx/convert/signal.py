@@ -20,7 +20,7 @@ MAX_ELEMENTS = 1 << 24
 def _matrix(
     call: Call, given: int, parts: int, length: int, inverse: bool, onesided: bool
 ) -> np.ndarray:
-    """[given, parts, results, parts of a result] for `given` elements, cut or padded to `length`."""
+    """[given, parts, results, their parts] for `given` elements, cut or padded to `length`."""
     count = length // 2 + 1 if onesided and not inverse else length
     if given * parts * count * 2 > MAX_ELEMENTS:
         raise DeclinedError(f"a Fourier transform of {length} elements")
