@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, helper
@@ -10,6 +11,9 @@ from onnx import GraphProto, ModelProto, NodeProto, helper
 from tvmext.errors import ModelError
 
 from . import graph as graphs
+
+LOCAL_DOMAIN = "tvmext.local"
+MAX_NESTED = 8
 
 
 def inline_functions(model: ModelProto, keep: Iterable[str], source: str) -> ModelProto:
@@ -36,12 +40,85 @@ def inline_functions(model: ModelProto, keep: Iterable[str], source: str) -> Mod
         return model
     for node in called:
         _write_defaults(node, versions[graphs.domain_of(node)])
+    model = _inline_by_type(model, kept)
     try:
         return inliner.inline_selected_functions(
             model, [("", name) for name in kept], exclude=True, inline_schema_functions=True
         )
     except Exception:  # a body that needs types the inliner does not have: reported as unsupported
         return model
+
+
+def _inline_by_type(model: ModelProto, kept: frozenset[str]) -> ModelProto:
+    """Inline the bodies that depend on the types of inputs: ONNX's inliner does not see that an
+    optional input is left out. A body may hold such an operator itself."""
+    from onnx import inliner
+
+    for _ in range(MAX_NESTED):
+        found = [
+            n
+            for n in model.graph.node
+            if _has_body(n, kept) and _schema(n, model).has_context_dependent_function
+        ]
+        if not found:
+            break
+        types = _types(model)
+        local = ModelProto()
+        local.CopyFrom(model)
+        made = 0
+        for node in local.graph.node:
+            body = _typed_body(node, local, types) if _has_body(node, kept) else None
+            if body is not None:
+                body.domain, body.name = LOCAL_DOMAIN, f"{node.op_type}_{made}"
+                node.domain, node.op_type = body.domain, body.name
+                local.functions.append(body)
+                made += 1
+        if not made:
+            break
+        local.opset_import.append(helper.make_opsetid(LOCAL_DOMAIN, 1))
+        model = inliner.inline_local_functions(local)
+        imports = [entry for entry in model.opset_import if entry.domain != LOCAL_DOMAIN]
+        del model.opset_import[:]
+        model.opset_import.extend(imports)
+    return model
+
+
+def _schema(node: NodeProto, model: ModelProto) -> onnx.defs.OpSchema:
+    domain = graphs.domain_of(node)
+    return onnx.defs.get_schema(node.op_type, graphs.opsets(model)[domain], domain)
+
+
+def _types(model: ModelProto) -> dict[str, onnx.TypeProto]:
+    with suppress(Exception):  # whatever ONNX's inference raises; the types given are left
+        model = onnx.shape_inference.infer_shapes(model)
+    graph = model.graph
+    known = {value.name: value.type for value in [*graph.value_info, *graph.input, *graph.output]}
+    for tensor in graph.initializer:
+        known[tensor.name] = helper.make_tensor_type_proto(tensor.data_type, tensor.dims)
+    return known
+
+
+def _typed_body(
+    node: NodeProto, model: ModelProto, types: dict[str, onnx.TypeProto]
+) -> onnx.FunctionProto | None:
+    """The body of the operator for its inputs; None if it does not depend on them or one has no
+    known type."""
+    schema = _schema(node, model)
+    if not schema.has_context_dependent_function:
+        return None
+    if any(name and name not in types for name in node.input):
+        return None
+    given = [types.get(name, onnx.TypeProto()).SerializeToString() for name in node.input]
+    _write_defaults(node, graphs.opsets(model)[graphs.domain_of(node)])
+    version = max(
+        v
+        for v in schema.context_dependent_function_opset_versions
+        if v <= graphs.opsets(model)[graphs.domain_of(node)]
+    )
+    text = schema.get_context_dependent_function_with_opset_version(
+        version, node.SerializeToString(), given
+    )
+    return onnx.FunctionProto.FromString(text)
 
 
 def _has_body(node: NodeProto, kept: frozenset[str]) -> bool:

@@ -34,8 +34,8 @@ def _is_wrong(call: Call) -> bool:
     return call.op == "RoiAlign" and call.attr("mode", "avg") == "max"
 
 
-CONTINUES = frozenset({"MaxPool"})
-"""Operators of which TVM's converter does what ours declines: the indices of the maxima."""
+CONTINUES = frozenset({"RoiAlign"})
+"""Operators of which TVM's converter does what ours declines: averages of regions."""
 
 
 @lru_cache(maxsize=1)

@@ -183,6 +183,12 @@ def _scaled(node: Node, size: Size, scale: Number) -> Number:
     return node.arithmetic("int64").cast(single.floor(single.mul(single.cast(size), scale)))
 
 
+def max_unpool(node: Node) -> Value | None:
+    """y: the given shape; without one ONNX's inference knows it."""
+    shape = node.sizes(2)
+    return node.value(node.dtype(), shape) if shape else None
+
+
 def stft(node: Node) -> Value | None:
     """y[batch, frames, bins, 2]; ONNX's own inference forgets that `onesided` is the default."""
     shape, step = node.shape(0), node.ints(1)
@@ -204,6 +210,7 @@ RULES: dict[str, Callable[[Node], Value | list[Value] | None]] = {
     "DepthToSpace": depth_to_space,
     "Einsum": einsum,
     "Gemm": gemm,
+    "MaxUnpool": max_unpool,
     "STFT": stft,
     "SpaceToDepth": space_to_depth,
 }

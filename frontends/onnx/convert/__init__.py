@@ -15,6 +15,7 @@ from . import (
     recurrent,
     reduce,
     resize,
+    sampling,
     signal,
 )
 
@@ -30,5 +31,6 @@ CONVERTERS: dict[str, Converter] = {
     **recurrent.CONVERTERS,
     **reduce.CONVERTERS,
     **resize.CONVERTERS,
+    **sampling.CONVERTERS,
     **signal.CONVERTERS,
 }

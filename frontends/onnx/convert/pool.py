@@ -7,6 +7,7 @@ from collections.abc import Callable
 from tvm import relax
 
 from ..builder import Call, Converter, DeclinedError, Result
+from .sampling import max_pool_indices
 from .window import window
 
 _MAX = {1: relax.op.nn.max_pool1d, 2: relax.op.nn.max_pool2d, 3: relax.op.nn.max_pool3d}
@@ -14,7 +15,8 @@ _AVERAGE = {1: relax.op.nn.avg_pool1d, 2: relax.op.nn.avg_pool2d, 3: relax.op.nn
 
 
 def _max_pool(call: Call) -> Result:
-    call.only_outputs(1)
+    if call.wants(1):
+        return max_pool_indices(call)
     return _global_max(call) if _covers_all(call) else _pool(call, _MAX)
 
 
