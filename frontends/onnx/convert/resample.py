@@ -44,10 +44,10 @@ def resample(call: Call, axes: list[Axis]) -> relax.Expr:
     for axis in axes:
         tensor = _along(call, tensor, axis, nearest, wide)
     outside = [(axis.axis, mask) for axis in axes if (mask := ~_positions(call, axis)[1]).any()]
-    for axis, mask in outside:
-        dims = [mask.size if k == axis else 1 for k in range(call.rank(0))]
+    for place, mask in outside:
+        dims = [mask.size if k == place else 1 for k in range(call.rank(0))]
         value = relax.const(call.attr("extrapolation_value", 0.0), wide)
-        where = call.constant(mask.reshape(dims), f"outside_{axis}")
+        where = call.constant(mask.reshape(dims), f"outside_{place}")
         tensor = call.emit(relax.op.where(where, value, tensor))
     return tensor if wide == dtype else relax.op.astype(tensor, dtype)
 

@@ -124,8 +124,11 @@ def _col2im(call: Call) -> Result:
     return call.te(gathered, call.tensor(0), name="col2im")
 
 
-def _bilinear(image: te.Tensor, before: Sequence[Expr], y: Expr, x: Expr, size: Sequence[Expr]):
+def _bilinear(
+    image: te.Tensor, before: Sequence[Expr], at: Sequence[Expr], size: Sequence[Expr]
+) -> Expr:
     """image[before, y, x] between four elements; what lies outside is 0."""
+    y, x = at
     top, left = tirx.floor(y), tirx.floor(x)
     total: Expr = tirx.const(0, image.dtype)
     for down, right in product((0, 1), (0, 1)):
@@ -162,7 +165,7 @@ def _deform_conv(call: Call) -> Result:
                 + offset(n, tap * 2 + a, i, j)
                 for a, o in enumerate((i, j))
             ]
-            value = _bilinear(x, (n, c), *place, size)
+            value = _bilinear(x, (n, c), place, size)
             return value if mask is None else value * mask(n, tap, i, j)
 
         return te.compute(dims, element, name="sampled")
