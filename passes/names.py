@@ -51,8 +51,29 @@ class ConvertLayouts:
         self.wanted = wanted
 
     def transform_module(self, mod: tvm.IRModule, _ctx: Any) -> tvm.IRModule:
+        mod = _with_named_values(mod)
         converted = ConvertLayout({}, self.wanted)(mod)
         return _renamed(converted, _names_in_order(mod, converted))
+
+
+def _with_named_values(mod: tvm.IRModule) -> tvm.IRModule:
+    """``v = f(x); y = match_cast(v)`` for ``y = match_cast(f(x))``: TVM wants variables there."""
+    casts = (b for b in _bindings(mod["main"]) if isinstance(b, relax.MatchCast))
+    if all(isinstance(cast.value, relax.Var) for cast in casts):
+        return mod
+    namer = _ValueNamer(mod)
+    main = mod.get_global_var("main")
+    namer.builder_.update_func(main, namer.visit_expr(mod[main]))
+    return namer.builder_.get()
+
+
+@mutator
+class _ValueNamer(PyExprMutator):
+    def visit_match_cast_(self, binding: relax.MatchCast) -> None:
+        value = self.visit_expr(binding.value)
+        if not isinstance(value, relax.Var):
+            value = self.builder_.emit(value)
+        self.builder_.emit_normalized(relax.MatchCast(binding.var, value, binding.ty))
 
 
 def place_of(name: str) -> int | None:

@@ -93,3 +93,21 @@ def bindings(mod: tvm.IRModule) -> list[relax.Binding]:
     return [
         b for block in mod["main"].body.blocks for b in block.bindings if hasattr(b.value, "op")
     ]
+
+
+def test_casts_of_calls_do_not_disturb_layouts() -> None:
+    """As NonZero under a fixed shape beside a convolution: TVM's pass asks for a variable."""
+
+    def body(builder: relax.BlockBuilder, x: relax.Var, w: relax.Var) -> list[relax.Expr]:
+        made = builder.emit(relax.op.nn.relu(builder.emit(relax.op.nn.conv2d(x, w))))
+        count = tvm.tirx.Var("count", "int64")
+        found = builder.match_cast(relax.op.nonzero(made), relax.TensorType((4, count), "int64"))
+        cast = builder.match_cast(found, relax.TensorType((4, 9), "int64"))
+        return [made, relax.op.reshape(cast, (36,))]
+
+    mod = build([("x", (1, 4, 4, 4), "float32"), ("w", (8, 4, 3, 3), "float32")], body)
+    casts = [b for b in mod["main"].body.blocks[0].bindings if isinstance(b, relax.MatchCast)]
+    assert any(isinstance(cast.value, relax.Call) for cast in casts), "nothing is tested"
+    converted = ConvertLayouts(layouts.wanted)(NameValues()(mod))
+    relax.analysis.well_formed(converted)  # raises
+    assert "NHWC" in converted.script()
