@@ -31,33 +31,10 @@ from .analysis import (
 COSTLY = frozenset(
     f"tirx.{name}"
     for name in [
-        "acos",
-        "acosh",
-        "asin",
-        "asinh",
-        "atan",
-        "atan2",
-        "atanh",
-        "cos",
-        "cosh",
-        "erf",
-        "exp",
-        "exp10",
-        "exp2",
-        "log",
-        "log10",
-        "log1p",
-        "log2",
-        "pow",
-        "sigmoid",
-        "sin",
-        "sinh",
-        "sqrt",
-        "rsqrt",
-        "tan",
-        "tanh",
-        "call_pure_extern",
-        "call_extern",
+        *("acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "cos", "cosh"),
+        *("sin", "sinh", "tan", "tanh", "sigmoid", "erf", "pow", "sqrt", "rsqrt"),
+        *("exp", "exp10", "exp2", "log", "log10", "log1p", "log2"),
+        *("call_pure_extern", "call_extern"),
     ]
 )
 
