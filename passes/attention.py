@@ -4,7 +4,8 @@ All operands are indexed by the loops ``lead..`` (batch and heads) and two more:
 
     query[lead, i, d]   key[lead, j, d]   value[lead, j, e]   extras[lead, i, j]   out[lead, i, e]
 
-and each is in memory in an `order` of its own: per dim of the tensor the position of the loop that
+Half types are what operands and the result are stored in: everything between is float32. And each
+operand is in memory in an `order` of its own: per dim of the tensor the position of the loop that
 runs along it, or None for a dim of extent 1 that is broadcast. A loop that an operand's order
 leaves out is one along which the operand is shared.
 """
@@ -17,6 +18,8 @@ from typing import TypeAlias
 
 from tvm import te, tirx
 from tvm.ir import Expr
+
+from .widen_halves import HALVES
 
 Order: TypeAlias = tuple[int | None, ...]
 
@@ -52,6 +55,8 @@ class Form:
     out: Order
     extras: tuple[Order, ...] = ()
     steps: tuple[Step, ...] = ()
+    dtype: str = "float32"
+    """The type of the result."""
     zero_for_nan: bool = False
     """Whether probabilities that are NaN count as zero: rows of which everything is masked."""
 
@@ -70,11 +75,14 @@ def attention(form: Form, tensors: Sequence[te.Tensor]) -> te.Tensor:
 
     def result(*at: Expr) -> Expr:
         *first, row, column = (at[form.out.index(loop)] for loop in range(len(sizes)))
-        part = _read(value, form.value, [*first, j, column])
+        part = _wide(_read(value, form.value, [*first, j, column]))
         return te.sum(probabilities(*first, row, j) * part, axis=j)
 
     shape = [sizes[loop] for loop in form.out if loop is not None]
-    return te.compute(shape, result, name="attention")
+    wide = te.compute(shape, result, name="attention")
+    if form.dtype == str(wide.dtype):
+        return wide
+    return te.compute(shape, lambda *at: wide(*at).astype(form.dtype), name="rounded")
 
 
 def _scores(form: Form, query: te.Tensor, key: te.Tensor) -> te.Tensor:
@@ -86,7 +94,7 @@ def _scores(form: Form, query: te.Tensor, key: te.Tensor) -> te.Tensor:
     def product(*at: Expr) -> Expr:
         *first, i, j = at
         one, other = _read(query, form.query, [*first, i, d]), _read(key, form.key, [*first, j, d])
-        return te.sum(one * other, axis=d)
+        return te.sum(_wide(one) * _wide(other), axis=d)
 
     return te.compute([*lead, rows, keys], product, name="scores")
 
@@ -100,7 +108,7 @@ def _biased(form: Form, scores: te.Tensor, extras: Sequence[te.Tensor]) -> te.Te
                 return score
             if isinstance(arg, float):
                 return _scalar(arg, score)
-            return _read(extras[arg], form.extras[arg], at)
+            return _wide(_read(extras[arg], form.extras[arg], at))
 
         for step in form.steps:
             score = STEPS[step.op](*map(argument, step.args))
@@ -134,6 +142,10 @@ def _ends(order: Order, tensor: te.Tensor) -> tuple[Expr, Expr]:
 def _read(tensor: te.Tensor, order: Order, loops: Sequence[Expr]) -> Expr:
     zero = tirx.const(0, "int64")
     return tensor(*(zero if position is None else loops[position] for position in order))
+
+
+def _wide(value: Expr) -> Expr:
+    return value.astype("float32") if str(value.ty.dtype) in HALVES else value
 
 
 def _scalar(value: float, like: Expr) -> Expr:

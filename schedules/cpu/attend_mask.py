@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from functools import reduce
 
 from tvm import tirx
-from tvm.ir import Expr, TensorLoad, Var
+from tvm.ir import Expr, Var
 
-from ..kernel.analysis import collect, substitute, variables
+from ..kernel.analysis import substitute
+from ..kernel.attend import HIDDEN, Attention
 from ..kernel.emit import (
     UNROLLED,
     VECTORIZED,
@@ -33,28 +34,6 @@ from ..kernel.emit import (
     loop,
     zeros,
 )
-from .attend import Attention
-
-HIDDEN = -1e30
-
-
-def mask(found: Attention) -> Expr | None:
-    """What comes on top of the score in the end, if a tensor has a say in it."""
-    added = _added(found.biased, found.score)
-    return added if collect(added, TensorLoad) else None
-
-
-def _added(biased: Expr, score: Var) -> Expr:
-    if isinstance(biased, tirx.Add | tirx.Sub) and score in variables(biased.a):
-        rest = _added(biased.a, score)
-        return rest + biased.b if isinstance(biased, tirx.Add) else rest - biased.b
-    if isinstance(biased, tirx.Add) and score in variables(biased.b):
-        return biased.a + _added(biased.b, score)
-    if isinstance(biased, tirx.Select) and score not in variables(biased.condition):
-        return tirx.Select(
-            biased.condition, _added(biased.true_value, score), _added(biased.false_value, score)
-        )
-    return tirx.const(0.0, "float32") if score in variables(biased) else biased
 
 
 @dataclass(frozen=True, eq=False)

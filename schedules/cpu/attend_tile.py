@@ -18,6 +18,7 @@ from tvm import tirx
 from tvm.ir import Expr, Var
 
 from ..kernel.analysis import constant, substitute
+from ..kernel.attend import Attention
 from ..kernel.emit import (
     UNROLLED,
     VECTORIZED,
@@ -34,7 +35,6 @@ from ..kernel.emit import (
     unravel,
     zeros,
 )
-from .attend import Attention
 from .exponential import LOG2_E, exp2_of_negative
 from .math import approximate
 from .tile import Shape, Sums

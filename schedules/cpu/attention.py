@@ -21,6 +21,7 @@ from tvm.ir import Expr, TensorLoad, Var
 from tvmext.arch import CpuArch
 
 from ..kernel.analysis import constant, substitute, variables
+from ..kernel.attend import Attention, attention, mask
 from ..kernel.contraction import size
 from ..kernel.emit import (
     PARALLEL,
@@ -40,8 +41,7 @@ from ..kernel.emit import (
 )
 from ..levels import UNKNOWN_COLS, UNKNOWN_ROWS, register_tiles, tile_cycles
 from ..rule import Declined, Kernel, Scheduled
-from .attend import Attention, attention
-from .attend_mask import Window, mask
+from .attend_mask import Window
 from .attend_tile import Running, Tile
 from .gemm import PARALLEL_FLOPS, known_size
 from .maps import turned

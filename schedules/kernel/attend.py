@@ -4,8 +4,9 @@
     biased          = bias(scores)                                       may be missing
     out[b, r, e]    = sum_j softmax_j(scale * biased) * value(b, j, e)
 
-Batch axes are those that query and key share, rows those that only the query has: several heads
-that share their keys are rows of one product.
+Operands and output may be of half types, everything between is float32. Batch axes are those that
+query and key share, rows those that only the query has: several heads that share their keys are
+rows of one product.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import tvm_ffi
 from tvm import tirx
 from tvm.ir import Call, Expr, TensorLoad, Var
 
-from ..kernel.analysis import (
+from ..rule import Declined, Kernel
+from .analysis import (
     Axis,
     Block,
     View,
@@ -28,8 +30,7 @@ from ..kernel.analysis import (
     variables,
     without_copies,
 )
-from ..kernel.view import view
-from ..rule import Declined, Kernel
+from .view import view
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +63,9 @@ class Attention:
         return isinstance(step, tirx.IntImm) and step.value == 1
 
 
+HALVES = ("float16", "bfloat16")
+
+
 class _Declines(Exception):
     """Raised while reading a kernel that is not attention."""
 
@@ -86,8 +90,7 @@ def _read(seen: View) -> Attention:
     probabilities, value = _factors(last)
     if value.source in seen.producer:
         probabilities, value = value, probabilities
-    if len(last.stores) != 1 or len(seen.outputs) != 1 or last.stores[0].buffer not in seen.outputs:
-        raise _Declines("something else than the second product is stored")
+    out, where = _stored(last, seen)
     biased = _only_source(highest, seen)
     buffer = biased.stores[0].buffer
     zero_for_nan = _check_softmax(seen, probabilities.source, buffer, highest, total)
@@ -99,7 +102,6 @@ def _read(seen: View) -> Attention:
     width = [axis for axis in last.spatial if axis.var not in at]
     if len(scores.reduce) != 1 or len(width) != 1:
         raise _Declines("the products have more than one inner axis")
-    store = last.stores[0]
     operands = [query, key, value, *collect(bias, TensorLoad)]
     if any(load.source in seen.producer for load in operands):
         raise _Declines("an operand is computed")
@@ -116,8 +118,8 @@ def _read(seen: View) -> Attention:
         biased=bias,
         scale=scale,
         lowest=highest.stores[0].init,
-        out=store.buffer,
-        where=tuple(substitute(index, at) for index in store.indices),
+        out=out,
+        where=tuple(substitute(index, at) for index in where),
         zero_for_nan=zero_for_nan,
     )
 
@@ -147,9 +149,36 @@ def _factors(block: Block) -> tuple[TensorLoad, TensorLoad]:
     product, init = block.combiner.value, block.stores[0].init
     if not isinstance(init, tirx.FloatImm) or init.value != 0 or not isinstance(product, tirx.Mul):
         raise _Declines("a sum is not one of products from zero")
-    if not isinstance(product.a, TensorLoad) or not isinstance(product.b, TensorLoad):
+    factors = [one.value if _widens(one) else one for one in (product.a, product.b)]
+    if not all(isinstance(factor, TensorLoad) for factor in factors):
         raise _Declines("a factor is computed")
-    return product.a, product.b
+    return factors[0], factors[1]
+
+
+def _widens(expr: Expr) -> bool:
+    """Whether `expr` is a half as float32."""
+    return isinstance(expr, tirx.Cast) and str(expr.value.ty.dtype) in HALVES
+
+
+def _stored(last: Block, seen: View) -> tuple[Var, tuple[Expr, ...]]:
+    """Where the second product goes over its axes, perhaps rounded to a half type on its way."""
+    if len(last.stores) == 1 and len(seen.outputs) == 1:
+        own, (out,) = last.stores[0], seen.outputs
+        if own.buffer.same_as(out):
+            return out, own.indices
+        readers = seen.consumers.get(own.buffer, ())
+        if len(readers) == 1 and len(readers[0].stores) == 1:
+            store = readers[0].stores[0]
+            value = store.value.value if isinstance(store.value, tirx.Cast) else store.value
+            if (
+                store.buffer.same_as(out)
+                and str(out.ty.dtype) in HALVES
+                and isinstance(value, TensorLoad)
+                and all(isinstance(i, Var) for i in (*value.indices, *own.indices))
+            ):
+                axes = dict(zip(value.indices, own.indices))
+                return out, tuple(substitute(index, axes) for index in store.indices)
+    raise _Declines("something else than the second product is stored")
 
 
 def _only_source(block: Block, seen: View) -> Block:
@@ -245,3 +274,26 @@ def _renamed(block: Block, load: TensorLoad, scores: Block) -> dict[Var, Expr]:
     ):
         raise _Declines(f"'{block.name}' does not read the scores in their order")
     return dict(zip(load.indices, own))
+
+
+HIDDEN = -1e30
+"""A key with this or less on its score is hidden: it weighs exactly 0 beside one that is seen."""
+
+
+def mask(found: Attention) -> Expr | None:
+    """What comes on top of the score in the end, if a tensor has a say in it."""
+    added = _added(found.biased, found.score)
+    return added if collect(added, TensorLoad) else None
+
+
+def _added(biased: Expr, score: Var) -> Expr:
+    if isinstance(biased, tirx.Add | tirx.Sub) and score in variables(biased.a):
+        rest = _added(biased.a, score)
+        return rest + biased.b if isinstance(biased, tirx.Add) else rest - biased.b
+    if isinstance(biased, tirx.Add) and score in variables(biased.b):
+        return biased.a + _added(biased.b, score)
+    if isinstance(biased, tirx.Select) and score not in variables(biased.condition):
+        return tirx.Select(
+            biased.condition, _added(biased.true_value, score), _added(biased.false_value, score)
+        )
+    return tirx.const(0.0, "float32") if score in variables(biased) else biased
