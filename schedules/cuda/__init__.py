@@ -5,6 +5,7 @@ from __future__ import annotations
 from tvmext.arch import CudaArch
 
 from ..rule import Rule
+from .attention import FusedAttention
 from .contract import Contract
 from .depthwise import Depthwise
 from .elementwise import Elementwise
@@ -19,6 +20,7 @@ from .scan import Scan
 def rules(arch: CudaArch, *, tf32: bool = False) -> tuple[Rule, ...]:
     """The rules; with `tf32` factors of float32 products may be rounded to 10 bits of mantissa."""
     return (
+        FusedAttention(arch),
         Gemv(),
         Mma(arch, tf32=tf32),
         Contract(),

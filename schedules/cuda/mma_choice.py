@@ -239,17 +239,17 @@ def price(work: Workload, tile: Decision, arch: CudaArch) -> float:
     while left > 0:
         together = min(resident, -(-left // arch.sms))
         full = left // (arch.sms * together) or 1
-        cycles = _overlapped([*(together * part for part in shared), *alone]) * steps + once
+        cycles = overlapped([*(together * part for part in shared), *alone]) * steps + once
         total += full * cycles
         left -= full * arch.sms * together
     operands = (rows * depth + cols * depth) * element * batch
     results = rows * cols * batch * (element if tile.splits == 1 else 8 * tile.splits)
     memory = (operands + results) / (arch.dram_gb_s / arch.ghz)
     # Adding up the parts is a kernel of its own.
-    return _overlapped([total, memory]) + (LATENCY * 3 if tile.splits > 1 else 0)
+    return overlapped([total, memory]) + (LATENCY * 3 if tile.splits > 1 else 0)
 
 
-def _overlapped(parts: Sequence[float]) -> float:
+def overlapped(parts: Sequence[float]) -> float:
     """The longest, and a part of the others, which are not hidden behind it all of the time."""
     longest = max(parts)
     return longest + UNHIDDEN * (sum(parts) - longest)

@@ -103,6 +103,37 @@ def round_to_tf32(fragment: Expr) -> Stmt:
     return _call("tvmext_tf32", _function("tvmext_tf32", "unsigned* d", *lines), fragment)
 
 
+def round_pairs(fragment: Expr, results: Expr, kind: str) -> Stmt:
+    """Eight float32 numbers, results of two `mma` side by side, as four registers of halves."""
+    pair, rounded = {
+        "f16": ("__half2", "__floats2half2_rn"),
+        "bf16": ("__nv_bfloat162", "__floats2bfloat162_rn"),
+    }[kind]
+    lines = (
+        line
+        for i in range(4)
+        for line in (
+            f"{pair} pair{i} = {rounded}(s[{2 * i}], s[{2 * i + 1}]);",
+            f"d[{i}] = *reinterpret_cast<unsigned*>(&pair{i});",
+        )
+    )
+    name = f"tvmext_round_{kind}"
+    code = _function(name, "unsigned* d, const float* s", *lines)
+    return _call(name, code, fragment, results)
+
+
+def exp2(x: Expr) -> Expr:
+    """2^x within 2^-22 of it; what is below 2^-126 is 0 (PTX ISA, ex2)."""
+    code = """
+__forceinline__ __device__ float tvmext_exp2(float x) {
+  float d;
+  asm volatile("ex2.approx.ftz.f32 %0, %1;" : "=f"(d) : "f"(x));
+  return d;
+}
+"""
+    return cuda_func_call("tvmext_exp2", x, source_code=code, return_type="float32")
+
+
 def copy_async(target: Expr, source: Expr, size: int, inside: Expr) -> Stmt:
     """`size` bytes (4, 8 or 16) from global to shared memory, or zeros; nothing waits for it.
 

@@ -82,7 +82,9 @@ class Tile:
         inside = row * width + at * self.chunk + minor % self.chunk
         return self.start + stage * self.size + inside
 
-    def fragment(self, target: Expr, stage: Expr, own: Expr, k: int, lane: Expr, lhs: bool) -> Stmt:
+    def fragment(
+        self, target: Expr, stage: Expr, own: Expr, k: Size, lane: Expr, lhs: bool
+    ) -> Stmt:
         """Load 16 of the own axis from `own` by `STEP_BYTES` of the sum, as `mma` wants them.
 
         Of the four matrices, `lhs` has the own axis change first, the right operand the sum.

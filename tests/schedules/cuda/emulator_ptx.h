@@ -148,10 +148,17 @@ inline float __uint_as_float(unsigned bits) {
   return value;
 }
 
+inline float __int_as_float(int bits) { return __uint_as_float(unsigned(bits)); }
+
 inline void cvt_rna_tf32_f32(unsigned& d, float value) {
   std::memcpy(&d, &value, 4);
   if ((d & 0x7F800000u) != 0x7F800000u) d += 0x1000;
   d &= ~0x1FFFu;
+}
+
+inline void ex2_approx_ftz_f32(float& d, float x) {
+  d = std::exp2(x);
+  if (std::abs(d) < 1.17549435e-38f) d = 0;
 }
 
 inline void cp_async_ca_shared_global(unsigned target, const void* source, int size,
