@@ -3,36 +3,47 @@
     out[.., i, :] = sum_j softmax_j(bias(scale * q[.., i, :] . k[.., j, :])) v[.., j, :]
 
 `bias` is any chain of additions, products and selections with tensors that do not depend on the
-scores: masks, as exporters write them. Transposes that split and merge heads are read and written
+scores: masks, as exporters write them. Casts between float types on the way are left out: what is
+between the products is float32. Transposes that split and merge heads are read and written
 through, and heads that share keys read them instead of a copy (attention_operand.py).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import tvm
 from tvm import relax
+from tvm.ir import GlobalVar
 from tvm.relax.analysis import free_vars, get_var2val
 from tvm.relax.expr_functor import PyExprMutator, mutator
+from tvm.tirx import PrimFunc
 
 from .attention import STEPS, Form, Order, Step, attention
 from .attention_operand import Bindings, Operand, called, fixed, number, operand, same, shape_of
+from .widen_halves import HALVES
 
+FLOATS = frozenset({"float32", *HALVES})
 OPAQUE = 8
 """OpPatternKind.kOpaque: FuseOps leaves such a kernel alone."""
 
 
 @tvm.transform.module_pass(opt_level=1, name="FuseAttention")
 class FuseAttention:
-    """Put one call in place of every attention; what nobody reads any more is dead code."""
+    """Put one call in place of every attention that `takes` has a schedule for.
+
+    What nobody reads any more is dead code.
+    """
+
+    def __init__(self, takes: Callable[[PrimFunc], bool]) -> None:
+        self.takes = takes
 
     def transform_module(self, mod: tvm.IRModule, _ctx: Any) -> tvm.IRModule:
-        rewriter = _Rewriter(mod)
+        rewriter = _Rewriter(mod, self.takes)
         for var, func in mod.functions_items():
             if isinstance(func, relax.Function):
                 rewriter.found = _find(func)
@@ -66,9 +77,14 @@ def _find(func: relax.Function) -> dict[relax.Expr, _Attention]:
             if one is not None:
                 found[value] = one
     for value in bindings.values.values():
+        if called(value, "relax.astype") and str(value.ty.dtype) in HALVES:
+            product = bindings.of(value.args[0], "relax.matmul")
+            if product in found and readers[value.args[0]] == 1:
+                found[value] = found.pop(product)
+    for value in bindings.values.values():
         if called(value, "relax.permute_dims"):
-            inner = _through_reshapes(value.args[0], bindings, readers)
-            product = bindings.of(inner, "relax.matmul")
+            inner = _through(value.args[0], bindings, readers, "relax.reshape")
+            product = bindings.of(inner, "relax.matmul", "relax.astype")
             axes = tuple(int(axis) for axis in value.attrs.axes or ())
             if product in found and readers[inner] == 1 and axes[-1:] == (len(axes) - 1,):
                 found[value] = replace(found.pop(product), axes=axes)
@@ -89,7 +105,8 @@ def _match(
     first, steps, extras = scores
     tensors = (*first.args, values)
     rank = len(shape_of(product))
-    if any(str(t.ty.dtype) != "float32" or len(shape_of(t)) != rank for t in tensors):
+    types = {str(t.ty.dtype) for t in tensors}
+    if len(types) > 1 or not types <= FLOATS or any(len(shape_of(t)) != rank for t in tensors):
         return None
     query = operand(first.args[0], bindings, scaled=True, sharing=False)
     for sharing in (True, False):
@@ -114,7 +131,7 @@ def _softmax(
     expr: relax.Expr, bindings: Bindings, readers: Counter[relax.Var]
 ) -> tuple[relax.Call | None, bool]:
     """The softmax that `expr` is, and whether its NaN are replaced by zeros."""
-    expr = _through_reshapes(expr, bindings, readers)
+    expr = _through(expr, bindings, readers, "relax.reshape", "relax.astype")
     guard = bindings.of(expr, "relax.where")
     if guard is None:
         return (bindings.of(expr, "relax.nn.softmax") if readers[expr] == 1 else None), False
@@ -135,6 +152,9 @@ def _scores(
     call = bindings.values.get(expr)
     if called(call, "relax.matmul"):
         return call, (), ()
+    cast = bindings.of(expr, "relax.astype")
+    if cast is not None and str(expr.ty.dtype) in FLOATS:
+        return _scores(cast.args[0], bindings, readers)
     if not isinstance(call, relax.Call) or getattr(call.op, "name", "") not in STEPS:
         return None
     for position, arg in enumerate(call.args):
@@ -154,7 +174,7 @@ def _longer(before: Any, call: relax.Call, position: int) -> Any:
         value = number(arg)
         if place == position:
             args.append(None)
-        elif value is not None and str(arg.ty.dtype) == "float32":
+        elif value is not None and str(arg.ty.dtype) in FLOATS:
             args.append(value)
         elif _broadcasts(shape_of(arg), shape_of(first)):
             args.append(len(extras))
@@ -171,28 +191,31 @@ def _broadcasts(shape: list[Any], scores: list[Any]) -> bool:
     )
 
 
-def _through_reshapes(
-    expr: relax.Expr, bindings: Bindings, readers: Counter[relax.Var]
+def _through(
+    expr: relax.Expr, bindings: Bindings, readers: Counter[relax.Var], *ops: str
 ) -> relax.Expr:
-    """What `expr` is before reshapes to the same shape that have no other reader."""
-    call = bindings.of(expr, "relax.reshape")
+    """What `expr` is before `ops` that keep the shape and have no other reader."""
+    call = bindings.of(expr, *ops)
     while call is not None and readers[expr] == 1 and same(shape_of(call.args[0]), shape_of(expr)):
         expr = call.args[0]
-        call = bindings.of(expr, "relax.reshape")
+        call = bindings.of(expr, *ops)
     return expr
 
 
 @mutator
 class _Rewriter(PyExprMutator):
-    def __init__(self, mod: tvm.IRModule) -> None:
+    def __init__(self, mod: tvm.IRModule, takes: Callable[[PrimFunc], bool]) -> None:
         super().__init__(mod)
+        self.takes = takes
+        self.taken: dict[GlobalVar, bool] = {}
         self.found: dict[relax.Expr, _Attention] = {}
 
     def visit_call_(self, call: relax.Call) -> relax.Expr:
         one = self.found.get(call)
-        return self.visit_expr_post_order(call) if one is None else self._emit(one, call)
+        result = None if one is None else self._emit(one, call)
+        return self.visit_expr_post_order(call) if result is None else result
 
-    def _emit(self, one: _Attention, call: relax.Call) -> relax.Expr:
+    def _emit(self, one: _Attention, call: relax.Call) -> relax.Expr | None:
         loops = _Loops(len(one.axes), one.key.shared, one.key.times)
         *lead, depth, keys = one.key.axes
         heads = [loops.place(axes, shape_of(source)) for axes, source in (
@@ -207,6 +230,7 @@ class _Rewriter(PyExprMutator):
             out=heads[1][0],
             extras=tuple(order for order, _ in extras),
             steps=one.steps,
+            dtype=str(call.ty.dtype),
             zero_for_nan=one.zero_for_nan,
         )
         split = [heads[0][1], None, None, *(shape for _, shape in extras)]
@@ -218,6 +242,11 @@ class _Rewriter(PyExprMutator):
             primfunc_name_hint="attention",
             primfunc_attrs={"op_pattern": OPAQUE},
         )
+        kernel = result.args[0]
+        if kernel not in self.taken:
+            self.taken[kernel] = self.takes(self.builder_.get()[kernel])
+        if not self.taken[kernel]:
+            return None
         if heads[1][1] is None:
             return result
         return relax.op.reshape(self.builder_.emit(result), shape_of(call))

@@ -55,6 +55,10 @@ def pipeline(
         transform.CanonicalizeBindings(),
         transform.DeadCodeElimination(),
     ]
+
+    def attends(func: tvm.tirx.PrimFunc) -> bool:
+        return reading(func, frozenset())[0] == "attention"
+
     virtual = options.opt_level >= 2 and options.virtual_tensors != "off"
     memory = options.virtual_tensors == "memory"
     normalise = [
@@ -106,7 +110,8 @@ def pipeline(
         *normalise,
         *(layout if options.opt_level >= 2 else []),
         *clean,
-        *([FuseRmsNorm(), FuseAttention()] if options.opt_level >= 1 and kind == "llvm" else []),
+        *([FuseRmsNorm()] if options.opt_level >= 1 and kind == "llvm" else []),
+        *([FuseAttention(attends)] if options.opt_level >= 1 else []),
         *([VirtualTensors()] if virtual else []),
         *kernels,
         *(fuse if options.opt_level >= 1 else views),

@@ -50,12 +50,12 @@ class ScheduleKernels:
         }
 
     def reading(self, func: PrimFunc, constant_args: frozenset[int]) -> tuple[str, float]:
-        """How a kernel would be scheduled, as in `manner`, and its price; only those for CPUs."""
+        """How a kernel would be scheduled, as in `manner`, and its price; GPUs have none."""
         kernel = Kernel("", func, constant_args)
-        if not isinstance(self.arch, CpuArch):
-            return "", inf
         found = manner(kernel, self.arch, self.rules)
-        return found, cycles(kernel, self.arch) if found else inf
+        if not found or not isinstance(self.arch, CpuArch):
+            return found, inf
+        return found, cycles(kernel, self.arch)
 
     def transform_module(self, mod: tvm.IRModule, _ctx: Any) -> tvm.IRModule:
         self.selections.clear()

@@ -190,8 +190,11 @@ def candidates(sizes: Sizes, arch: CudaArch) -> tuple[Decision, ...]:
 
 
 def parts(blocks: int, steps: int, wanted: int) -> int:
-    """Into how many parts the keys are cut: to have `wanted` blocks, with a few steps each."""
-    return max(1, min(wanted // max(blocks, 1), steps // LEAST_STEPS))
+    """Into how many parts the keys are cut: to have `wanted` blocks, with a few steps each.
+
+    One block more than there are, since TVM may do a division before it asks whether there are any.
+    """
+    return max(1, min(wanted // (blocks + 1), steps // LEAST_STEPS))
 
 
 def price(sizes: Sizes, plan: Decision, arch: CudaArch) -> float:

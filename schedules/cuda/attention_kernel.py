@@ -38,7 +38,7 @@ from ..kernel.emit import (
     most,
 )
 from . import ptx
-from .attention_choice import LEAST_STEPS, Decision
+from .attention_choice import LEAST_STEPS, Decision, parts
 from .attention_parts import Parts, Results
 from .attention_tiles import UNROLLED, Products, cleared, unrolled
 from .launch import Block, among, axes_at, launch, sync, when
@@ -69,7 +69,7 @@ class Builder:
         tall = ceildiv(self.rows, self.plan.rows)
         blocks = known(tall * self.batch)
         cut = self._cut(blocks)
-        parts = None if cut == 1 else Parts(self.results, cut)
+        left = None if cut == 1 else Parts(self.results, cut)
 
         def body(number: Expr, thread: Expr, _y: Expr) -> Stmt:
             rest, tile = among(number, tall)
@@ -78,28 +78,26 @@ class Builder:
                 axes_at(self.found.batch, batch),
                 lambda at: bind(
                     tile * self.plan.rows,
-                    lambda first: self._block(at, batch, first, cut, part, parts, thread),
+                    lambda first: self._block(at, batch, first, cut, part, left, thread),
                     "first",
                     "local",
                 ),
             )
 
         product = launch(known(blocks * cut), Block(self.plan.threads), body)
-        if parts is not None:
-            product = block(tirx.AllocBuffer(parts.values), tirx.AllocBuffer(parts.ends), product)
-            product = block(product, parts.launch())
+        if left is not None:
+            buffers = map(tirx.AllocBuffer, (left.values, left.ends))
+            product = block(*buffers, product, left.launch())
         some = index(known(self.batch * self.rows)) > 0
         return when(some if not isinstance(blocks, int) else blocks > 0, product)
 
     def _cut(self, blocks: Size) -> Size:
         """Parts of the keys: `parts` of attention_choice.py, for sizes that may not be known."""
-        per_block = (
-            self.plan.blocks // most(blocks, 1)
-            if isinstance(blocks, int)
-            else (tirx.floordiv(index(self.plan.blocks), most(blocks, 1)))
-        )
-        per_step = self.steps // LEAST_STEPS
-        return known(most(least(per_block, per_step), 1))
+        wanted = self.plan.blocks
+        if isinstance(blocks, int) and isinstance(self.steps, int):
+            return parts(blocks, self.steps, wanted)
+        fill = tirx.floordiv(index(wanted), index(blocks) + 1)
+        return most(least(fill, index(self.steps) // LEAST_STEPS), 1)
 
     def _block(
         self,
@@ -108,12 +106,12 @@ class Builder:
         first: Expr,
         cut: Size,
         part: Expr,
-        parts: Parts | None,
+        left: Parts | None,
         thread: Expr,
     ) -> Stmt:
         start: Expr = index(0)
         steps = self.steps
-        if parts is not None:
+        if left is not None:
             each = among(index(steps) + cut - 1, cut)[0]
             start = part * each
             steps = most(least(each, steps - start), 0)
@@ -128,7 +126,7 @@ class Builder:
             ),
             cleared(self.products.totals),
             self._pipeline(at, first, start, steps, thread),
-            self._leave(at, batch, first, part, parts, thread),
+            self._leave(at, batch, first, part, left, thread),
         )
 
     # ---------------------------------------------------------------- steps
@@ -257,12 +255,12 @@ class Builder:
 
     def _joined(self, buffer: Expr, at: Expr, join: Callable[[Expr, Expr], Expr]) -> list[Stmt]:
         """Every thread of a row gets what all of them have."""
-        mask, parts, bit = tirx.const(FULL, "uint32"), [], self.products.sharing // 2
+        mask, joins, bit = tirx.const(FULL, "uint32"), [], self.products.sharing // 2
         while bit:
             other = tirx.op.tvm_warp_shuffle_xor(mask, buffer[at], bit, WARP, WARP)
-            parts.append(tirx.BufferStore(buffer, join(buffer[at], other), [at]))
+            joins.append(tirx.BufferStore(buffer, join(buffer[at], other), [at]))
             bit //= 2
-        return parts
+        return joins
 
     def _each_row(self, body: Callable[[Expr], Stmt]) -> Stmt:
         return loop(self.products.rows, body, UNROLLED, "r")
@@ -275,32 +273,43 @@ class Builder:
         batch: Expr,
         first: Expr,
         part: Expr,
-        parts: Parts | None,
+        left: Parts | None,
         thread: Expr,
     ) -> Stmt:
         """Store results, or what the launch that joins the parts needs."""
         products, side = self.products, self.products.neighbours
 
-        def group(r: Expr, row: Expr, c: Expr) -> Stmt:
-            column = products.column(c * side, thread)
-
-            def value(v: Expr) -> Expr:
-                return products.totals[products.total(r, c * side) + v]
-
-            if parts is not None:
-                return parts.store(part, batch, row, column, value)
-            return self.results.store(at, row, column, lambda v: value(v), self.sums[r])
+        def value(r: Expr, c: Expr) -> Callable[[Expr], Expr]:
+            return lambda v: products.totals[products.total(r, c * side) + v]
 
         def row(r: Expr) -> Stmt:
             number = first + products.row(r, thread)
-            ends = None
-            if parts is not None:
-                ends = parts.end(part, batch, number, self.highest[r], self.sums[r])
-                ends = when(
-                    tirx.And(thread % products.sharing < 1, number < index(self.rows)), ends
+
+            def each(body: Callable[[Expr, Expr], Stmt]) -> Stmt:
+                """`body` for groups of columns: which they are, the first of them."""
+                return loop(
+                    products.columns // side,
+                    lambda c: body(c, products.column(c * side, thread)),
+                    UNROLLED,
+                    "c",
                 )
-            columns = loop(products.columns // side, lambda c: group(r, number, c), UNROLLED, "c")
-            inside = when(number < index(self.rows), columns)
-            return block(*self._joined(self.sums, r, lambda a, b: a + b), ends, inside)
+
+            def whole(c: Expr, column: Expr) -> Stmt:
+                return self.results.store(at, number, column, value(r, c), self.sums[r])
+
+            def some(to: Parts, line: Expr) -> Stmt:
+                end = to.end(line, self.highest[r], self.sums[r])
+                return block(
+                    when(thread % products.sharing < 1, end),
+                    each(lambda c, column: to.store(line, column, value(r, c))),
+                )
+
+            code = (
+                each(whole)
+                if left is None
+                else left.line(part, batch, number, lambda line: some(left, line))
+            )
+            joins = self._joined(self.sums, r, lambda a, b: a + b)
+            return block(*joins, when(number < index(self.rows), code))
 
         return self._each_row(row)

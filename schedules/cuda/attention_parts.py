@@ -14,7 +14,7 @@ from tvm.tirx import ForKind, Stmt
 from ..kernel.analysis import substitute
 from ..kernel.attend import Attention
 from ..kernel.contraction import Output, size
-from ..kernel.emit import Size, Values, allocate, block, ceildiv, index, known, loop
+from ..kernel.emit import Size, Values, allocate, bind, block, ceildiv, index, known, loop
 from . import ptx
 from .launch import Block, axes_at, launch, split, when
 from .operand import multiples
@@ -38,22 +38,26 @@ class Results:
         self, at: Values, row: Expr, column: Expr, value: Callable[[Expr], Expr], total: Expr
     ) -> Stmt:
         """``out = value / total`` for columns from `column` on."""
+        found, dtype = self.found, str(self.found.out.ty.dtype)
         zero = tirx.const(0, "float32")
         inverse = tirx.const(1, "float32") / total
-        if self.found.keys.size is None:  # no keys at all: an empty sum, no quotient of zeros
-            inverse = tirx.Select(self.found.keys.extent > 0, inverse, zero)
-        rows = axes_at(self.found.rows, row)
+        rows = axes_at(found.rows, row)
+        some: Expr | bool = True
+        if found.zero_for_nan:
+            some = total > zero
+        elif found.keys.size is None:  # no keys at all: an empty sum, no quotient of zeros
+            some = found.keys.extent > 0
 
-        def one(v: Expr) -> Stmt:
-            here = {**at, **rows, self.found.width.var: column + v}
-            result = value(v) * inverse
-            if self.found.zero_for_nan:
-                result = tirx.Select(total > zero, result, zero)
-            dtype = str(self.found.out.ty.dtype)
-            where = [substitute(i, here) for i in self.found.where]
-            return tirx.BufferStore(self.found.out, tirx.Cast(dtype, result), where)
+        def put(v: Expr, result: Expr) -> Stmt:
+            here = {**at, **rows, found.width.var: column + v}
+            where = [substitute(i, here) for i in found.where]
+            return tirx.BufferStore(found.out, tirx.Cast(dtype, result), where)
 
-        return self.each(column, self.lanes, one)
+        return when(
+            some,
+            self.each(column, self.lanes, lambda v: put(v, value(v) * inverse)),
+            None if some is True else self.each(column, 1, lambda v: put(v, zero)),
+        )
 
     def each(self, column: Expr, lanes: int, body: Callable[[Expr], Stmt]) -> Stmt:
         """`body` for `neighbours` columns from `column` on that there are, `lanes` at a time."""
@@ -80,26 +84,24 @@ class Parts:
         self.values = allocate([known(index(lines) * results.width)], "float32", "part_values")
         self.ends = allocate([known(index(lines) * 2)], "float32", "part_ends")
 
-    def store(
-        self, part: Expr, batch: Expr, row: Expr, column: Expr, value: Callable[[Expr], Expr]
-    ) -> Stmt:
+    def line(self, part: Expr, batch: Expr, row: Expr, body: Callable[[Expr], Stmt]) -> Stmt:
+        """`body` for the number of a row, as a name: TVM shrinks a buffer to what it sees of it."""
+        return bind(part * self.each + batch * self.results.rows + row, body, "line", "local")
+
+    def store(self, line: Expr, column: Expr, value: Callable[[Expr], Expr]) -> Stmt:
         """Weighted values of one part, `neighbours` columns of them."""
-        start = self._line(part, batch, row) * self.results.width + column
+        start = line * self.results.width + column
 
         def one(v: Expr) -> Stmt:
             return tirx.BufferStore(self.values, value(v), [start + v])
 
         return self.results.each(column, self.lanes, one)
 
-    def end(self, part: Expr, batch: Expr, row: Expr, highest: Expr, total: Expr) -> Stmt:
-        start = self._line(part, batch, row) * 2
+    def end(self, line: Expr, highest: Expr, total: Expr) -> Stmt:
         return block(
-            tirx.BufferStore(self.ends, highest, [start]),
-            tirx.BufferStore(self.ends, total, [start + 1]),
+            tirx.BufferStore(self.ends, highest, [line * 2]),
+            tirx.BufferStore(self.ends, total, [line * 2 + 1]),
         )
-
-    def _line(self, part: Expr, batch: Expr, row: Expr) -> Expr:
-        return part * self.each + batch * self.results.rows + row
 
     def launch(self) -> Stmt:
         """Join the parts: a thread has `lanes` columns of a row."""
@@ -117,16 +119,16 @@ class Parts:
             batch, row = split(line, self.results.rows)
             column = group * lanes
 
-            def end(s: Expr, which: int) -> Expr:
-                return self.ends[(s * self.each + line) * 2 + which]
+            def each(body: Callable[[Expr], Stmt]) -> Stmt:
+                return loop(self.cut, lambda s: self.line(s, batch, row, body), name="s")
 
-            def look(s: Expr) -> Stmt:
-                value = tirx.max(largest[zero], end(s, 0))
+            def look(line: Expr) -> Stmt:
+                value = tirx.max(largest[zero], self.ends[line * 2])
                 return tirx.BufferStore(largest, value, [zero])
 
-            def add(s: Expr) -> Stmt:
-                power = ptx.exp2((end(s, 0) - largest[zero]) * self.results.factor)
-                start = (s * self.each + line) * width + column
+            def add(line: Expr) -> Stmt:
+                power = ptx.exp2((self.ends[line * 2] - largest[zero]) * self.results.factor)
+                own, start = self.ends[line * 2 + 1], line * width + column
 
                 def one(v: Expr) -> Stmt:
                     new = values[v] + self.values[start + v] * ratio[zero]
@@ -134,7 +136,7 @@ class Parts:
 
                 return block(
                     tirx.BufferStore(ratio, power, [zero]),
-                    tirx.BufferStore(total, total[zero] + end(s, 1) * ratio[zero], [zero]),
+                    tirx.BufferStore(total, total[zero] + own * ratio[zero], [zero]),
                     self.results.each(column, self.lanes, one),
                 )
 
@@ -146,8 +148,8 @@ class Parts:
                 tirx.BufferStore(largest, self.found.lowest, [zero]),
                 tirx.BufferStore(total, nothing, [zero]),
                 loop(lanes, clear, ForKind.UNROLLED, "v"),
-                loop(self.cut, look, name="s"),
-                loop(self.cut, add, name="s"),
+                each(look),
+                each(add),
                 self.results.store(at, row, column, lambda v: values[v], total[zero]),
             )
             buffers = (largest, total, ratio, values)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from math import ceil
 
 from tvm import tirx
@@ -28,7 +29,7 @@ from .launch import sync
 from .operand import Source, source
 from .tile import Tile
 
-UNROLLED, VECTORIZED = ForKind.UNROLLED, ForKind.VECTORIZED
+UNROLLED = ForKind.UNROLLED
 AT_ONCE = 4
 """Loads of fragments that are under way before the first is used."""
 
@@ -194,7 +195,7 @@ class MatrixProducts(Products):
         return loop(self.high, one, UNROLLED, "i")
 
     def _groups(
-        self, count: int, load: Callable[[Expr, Expr], Stmt], use: Callable[[Expr, int], Stmt]
+        self, count: int, load: Callable[[Expr, Expr], Stmt], use: Callable[[int, Expr], Stmt]
     ) -> Stmt:
         """`load` 16 columns each into `right`, `AT_ONCE` of them, then `use` 8 of them each."""
         parts = []
@@ -206,7 +207,7 @@ class MatrixProducts(Products):
 
             parts += [
                 loop(here, fetch, UNROLLED, "j"),
-                loop(here * 2, lambda j, s=start: use(j, s * 2), UNROLLED, "j"),
+                loop(here * 2, partial(use, start * 2), UNROLLED, "j"),
             ]
         return block(*parts)
 
@@ -219,7 +220,7 @@ class MatrixProducts(Products):
             def load(j: Expr, target: Expr) -> Stmt:
                 return self.key.fragment(target, stage, j * 16, k * 16, lane, False)
 
-            def use(j: Expr, start: int) -> Stmt:
+            def use(start: int, j: Expr) -> Stmt:
                 def one(i: Expr) -> Stmt:
                     return self.multiply(
                         ptx.address(self.scores, (i * wide + start + j) * 4),
@@ -246,7 +247,7 @@ class MatrixProducts(Products):
             def load(j: Expr, target: Expr) -> Stmt:
                 return self.value.fragment(target, stage, j * 16, k * 16, lane, False)
 
-            def use(j: Expr, start: int) -> Stmt:
+            def use(start: int, j: Expr) -> Stmt:
                 def one(i: Expr) -> Stmt:
                     return self.multiply(
                         ptx.address(self.totals, (i * self.wide * 2 + start + j) * 4),
@@ -302,15 +303,18 @@ class PlainProducts(Products):
     def total(self, r: Expr, c: Expr) -> Expr:
         return r * self.columns + c
 
+    def _four(self, target: Var, start: Expr, at: Expr) -> Stmt:
+        return ptx.load_four(ptx.address(target, start), ptx.address(self.buffer, at))
+
     def multiply_keys(self, stage: Expr, thread: Expr) -> Stmt:
         def step(k: Expr) -> Stmt:
             def query(r: Expr) -> Stmt:
                 at = self.query.place(index(0), self.row(r, thread), k * 4)
-                return four(self.left, r * 4, self.buffer, at)
+                return self._four(self.left, r * 4, at)
 
             def key(c: Expr) -> Stmt:
                 at = self.key.place(stage, self.key_at(c, thread), k * 4)
-                return four(self.right, c * 4, self.buffer, at)
+                return self._four(self.right, c * 4, at)
 
             def add(r: Expr, c: Expr, v: Expr) -> Stmt:
                 at = self.score(r, c)
@@ -334,12 +338,12 @@ class PlainProducts(Products):
         def step(k: Expr) -> Stmt:
             def weight(r: Expr) -> Stmt:
                 at = self.weights + self.row(r, thread) * self.pitch + k * 4
-                return four(self.left, r * 4, self.buffer, at)
+                return self._four(self.left, r * 4, at)
 
             def key(v: Expr) -> Stmt:
                 def value(c: Expr) -> Stmt:
                     at = self.value.place(stage, k * 4 + v, self.column(c * 4, thread))
-                    return four(self.right, c * 4, self.buffer, at)
+                    return self._four(self.right, c * 4, at)
 
                 def add(r: Expr, c: Expr) -> Stmt:
                     at = self.total(r, c)
@@ -358,11 +362,6 @@ class PlainProducts(Products):
             sync(),
             loop(self.plan.keys // 4, step, name="k"),
         )
-
-
-def four(target: Var, at: Expr, source: Var, start: Expr) -> Stmt:
-    """Four neighbours as one access."""
-    return loop(4, lambda v: tirx.BufferStore(target, source[start + v], [at + v]), VECTORIZED, "v")
 
 
 def cleared(buffer: Var) -> Stmt:

@@ -122,6 +122,13 @@ def round_pairs(fragment: Expr, results: Expr, kind: str) -> Stmt:
     return _call(name, code, fragment, results)
 
 
+def load_four(target: Expr, source: Expr) -> Stmt:
+    """Four float32 numbers as one access, of which TVM, which would add barriers, does not know."""
+    line = "*reinterpret_cast<float4*>(d) = *reinterpret_cast<const float4*>(s);"
+    code = _function("tvmext_load_four", "float* d, const float* s", line)
+    return _call("tvmext_load_four", code, target, source)
+
+
 def exp2(x: Expr) -> Expr:
     """2^x within 2^-22 of it; what is below 2^-126 is 0 (PTX ISA, ex2)."""
     code = """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,10 +45,22 @@ def run(
     mutation: Mutation | None = None,
 ) -> list[np.ndarray]:
     """Outputs of a kernel; `arrays` are its inputs by name and give symbolic dims their sizes."""
+    return next(runs(function, [(arrays, order)], mutation))
+
+
+def runs(
+    function: tirx.PrimFunc,
+    inputs: Iterable[tuple[Mapping[str, np.ndarray], int]],
+    mutation: Mutation | None = None,
+) -> Iterator[list[np.ndarray]]:
+    """As `run` for several inputs and orders of threads; the kernel is built once."""
     target = tvm.target.Target(to_target(ARCH))
     module = tvm.IRModule({"main": function.with_attr("global_symbol", "main")})
-    with on_device(order, mutation), target, code_generation(target):
-        return call(tvm.tirx.build(module, target)["main"], function, arrays, tvm.cuda())
+    with on_device(0, mutation), target, code_generation(target):
+        built = tvm.tirx.build(module, target)["main"]
+    for arrays, order in inputs:
+        with on_device(order):
+            yield call(built, function, arrays, tvm.cuda())
 
 
 def machine_code(function: tirx.PrimFunc, arch: CudaArch = ARCH) -> set[str]:
@@ -109,7 +121,6 @@ def check(
     function, selection = scheduled(made)
     assert rule is None or selection.rule == rule, selection
     inputs = {f"x{i}": array for i, array in enumerate(arrays)}
-    for order in orders:
-        (result,) = run(function, inputs, order)
+    for (result,) in runs(function, [(inputs, order) for order in orders]):
         np.testing.assert_allclose(result, expected, rtol=tolerance, atol=tolerance)
     return selection.decision

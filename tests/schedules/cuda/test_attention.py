@@ -1,4 +1,4 @@
-"""Attention on a GPU: NumPy in float64 as the oracle, every layout, mask and size, parts of keys."""
+"""Attention on a GPU: every layout, mask and size, parts of the keys; NumPy as the oracle."""
 
 from __future__ import annotations
 
@@ -12,14 +12,22 @@ import numpy as np
 import pytest
 
 from tests.schedules.cpu.kernels import composed, normal
-from tests.schedules.cpu.test_attention import GROUPED, MASKED, PLAIN, SCALE, SPLIT, expected, heads
+from tests.schedules.cpu.test_attention import (
+    GROUPED,
+    MASKED,
+    PLAIN,
+    SCALE,
+    SPLIT,
+    expected,
+    heads,
+)
 from tvmext.arch.cuda import from_name
 from tvmext.passes.attention import Form, Step, attention
 from tvmext.schedules.cuda.attention import FusedAttention, Workload
 from tvmext.schedules.cuda.attention_choice import ByRows, Decision, Sizes, candidates, choose
 from tvmext.schedules.rule import Declined, Kernel
 
-from .kernels import ARCH, ORDERS, machine_code, run, scheduled
+from .kernels import ARCH, ORDERS, machine_code, run, runs, scheduled
 
 BFLOAT16 = ml_dtypes.bfloat16
 TOLERANCE = {"float32": 1e-5, "float16": 2e-3, "bfloat16": 2e-2}
@@ -57,20 +65,27 @@ def check(
         decision = selection.decision
     else:
         function = applied(kernel, decision)
-    wide = [a if a.dtype == np.bool_ else a.astype("float64") for a in arrays]
-    right, allowed = expected(form, *wide), TOLERANCE[form.dtype]
-    for order in orders:
-        (result,) = run(function, {f"x{i}": array for i, array in enumerate(arrays)}, order)
-        np.testing.assert_allclose(result.astype("float64"), right, rtol=allowed, atol=allowed)
+    compare(form, function, [arrays], orders)
     return decision
+
+
+def compare(
+    form: Form, function: Any, cases: Sequence[Sequence[np.ndarray]], orders: Sequence[int] = (7,)
+) -> None:
+    """Run a kernel on the inputs of every case."""
+    pairs = [(arrays, order) for arrays in cases for order in orders]
+    inputs = (({f"x{i}": x for i, x in enumerate(arrays)}, order) for arrays, order in pairs)
+    allowed = TOLERANCE[form.dtype]
+    for (arrays, _), (result,) in zip(pairs, runs(function, inputs), strict=True):
+        right = expected(form, *(x.astype("float64") for x in arrays))
+        np.testing.assert_allclose(result.astype("float64"), right, rtol=allowed, atol=allowed)
 
 
 SIZES = [
     (1, 2, 33, 33, 64),
-    (2, 1, 1, 37, 32),
-    (1, 1, 2, 1, 16),
-    (1, 1, 65, 129, 40, 72),
-    (1, 1, 5, 300, 7, 5),
+    (2, 1, 2, 1, 16),
+    (1, 1, 17, 65, 40, 72),
+    (1, 1, 5, 37, 7, 5),
     (2, 2, 0, 5, 16),
 ]
 
@@ -105,3 +120,149 @@ def test_keys_and_values_the_other_way_around(dtype: str) -> None:
     q, k, v = heads(1, 2, 20, 40, 32)
     turned = [x.transpose(0, 1, 3, 2).copy() for x in (k, v)]
     check(form, [q, *turned], dtype=dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("rows", [1, 5])
+def test_heads_that_share_keys(dtype: str, rows: int) -> None:
+    """Heads of a group are rows of one tile, and masked like all others."""
+    shapes = (1, 2, 3, rows, 16), (1, 2, 35, 16), (1, 2, 35, 16)
+    arrays = [normal(*shape, seed=i) for i, shape in enumerate(shapes)]
+    form = replace(GROUPED, extras=((0, 1, 2, 3, 4),), steps=MASKED)
+    check(form, [*arrays, normal(1, 2, 3, rows, 35)], dtype=dtype)
+
+
+@pytest.mark.parametrize("zero_for_nan", [False, True])
+def test_minus_infinity(zero_for_nan: bool) -> None:
+    """Whole rows, whole steps of keys at the start, and single scores."""
+    mask = np.zeros((6, 150), "float32")
+    mask[1], mask[2, :148], mask[3, ::2] = -np.inf, -np.inf, -np.inf
+    form = replace(PLAIN, extras=((2, 3),), steps=MASKED, zero_for_nan=zero_for_nan)
+    check(form, [*heads(1, 1, 6, 150, 16), mask], dtype="float16", orders=(1,))
+    check(form, [*heads(1, 1, 6, 150, 16), mask])
+
+
+def test_where_and_tanh() -> None:
+    """Scores limited by tanh, a mask of truth values."""
+    steps = (SCALE, Step("relax.tanh", (None,)), Step("relax.where", (0, None, -np.inf)))
+    form = replace(PLAIN, extras=((None, None, 2, 3),), steps=steps, dtype="float16")
+    q, k, v = (x.astype("float16") for x in heads(1, 2, 20, 40, 16))
+    seen = normal(1, 1, 20, 40) > -0.5
+    function, selection = scheduled(made(form, [q, k, v, seen]))
+    assert selection.rule == "attention"
+    (result,) = run(function, {"x0": q, "x1": k, "x2": v, "x3": seen}, 7)
+    scores = np.tanh(q.astype("float64") @ k.transpose(0, 1, 3, 2) / 4)
+    weights = np.exp(np.where(seen, scores, -np.inf))
+    right = weights / weights.sum(-1, keepdims=True) @ v.astype("float64")
+    np.testing.assert_allclose(result, right, rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_symbolic(dtype: str) -> None:
+    form = replace(PLAIN, extras=((0, None, None, 3),), steps=MASKED, dtype=dtype)
+    cases = [
+        [x.astype(dtype) for x in (*heads(b, 2, s, t, 16), normal(b, 1, 1, t))]
+        for b, s, t in [(2, 1, 1), (1, 37, 131), (3, 9, 0), (1, 0, 4), (0, 3, 4)]
+    ]
+    dims = [("b", 2, "s", 16), ("b", 2, "t", 16), ("b", 2, "t", 16), ("b", 1, 1, "t")]
+    function, selection = scheduled(made(form, cases[0], dims))
+    assert isinstance(selection.decision, ByRows)
+    compare(form, function, cases)
+
+
+def test_symbolic_parts_of_the_keys() -> None:
+    """How many parts is worked out at the launch."""
+    arrays = heads(1, 2, 1, 600, 32)
+    dims = [(1, 2, 1, 32), (1, 2, "t", 32), (1, 2, "t", 32)]
+    check(PLAIN, arrays, dims, dtype="float16", orders=ORDERS)
+
+
+DECISIONS = [
+    Decision(32, 64, 16, 2, True),
+    Decision(64, 32, 32, 3, False),
+    Decision(32, 128, 32, 2, True, blocks=99),
+]
+
+
+@pytest.mark.parametrize("decision", DECISIONS)
+def test_tiles(decision: Decision) -> None:
+    check(PLAIN, heads(1, 1, 70, 150, 32), dtype="float16", decision=decision, orders=ORDERS)
+
+
+def without_barrier(number: int, code: str) -> str:
+    parts = code.split("__syncthreads();")
+    parts[number : number + 2] = ["".join(parts[number : number + 2])]
+    return "__syncthreads();".join(parts)
+
+
+def without_shuffle(code: str) -> str:
+    return code.replace(
+        "__shfl_xor_sync((uint)4294967295, largest_ptr[0], 1, 32)", "largest_ptr[0]"
+    )
+
+
+def waits_for_less(code: str) -> str:
+    return code.replace("cp.async.wait_group 1;", "cp.async.wait_group 2;")
+
+
+MUTATIONS = [
+    ("float16", partial(without_barrier, 0)),
+    ("float16", partial(without_barrier, 1)),
+    ("float16", waits_for_less),
+    ("float16", without_shuffle),
+    ("float32", partial(without_barrier, 0)),
+    ("float32", partial(without_barrier, 1)),
+]
+
+
+@pytest.mark.parametrize(("dtype", "mutation"), MUTATIONS)
+def test_what_is_missing_is_noticed(dtype: str, mutation: Callable[[str], str]) -> None:
+    arrays = [x.astype(dtype) for x in heads(1, 1, 64, 160, 64)]
+    form = replace(PLAIN, dtype=dtype)
+    plan = Decision(64, 32, 16, 3, True) if dtype == "float16" else Decision(64, 32, 16, 3, False)
+    function = applied(made(form, arrays), plan)
+    right = expected(form, *arrays)
+    inputs = {f"x{i}": x for i, x in enumerate(arrays)}
+    wrong = [result for (result,) in runs(function, [(inputs, o) for o in ORDERS], mutation)]
+    assert not all(np.allclose(w, right, rtol=1e-2, atol=1e-2) for w in wrong)
+
+
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90a"])
+@pytest.mark.parametrize(("dtype", "depth"), [("float16", 128), ("bfloat16", 64), ("float32", 64)])
+def test_machine_code(arch: str, dtype: str, depth: int) -> None:
+    """Matrix instructions, wide copies, no register in memory."""
+    shape = (1, 8, 1024, depth)
+    types = [(shape, dtype)] * 3
+    form = replace(PLAIN, dtype=dtype)
+    machine = from_name(arch)
+    function, selection = scheduled(composed(lambda *x: attention(form, x), *types), machine)
+    assert selection.rule == "attention"
+    words = machine_code(function, machine)
+    kind = {"float16": "HMMA.16816.F32", "bfloat16": "HMMA.16816.F32.BF16"}.get(dtype, "FFMA")
+    assert kind in words
+    assert "LDGSTS.E.BYPASS.128" in words
+    assert not {word for word in words if word.startswith(("LDL", "STL"))}
+
+
+def test_choices() -> None:
+    """Many rows have large tiles and no parts, few rows parts; whatever is chosen fits."""
+    many = Sizes(64, 1024, 1024, 64, 64, "float16", True)
+    plan = choose(many, ARCH)
+    assert isinstance(plan, Decision)
+    assert plan.rows >= 64
+    few = choose(replace(many, batch=8, rows=1), ARCH)
+    assert isinstance(few, Decision)
+    assert few.rows == 16
+    for one in candidates(many, ARCH):
+        assert one.shared(many) <= ARCH.shared_per_block
+        assert one.registers(many) <= ARCH.registers_per_thread
+
+
+def test_declines() -> None:
+    halves = made(replace(PLAIN, dtype="float16"), [np.zeros((1, 2, 8, 16), "float16")] * 3)
+    assert isinstance(FusedAttention(from_name("sm_80")).match(halves), Workload)
+    assert isinstance(FusedAttention(from_name("sm_70")).match(halves), Declined)
+    free = made(PLAIN, [np.zeros((1, 2, 8, 16), "float32")] * 3, [(1, 2, 8, "d")] * 3)
+    assert isinstance(FusedAttention(ARCH).match(free), Declined)
+    large = made(PLAIN, [np.zeros((1, 1, 8, 4096), "float32")] * 3)
+    assert isinstance(FusedAttention(ARCH).match(large), Declined)
