@@ -14,12 +14,13 @@ from tvm.relax import op
 from tests.passes.modules import build, operators, random, run
 from tvmext.passes.constants import constant
 from tvmext.passes.fuse_attention import FuseAttention
+from tvmext.passes.widen_halves import WidenHalves
 
 Body = Callable[..., Any]
 
 
-def scalar(value: float) -> relax.Expr:
-    return constant(np.array(value, "float32"))
+def scalar(value: float, dtype: str = "float32") -> relax.Expr:
+    return constant(np.array(value, dtype))
 
 
 def heads(bb: relax.BlockBuilder, x: relax.Expr, count: int) -> relax.Expr:
@@ -41,7 +42,7 @@ def legacy(bb: relax.BlockBuilder, q: Any, k: Any, v: Any, mask: Any = None) -> 
     b, s, width = k.ty.shape
     split = bb.emit(op.reshape(k, (b, s, 3, width // 3)))
     scores = bb.emit(op.matmul(q, bb.emit(op.permute_dims(split, [0, 2, 3, 1]))))
-    scores = bb.emit(op.divide(scores, scalar(2.0)))
+    scores = bb.emit(op.divide(scores, scalar(2.0, str(scores.ty.dtype))))
     if mask is not None:
         scores = bb.emit(op.add(scores, mask))
     return merged(bb, bb.emit(op.matmul(bb.emit(op.nn.softmax(scores, -1)), v)))
@@ -155,6 +156,29 @@ def test_rows_of_which_everything_is_masked(body: Body, zero: bool) -> None:
     (result,) = run(mod, *(random(*shape) for shape in SPLIT), mask)
     assert np.all(result[1, 2] == 0) if zero else np.all(np.isnan(result[1, 2]))
     assert np.isfinite(np.delete(result.reshape(10, 12), 7, 0)).all()
+
+
+@pytest.mark.parametrize("body", [legacy, grouped])
+def test_halves(body: Body) -> None:
+    """Products add up in float32, all else is rounded on its way; the kernel leaves that out."""
+    shapes = GROUPS if body is grouped else SPLIT
+    mod = build([(name, shape, "float16") for name, shape in zip("qkv", shapes)], body)
+    mod = WidenHalves()(mod)
+    fused = fuse(mod)
+    assert left(fused) == {"relax.call_tir"}
+    values = [random(*shape, seed=i).astype("float16") for i, shape in enumerate(shapes)]
+    for expected, actual in zip(run(mod, *values), run(fused, *values), strict=True):
+        assert actual.dtype == np.float16
+        np.testing.assert_allclose(actual, expected, rtol=5e-3, atol=5e-3)
+
+
+def test_what_no_rule_takes_stays() -> None:
+    asked = []
+    mod = build(inputs(*SPLIT), legacy)
+    fused = FuseAttention(lambda func: bool(asked.append(func)))(mod)
+    assert len(asked) == 1
+    assert operators(fused) == operators(mod)
+    assert len(fused.functions) == 1
 
 
 def scores_are_read_twice(bb: relax.BlockBuilder, q: Any, k: Any, v: Any) -> list[relax.Expr]:
