@@ -23,6 +23,7 @@ from .fold_padding import FoldPadding
 from .fuse_attention import FuseAttention
 from .fuse_rms_norm import FuseRmsNorm
 from .legalize import LEGALIZE
+from .machine_calls import MachineCalls
 from .names import ConvertLayouts, FuseOperators, NameValues
 from .plan_memory import PlanMemory
 from .quantized.decompose import DecomposeQuantize
@@ -143,6 +144,7 @@ def lowering(planner: tvm.transform.Pass) -> list[tvm.transform.Pass]:
     return [
         transform.ToNonDataflow(),
         transform.RemovePurityChecking(),
+        MachineCalls(),
         transform.CallTIRRewrite(),
         planner,
         transform.LowerAllocTensor(),

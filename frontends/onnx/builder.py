@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-from onnx import NodeProto
+from onnx import ModelProto, NodeProto
 from tvm import relax
 from tvm.sym import Analyzer
 
-from ..dims import Expr
+from tvmext.errors import UnsupportedOp
+
+from ..dims import Expr, as_symbol, names_of
 from ..model import Node
 from ..storage import to_stored
 from . import graph as graphs
@@ -31,6 +33,10 @@ class DeclinedError(Exception):
     """A converter cannot do this node; the text says why."""
 
 
+class BodyError(DeclinedError):
+    """What a body has that cannot be converted is on the list already."""
+
+
 class Builder:
     """The function under construction: values by ONNX name, weights, Relax BlockBuilder."""
 
@@ -40,13 +46,22 @@ class Builder:
         constants: dict[str, np.ndarray],
         versions: dict[str, int],
         scalars: frozenset[str] = frozenset(),
+        *,
+        model: ModelProto,
+        inside: bool = False,
     ) -> None:
+        """`inside`: of a body, whose weights are constants from the start."""
         self.bb = relax.BlockBuilder()
         self.shapes = shapes
         self.constants = dict(constants)
         self.versions = versions
         self.scalars = scalars
-        self.prims = Prims([*shapes.dims, *sorted(scalars)])
+        self.model = model
+        self.inside = inside
+        self.prims = Prims([*shapes.dims, *sorted(scalars), *shapes.unknown])
+        self.defined: set[str] = set()
+        """The sizes that only the run knows of which the program has one by now."""
+        self.unsupported: list[UnsupportedOp] = []
         self.values: dict[str, relax.Expr] = {}
         self.weights: dict[str, tuple[relax.Var, np.ndarray]] = {}
         self.nodes: dict[str, Node] = {}
@@ -63,6 +78,19 @@ class Builder:
             return self.constants[name]
         data = self.value(name).data
         return None if data is None or any(x is None for x in data.flat) else data
+
+    def has_defined(self, sizes: Iterable[int | Expr]) -> bool:
+        """Whether the program has what the sizes consist of by now."""
+        names = frozenset().union(*map(names_of, sizes))
+        return all(name in self.defined for name in names if name in self.shapes.unknown)
+
+    def define(self, sizes: Iterable[int | Expr]) -> None:
+        """The sizes are matched with those of a value; declines if that does not tell them."""
+        sizes = list(sizes)
+        bare = {name for size in sizes if (name := as_symbol(size))}
+        self.defined |= bare & self.shapes.unknown.keys()
+        if not self.has_defined(sizes):
+            raise DeclinedError("the shape of its result depends on data")
 
     def proves_equal(self, found: Any, dim: int | Expr) -> bool:
         """Whether TVM can prove that its own dim is the one that shape inference found."""
@@ -97,7 +125,7 @@ class Builder:
             raise DeclinedError(f"'{name}' holds strings")
         array = to_stored(array)
         integer = array.dtype.kind in "iub"
-        if array.size == 1 or (integer and 0 < array.size <= CONST_ELEMENTS):
+        if self.inside or array.size == 1 or (integer and 0 < array.size <= CONST_ELEMENTS):
             return relax.const(np.ascontiguousarray(array).reshape(array.shape), str(array.dtype))
         memory = (array.ctypes.data, array.shape, array.strides, array.dtype)
         if memory not in self._shared:
@@ -170,9 +198,10 @@ class Call:
         return self.builder.value(self.node.output[index]).dtype
 
     def _known_shape(self, name: str) -> Dims:
-        if not self.builder.shapes.is_known(name):
+        shape = self.builder.value(name).shape
+        if shape is None or not self.builder.has_defined(shape):
             raise DeclinedError(f"the shape of '{name}' depends on data or is not known")
-        return self.builder.value(name).shape or ()
+        return shape
 
     def fixed(self, dims: Sequence[int | Expr], what: str) -> tuple[int, ...]:
         """`dims` as plain sizes; declines, naming `what`, if one is symbolic."""

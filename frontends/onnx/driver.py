@@ -7,7 +7,7 @@ do is collected and reported in one error.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,22 +20,20 @@ from tvmext.errors import ModelError, UnsupportedError, UnsupportedOp
 from ..dims import Expr, names_of
 from ..model import Model, Node, TensorSpec
 from ..storage import STORED, stored
+from . import checks, scalars, stock
 from . import graph as graphs
-from . import scalars, stock
-from .builder import Builder, Call, Converter, DeclinedError, Dims, Result
+from .builder import BodyError, Builder, Call, Converter, DeclinedError, Dims, Result
+from .control import DIMS, Body
 from .convert import CONVERTERS
+from .convert.control import FLAG, NUMBER, End, Start
 from .convert.narrow import check_operand
+from .merge import OUTERMOST, merge
 from .prepare import Prepared
 
 if TYPE_CHECKING:
     from .symbolic import Shapes
 
 HINT = "replace these nodes in the exporting script, or cut the model before them"
-CONTROL_FLOW = {
-    "If": "its condition is known only at run time",
-    "Loop": "loops are not compiled yet",
-    "Scan": "loops are not compiled yet",
-}
 
 
 def operators() -> frozenset[str]:
@@ -49,18 +47,24 @@ def import_graph(prepared: Prepared, shapes: Shapes, sizes: scalars.Scalars) -> 
     Raises UnsupportedError that lists every node without a converter.
     """
     guards = scalars.other_guards(sizes, shapes.guards, prepared.name)
-    builder = Builder(shapes, prepared.constants, prepared.versions, scalars.names(sizes))
+    builder = Builder(
+        shapes,
+        prepared.constants,
+        prepared.versions,
+        scalars.names(sizes),
+        model=prepared.model,
+    )
     inputs = [_input(builder, name) for name in prepared.inputs]
     outputs = [output.name for output in prepared.model.graph.output]
     with builder.bb.function("main", inputs):
         with builder.bb.dataflow():
             scalars.bind(builder, sizes)
-            unsupported = _convert_all(builder, prepared.model.graph.node)
-            values = [] if unsupported else [builder.tensor(name) for name in outputs]
+            _convert_all(builder, prepared.model.graph.node)
+            values = [] if builder.unsupported else [builder.tensor(name) for name in outputs]
             results = [builder.bb.emit_output(value) for value in values]
         builder.bb.emit_func_output(results[0] if len(results) == 1 else relax.Tuple(results))
-    if unsupported:
-        raise UnsupportedError(unsupported, hint=HINT)
+    if builder.unsupported:
+        raise UnsupportedError(builder.unsupported, hint=HINT)
     return Model(
         mod=_with_weights(builder, inputs),
         params={name: array for name, (_, array) in builder.weights.items()},
@@ -71,6 +75,51 @@ def import_graph(prepared: Prepared, shapes: Shapes, sizes: scalars.Scalars) -> 
         nodes=builder.nodes,
         source=prepared.name,
     )
+
+
+def add_body(
+    outer: Builder, body: Body, inputs: Sequence[str], end: End, start: Start | None = None
+) -> tvm.ir.GlobalVar:
+    """A function for a body, in the module of `outer`.
+
+    Its parameters are the dims of the outside if there are any, then `inputs`; `end` makes what it
+    returns of the body's outputs; `start` makes values of the parameters before. Raises BodyError
+    if the body has unsupported nodes.
+    """
+    prepared, shapes = body.prepared, body.shapes
+    builder = Builder(
+        shapes, prepared.constants, prepared.versions, model=prepared.model, inside=True
+    )
+    params = [_dims_input(builder)] if body.dims else []
+    make = {FLAG: _own, NUMBER: _own}
+    params += [make.get(name, _input)(builder, name) for name in inputs]
+    with builder.bb.function(OUTERMOST, params):
+        with builder.bb.dataflow():
+            checks.emit(builder, shapes.guards)
+            if start is not None:
+                start(builder)
+            _list_unheard(builder, prepared.model.graph.node)
+            if not builder.unsupported:
+                _convert_all(builder, prepared.model.graph.node)
+            results = [] if builder.unsupported else end(builder, body.output_names)
+            results = [builder.bb.emit_output(result) for result in results]
+        builder.bb.emit_func_output(relax.Tuple(results))
+    if builder.unsupported:
+        outer.unsupported += builder.unsupported
+        raise BodyError
+    return merge(outer.bb, builder.bb.get())
+
+
+def _dims_input(builder: Builder) -> relax.Var:
+    sizes = [builder.prims.prim(size) for size in builder.value(DIMS).shape or ()]
+    return relax.Var("dims", relax.ShapeType(sizes))
+
+
+def _own(builder: Builder, name: str) -> relax.Var:
+    """A parameter that ONNX's body does not have."""
+    dtype = "bool" if name == FLAG else "int64"
+    builder.values[name] = relax.Var(builder.unique(name), relax.TensorType([], dtype))
+    return builder.values[name]
 
 
 def _input(builder: Builder, name: str) -> relax.Var:
@@ -98,10 +147,10 @@ def _with_weights(builder: Builder, inputs: list[relax.Var]) -> tvm.IRModule:
     return mod
 
 
-def _convert_all(builder: Builder, nodes: list[NodeProto]) -> list[UnsupportedOp]:
-    """Emit the nodes; returns those that no converter can do."""
-    unsupported: list[UnsupportedOp] = []
+def _convert_all(builder: Builder, nodes: Iterable[NodeProto]) -> None:
+    """Emit the nodes, and list those that no converter can do."""
     failed: set[str] = set()
+    late = list(builder.shapes.late)
     for node in nodes:
         if _known(builder, node):
             continue
@@ -110,13 +159,15 @@ def _convert_all(builder: Builder, nodes: list[NodeProto]) -> list[UnsupportedOp
             continue
         call = Call(builder, node)
         try:
+            late = checks.emit(builder, late)
             _store(call, _convert(call))
+        except BodyError:
+            failed.update(node.output)
         except DeclinedError as error:
             failed.update(node.output)
-            unsupported.append(
+            builder.unsupported.append(
                 UnsupportedOp(call.op, call.domain, call.version, graphs.label(node), str(error))
             )
-    return unsupported
 
 
 def _known(builder: Builder, node: NodeProto) -> bool:
@@ -134,11 +185,26 @@ def _known(builder: Builder, node: NodeProto) -> bool:
     return True
 
 
+def _converters(call: Call) -> tuple[Converter | None, Converter | None]:
+    """Ours and TVM's."""
+    ours = None if call.domain else CONVERTERS.get(call.op)
+    theirs = stock.convert if not call.domain and call.op in stock.operators() else None
+    return ours, theirs
+
+
+def _list_unheard(builder: Builder, nodes: Iterable[NodeProto]) -> None:
+    """List the nodes of a body without a converter: they leave shapes around them unknown."""
+    for call in (Call(builder, node) for node in nodes):
+        if not any(_converters(call)) and not _known(builder, call.node):
+            builder.unsupported.append(
+                UnsupportedOp(call.op, call.domain, call.version, graphs.label(call.node), "")
+            )
+
+
 def _convert(call: Call) -> list[relax.Expr]:
     """By our converter; by TVM's where we have none, or ours leaves it the rest."""
     check_operand(call)
-    ours = None if call.domain else CONVERTERS.get(call.op)
-    theirs = stock.convert if not call.domain and call.op in stock.operators() else None
+    ours, theirs = _converters(call)
     for convert in (ours, theirs):
         if convert is None:
             continue
@@ -147,7 +213,7 @@ def _convert(call: Call) -> list[relax.Expr]:
         except DeclinedError:
             if convert is theirs or theirs is None or call.op not in stock.CONTINUES:
                 raise
-    raise DeclinedError(CONTROL_FLOW.get(call.op, "") if not call.domain else "")
+    raise DeclinedError("")
 
 
 def _checked(call: Call, convert: Converter) -> list[relax.Expr]:
@@ -185,13 +251,20 @@ def _bound(call: Call, result: Result) -> list[relax.Expr]:
 
 
 def _pinned(call: Call, index: int, var: relax.Var) -> relax.Var:
-    """The value with the type that shape inference found; declines if Relax found another."""
-    shape, dtype = call.out_shape(index), stored(call.out_dtype(index))
+    """The value with the type that shape inference found; declines if Relax found another.
+
+    Here a size that only the run knows gets its name.
+    """
+    shape, dtype = call.builder.value(call.node.output[index]).shape, stored(call.out_dtype(index))
     found = var.ty
+    if shape is None:
+        raise DeclinedError("the number of dims of its result is not known")
     if not isinstance(found, relax.TensorType) or str(found.dtype) != dtype:
         raise DeclinedError(f"its result is {found}, not a tensor of {dtype}")
-    if found.shape is not None and _same(call, list(found.shape.values), shape):
+    known = isinstance(found.shape, relax.ShapeExpr) and call.builder.has_defined(shape)
+    if known and _same(call, list(found.shape.values), shape):
         return var
+    call.builder.define(shape)
     return call.builder.bb.match_cast(var, relax.TensorType(call.shape_expr(shape), dtype))
 
 

@@ -4,7 +4,7 @@
 those of the inputs; operators without a rule go through ONNX's inference. What the rules learn
 about the dims (see `Facts`) is substituted and the walk repeated until nothing new is learned.
 
-Subgraphs of If, Loop and Scan are not entered; their outputs are what ONNX's inference says.
+The bodies of If, Loop and Scan are networks of their own (symbolic_control.py).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from tvmext.errors import InternalError, ModelError
 
 from ..dims import Dim, DimSpec, Expr, Guard, bind_dims, names_of
 from ..expr_atoms import divisors
+from . import symbolic_control
 from .symbolic_elementwise import RULES as ELEMENTWISE
 from .symbolic_facts import Facts, has_unknown, is_unknown
 from .symbolic_fallback import OnnxInference
@@ -33,6 +34,7 @@ __all__ = ["Shapes", "Value", "infer"]
 
 RULES = {**ELEMENTWISE, **INDEXING, **MOVEMENT, **SPATIAL}
 CORE = ("", "ai.onnx")
+CONTROL = ("If", "Loop", "Scan")
 MAX_PASSES = 32
 """A pass is repeated while it learns something; real networks need two or three."""
 
@@ -50,6 +52,8 @@ class Shapes:
     dims: dict[str, Dim]
     guards: tuple[Guard, ...]
     unknown: dict[str, tuple[str, int]] = field(default_factory=dict)
+    late: tuple[Guard, ...] = ()
+    """What must hold for sizes that only the run knows: checked while it runs."""
     solved: dict[str, int | Expr] = field(default_factory=dict)
     """Dims of the model that follow from others or were given by the user."""
 
@@ -98,7 +102,7 @@ def _result(values: dict[str, Value], facts: Facts) -> Shapes:
     used = {name for v in values.values() for size in v.shape or () for name in names_of(size)}
     unknown = {str(size): place for place, size in facts.unknowns.items() if str(size) in used}
     solved = {name: size for name, size in facts.values.items() if not is_unknown(name)}
-    return Shapes(values, facts.ranges, facts.guards, unknown, solved)
+    return Shapes(values, facts.ranges, facts.guards, unknown, facts.late_guards(), solved)
 
 
 def _complete(value: Value) -> Value:
@@ -113,6 +117,7 @@ class _Walk:
 
     def __init__(self, model: onnx.ModelProto, inputs: Mapping[str, Value], facts: Facts) -> None:
         graph = model.graph
+        self.model = model
         self.inputs = inputs
         self.facts = facts
         self.opset = next((o.version for o in model.opset_import if o.domain in CORE), 1)
@@ -125,6 +130,7 @@ class _Walk:
 
     def run(self) -> dict[str, Value]:
         """The values of every tensor with what is known now."""
+        self.facts.late.clear()
         values = dict(self.constants)
         for name, value in self.inputs.items():
             shape = value.shape
@@ -151,8 +157,12 @@ class _Walk:
 
     def _outputs(self, node: Node, values: Mapping[str, Value]) -> list[Value]:
         rule = RULES.get(node.op_type) if node.proto.domain in CORE else None
+        found: Value | list[Value] | None
         try:
-            found = rule(node) if rule else None
+            if node.op_type in CONTROL and node.proto.domain in CORE:
+                found = symbolic_control.infer(node, values, self.model)
+            else:
+                found = rule(node) if rule else None
         except (IndexError, TypeError, ValueError) as error:
             inputs = ", ".join(str(value or "nothing") for value in node.inputs)
             raise ModelError(

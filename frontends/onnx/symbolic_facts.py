@@ -67,6 +67,8 @@ class Facts:
     """Dims that are expressions over others."""
     unknowns: dict[tuple[str, int], Expr] = field(default_factory=dict)
     """Value and axis of each size that only the run knows."""
+    late: dict[tuple[Size, str, Size], str] = field(default_factory=dict)
+    """What must hold for those sizes, and which node needs it."""
     _chosen: dict[Atom, Size] = field(default_factory=dict)
     """min and max atoms with the argument that guards make them equal to."""
     _divisors: dict[Size, set[int]] = field(default_factory=dict)
@@ -136,6 +138,12 @@ class Facts:
             limit = dim.low if op == ">=" else dim.high
             limits.append(Guard(symbol_of(name), op, limit or 0, where))
         return (*limits, *self._guards.values())
+
+    def late_guards(self) -> tuple[Guard, ...]:
+        """What has to be checked while the model runs."""
+        return tuple(
+            Guard(left, op, right, where) for (left, op, right), where in self.late.items()
+        )
 
     # ---- statements; each raises DimError or ModelError if it can never hold ----
 
@@ -291,8 +299,9 @@ class Facts:
     # ---- guards ----
 
     def _guard(self, left: Size, op: str, right: Size, where: str) -> None:
-        if has_unknown(left) or has_unknown(right):
-            return  # nothing can check it before the run
+        if has_unknown(left) or has_unknown(right):  # nothing can check it before the run
+            self.late[left, op, right] = where
+            return
         name = as_symbol(left)
         if name in self.ranges and isinstance(right, int) and op in (">=", "<="):
             self._limit(self.ranges[name], op, right, where)

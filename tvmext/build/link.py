@@ -15,6 +15,7 @@ import tvm
 
 from tvmext.errors import InternalError, ToolchainError
 
+from . import control_functions
 from .elf import METADATA_SECTION
 from .files import naming, scratch_folder
 from .kernels import Executable
@@ -39,7 +40,7 @@ def link(executable: Executable, output: Path) -> None:
         with naming(output):
             folder.mkdir()
             function = folder / "weights.c"
-            function.write_text(source(executable.on_gpu))
+            function.write_text(source(executable.on_gpu) + control_functions.SOURCE)
             executable.code.export_library(
                 str(output),
                 workspace_dir=str(folder),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..builder import Converter
 from . import (
+    control,
     conv,
     elementwise,
     indexing,
@@ -20,6 +21,7 @@ from . import (
 )
 
 CONVERTERS: dict[str, Converter] = {
+    **control.CONVERTERS,
     **conv.CONVERTERS,
     **elementwise.CONVERTERS,
     **indexing.CONVERTERS,

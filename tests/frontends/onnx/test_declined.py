@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper
 
 from tests.frontends.onnx.stock import one_node
 from tvmext.errors import UnsupportedError
@@ -20,7 +19,6 @@ def floats(*shape):
 
 
 DECLINED = {
-    "data-dependent size": ("NonZero", [X], {}, "depends on data"),
     "training": (
         "BatchNormalization",
         [IMAGE, *[np.abs(floats(3)) for _ in range(4)]],
@@ -45,24 +43,3 @@ def test_declined_with_a_reason(name):
     (unsupported,) = caught.value.ops
     assert (unsupported.op_type, unsupported.node) == (op, "the_node")
     assert reason in unsupported.reason
-
-
-def test_an_if_that_the_run_decides():
-    branch = helper.make_graph(
-        [helper.make_node("Exp", ["x"], ["t"])],
-        "branch",
-        [],
-        [helper.make_tensor_value_info("t", TensorProto.FLOAT, [2])],
-    )
-    graph = helper.make_graph(
-        [helper.make_node("If", ["c"], ["y"], "choice", then_branch=branch, else_branch=branch)],
-        "graph",
-        [
-            helper.make_tensor_value_info("x", TensorProto.FLOAT, [2]),
-            helper.make_tensor_value_info("c", TensorProto.BOOL, []),
-        ],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2])],
-    )
-    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    with pytest.raises(UnsupportedError, match="'choice': its condition is known only at run time"):
-        load(proto)

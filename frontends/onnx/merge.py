@@ -1,0 +1,58 @@
+"""The functions of one module in another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import tvm
+from tvm import relax
+from tvm.ir import GlobalVar
+from tvm.relax.expr_functor import PyExprMutator, mutator
+
+OUTERMOST = "outermost"
+"""The function of a module that `merge` is about; it is called "body" from then on."""
+
+
+def merge(builder: relax.BlockBuilder, mod: tvm.IRModule) -> GlobalVar:
+    """Add all of `mod` to what is being built; returns what its function `OUTERMOST` is there."""
+    renamed: dict[GlobalVar, GlobalVar] = {}
+    for var, func in mod.functions_items():
+        if not isinstance(func, relax.Function):
+            renamed[var] = builder.add_func(func, var.name_hint)
+    waiting = [(v, f) for v, f in mod.functions_items() if isinstance(f, relax.Function)]
+    while waiting:  # callees first
+        var, func = waiting.pop(0)
+        if _calls(func) <= renamed.keys():
+            renamed[var] = _add(builder, _Renamer(renamed).visit_expr(func), var.name_hint)
+        else:
+            waiting.append((var, func))
+    return renamed[mod.get_global_var(OUTERMOST)]
+
+
+def _add(builder: relax.BlockBuilder, func: relax.Function, name: str) -> GlobalVar:
+    """Under a symbol of its own: what nobody calls by name loses parameters it does not use."""
+    name = "body" if name == OUTERMOST else name
+    var = builder.add_func(func.without_attr("global_symbol"), name)
+    builder.update_func(var, func.with_attr("global_symbol", var.name_hint))
+    return var
+
+
+def _calls(func: relax.Function) -> set[GlobalVar]:
+    found: set[GlobalVar] = set()
+
+    def visit(expr: relax.Expr) -> None:
+        if isinstance(expr, GlobalVar):
+            found.add(expr)
+
+    relax.analysis.post_order_visit(func, visit)
+    return found
+
+
+@mutator
+class _Renamer(PyExprMutator):
+    def __init__(self, names: Mapping[GlobalVar, GlobalVar]) -> None:
+        super().__init__()
+        self.names = names
+
+    def visit_global_var_(self, var: GlobalVar) -> GlobalVar:
+        return self.names.get(var, var)
