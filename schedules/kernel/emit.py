@@ -92,7 +92,7 @@ def bind(value: Size, body: Body, name: str, scope: str = "global") -> tirx.Stmt
 
 def _nonlinear(value: Expr) -> bool:
     found: list[Expr] = []
-    for kind in (tirx.Mul, tirx.FloorDiv, tirx.FloorMod):
+    for kind in (tirx.Mul, tirx.FloorDiv, tirx.FloorMod, tirx.Div, tirx.Mod):
         found += collect(value, kind)
     return any(constant(node.a) is None and constant(node.b) is None for node in found)
 
