@@ -164,6 +164,8 @@ def test_a_gpu_that_is_not_known_is_refused() -> None:
     for name in ("sm_60", "gtx", "90a"):
         with pytest.raises(OptionError, match=r"older than|not a CUDA architecture"):
             from_target(f"cuda -arch={name}")
+    with pytest.raises(OptionError, match="holds code for one"):
+        from_target("cuda -arch=sm_80,sm_90a")
 
 
 def test_lanes_and_sizes() -> None:

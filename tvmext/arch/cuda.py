@@ -163,6 +163,11 @@ NAMES: Mapping[str, str] = {
 
 def from_name(name: str) -> CudaArch:
     """The GPU that "sm_90a" or a name such as "h100" means. Raises OptionError for others."""
+    if "," in name:
+        raise OptionError(
+            f"'{name}' names several GPUs; a library holds code for one, with its own schedules",
+            hint="compile once for each, and load the library that fits the GPU",
+        )
     compute = NAMES.get(name.lower(), name)
     if not re.fullmatch(r"sm_\d{2,3}[af]?", compute):
         raise OptionError(f"'{name}' is not a CUDA architecture", hint=_CHOICES)
