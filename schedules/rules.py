@@ -12,11 +12,16 @@ if TYPE_CHECKING:
 
 
 def rules_for(arch: Arch, options: Options) -> tuple[Rule, ...]:
-    """The rules for `arch`, in the order in which they are asked; the last one takes everything."""
+    """The rules for `arch`, in the order in which they are asked; the last one takes everything.
+
+    Raises OptionError for a cost model that cannot be used; GPUs have the analytic one only.
+    """
     if isinstance(arch, CudaArch):
         from . import cuda
 
         return cuda.rules(arch, tf32=options.tf32)
     from . import cpu
+    from .cost.weights import ANALYTIC, cost_model
 
-    return cpu.rules(WINOGRAD[options.winograd])
+    chosen = None if options.cost_model == ANALYTIC else cost_model(options.cost_model)
+    return cpu.rules(WINOGRAD[options.winograd], chosen)

@@ -60,13 +60,13 @@ class ScheduleKernels:
     def transform_module(self, mod: tvm.IRModule, _ctx: Any) -> tvm.IRModule:
         self.selections.clear()
         self.unscheduled = mod
-        constant_args = _constant_args(mod)
+        constants = constant_args(mod)
         functions = dict(mod.functions_items())
         relaid: dict[GlobalVar, Scheduled] = {}
         for var, func in mod.functions_items():
             if not isinstance(func, PrimFunc) or SCHEDULED in func.attrs:
                 continue
-            kernel = Kernel(var.name_hint, func, constant_args.get(var, frozenset()))
+            kernel = Kernel(var.name_hint, func, constants.get(var, frozenset()))
             result, selection = select(kernel, self.arch, self.rules)
             self.selections.append(selection)
             functions[var] = _same_interface(func, result.func)
@@ -117,7 +117,7 @@ def _callee(call: relax.Call) -> GlobalVar | None:
     return None
 
 
-def _constant_args(mod: tvm.IRModule) -> dict[GlobalVar, frozenset[int]]:
+def constant_args(mod: tvm.IRModule) -> dict[GlobalVar, frozenset[int]]:
     """Per PrimFunc, the parameters that are constants at every call."""
     found: dict[GlobalVar, frozenset[int]] = {}
     for call in _call_sites(mod):

@@ -56,6 +56,12 @@ class Options:
         "most, as plain sums do, f4 is faster and errs by 5e-5, off adds products up as they are",
         choices=tuple(WINOGRAD),
     )
+    cost_model: str = _option(
+        "analytic",
+        "what chooses among schedules for CPUs: the price of each rule, what was learned from "
+        "measurements where it is sure of a gain, or such weights from a file",
+        metavar="analytic|learned|PATH",
+    )
     dump_code: tuple[str, ...] = _option(
         (), f"write intermediate code beside the output: {', '.join(DUMP_FORMATS)}"
     )

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ..choices import Priced
+from ..cost.model import CostModel
 from ..rule import Rule
 from .attention import FusedAttention
+from .choices import choices
 from .conv import Conv
 from .depthwise import Depthwise
 from .elementwise import Elementwise
@@ -20,21 +23,27 @@ from .reduction import Reduction
 from .top_k import TopK
 
 
-def rules(filters: Iterable[int] = (2,)) -> tuple[Rule, ...]:
-    """The rules; `filters` are the tiles F(m, 3) that convolutions may use, by m."""
-    gemm, conv, depthwise, elementwise = Gemm(), Conv(filters), Depthwise(), Elementwise()
+def rules(filters: Iterable[int] = (2,), model: CostModel | None = None) -> tuple[Rule, ...]:
+    """The rules; `filters` are the tiles F(m, 3) that convolutions may use, by m.
+
+    With a `model` it decides for the families that list their candidates, instead of their rules.
+    """
+    filters = tuple(filters)
+    listed = choices(filters) if model else {}
+
+    def priced(rule: Rule) -> Rule:
+        return Priced(rule, listed[rule.name], model) if model and rule.name in listed else rule
+
+    products = [priced(rule) for rule in (Gemm(), Conv(filters), Depthwise(), Elementwise())]
     return (
-        FusedAttention(),
+        priced(FusedAttention()),
         Recurrence(),
-        Phases([gemm, conv, depthwise, elementwise]),
-        gemm,
-        conv,
-        depthwise,
-        elementwise,
+        Phases(products),
+        *products,
         PoolRows(),
         Pooling(),
-        Reduction(),
-        Normalization(),
+        priced(Reduction()),
+        priced(Normalization()),
         TopK(),
         Fallback(),
     )

@@ -107,20 +107,7 @@ class FusedAttention:
         )
 
     def choose(self, workload: Workload, arch: CpuArch) -> Decision:
-        scores, values = _best(workload, arch)
-        row_bytes = 4 * scores.rows
-        fits = workload.keys is not None and workload.keys * row_bytes <= arch.l1_bytes
-        room = arch.l1_bytes // 2 // row_bytes // scores.cols * scores.cols
-        block_keys = 0 if fits else max(room, scores.cols)
-        flops = 2 * (workload.depth + workload.width) * (workload.keys or 128)
-        flops *= (workload.rows or 128) * (workload.batch or 1)
-        parallel = arch.cores > 1 and flops >= PARALLEL_FLOPS
-        parts = 1
-        if parallel and workload.batch is not None and workload.batch % arch.cores:
-            parts = -(-arch.cores // max(workload.batch, 1))
-        long = workload.keys is None or workload.keys >= SKIP_PANELS * scores.cols
-        skips = workload.masked and long
-        return Decision(scores, values, block_keys, parts, parallel, skips)
+        return decide(workload, arch)
 
     def apply(
         self, kernel: Kernel, workload: Workload, decision: Decision, arch: CpuArch
@@ -134,6 +121,28 @@ class FusedAttention:
         )
         func = tirx.PrimFunc(kernel.func.params, body, kernel.func.ret_type, kernel.func.attrs)
         return Scheduled(func)
+
+
+def decide(workload: Workload, arch: CpuArch) -> Decision:
+    """The pair of register tiles of the least price, placed."""
+    return placed(workload, *_best(workload, arch), arch)
+
+
+def placed(workload: Workload, scores: Shape, values: Shape, arch: CpuArch) -> Decision:
+    """Keys per block, and what runs in parallel, for a pair of register tiles."""
+    row_bytes = 4 * scores.rows
+    fits = workload.keys is not None and workload.keys * row_bytes <= arch.l1_bytes
+    room = arch.l1_bytes // 2 // row_bytes // scores.cols * scores.cols
+    block_keys = 0 if fits else max(room, scores.cols)
+    flops = 2 * (workload.depth + workload.width) * (workload.keys or 128)
+    flops *= (workload.rows or 128) * (workload.batch or 1)
+    parallel = arch.cores > 1 and flops >= PARALLEL_FLOPS
+    parts = 1
+    if parallel and workload.batch is not None and workload.batch % arch.cores:
+        parts = -(-arch.cores // max(workload.batch, 1))
+    long = workload.keys is None or workload.keys >= SKIP_PANELS * scores.cols
+    skips = workload.masked and long
+    return Decision(scores, values, block_keys, parts, parallel, skips)
 
 
 def _tiles(workload: Workload, arch: CpuArch) -> Iterator[tuple[Shape, Shape]]:
@@ -162,21 +171,26 @@ def _best(workload: Workload, arch: CpuArch) -> tuple[Shape, Shape]:
 
     Vectors of keys and values come from L2, elements of queries and scores from L1: half the price.
     """
-    rows = UNKNOWN_ROWS if workload.rows is None else workload.rows
-    keys = UNKNOWN_COLS if workload.keys is None else workload.keys
-
-    def price(pair: tuple[Shape, Shape]) -> float:
-        scores, values = pair
-        first = _cycles(rows, keys, workload.depth, scores, arch.fma_units)
-        return first + _cycles(rows, workload.width, keys, values, arch.fma_units)
+    priced = prices(workload, arch)
 
     def loads(pair: tuple[Shape, Shape]) -> float:
         return sum((tile.rows + 2 * tile.vectors) / (tile.rows * tile.vectors) for tile in pair)
 
-    prices = {pair: price(pair) for pair in _tiles(workload, arch)}
-    least = min(prices.values())
-    near = [pair for pair, cycles in prices.items() if cycles <= NEARLY * least]
-    return min(near, key=lambda pair: (loads(pair), prices[pair]))
+    least = min(priced.values())
+    near = [pair for pair, cycles in priced.items() if cycles <= NEARLY * least]
+    return min(near, key=lambda pair: (loads(pair), priced[pair]))
+
+
+def prices(workload: Workload, arch: CpuArch) -> dict[tuple[Shape, Shape], float]:
+    """Pairs of register tiles and the cycles of both products for one batch point."""
+    rows = UNKNOWN_ROWS if workload.rows is None else workload.rows
+    keys = UNKNOWN_COLS if workload.keys is None else workload.keys
+
+    def price(scores: Shape, values: Shape) -> float:
+        first = _cycles(rows, keys, workload.depth, scores, arch.fma_units)
+        return first + _cycles(rows, workload.width, keys, values, arch.fma_units)
+
+    return {pair: price(*pair) for pair in _tiles(workload, arch)}
 
 
 def _cycles(rows: int, cols: int, depth: int, tile: Shape, units: int) -> float:

@@ -68,7 +68,7 @@ class Conv:
             return best
         widths, *_ = register_units(workload.direct.dtype, None, None, arch)
         for factor in sorted({found.factor(lanes) for lanes, _ in widths} - {1}):
-            other, cycles = self._priced(_merged(workload, factor), arch)
+            other, cycles = self._priced(merged_groups(workload, factor), arch)
             if cycles <= price:
                 best, price = replace(other, merged=factor), cycles
         return best
@@ -86,7 +86,7 @@ class Conv:
     def apply(
         self, kernel: Kernel, workload: Workload, decision: Decision, arch: CpuArch
     ) -> Scheduled:
-        work = _merged(workload, decision.merged) if decision.merged > 1 else workload
+        work = merged_groups(workload, decision.merged) if decision.merged > 1 else workload
         if isinstance(decision, conv_choice.Decision):
             result = conv_direct.Builder(work.direct, decision).build(kernel)
         else:
@@ -110,7 +110,7 @@ def _workload(found: Contraction, weight_arg: int | None) -> Workload:
     return Workload(direct, tiles, groups(found))
 
 
-def _merged(workload: Workload, factor: int) -> Workload:
+def merged_groups(workload: Workload, factor: int) -> Workload:
     """The same convolution with `factor` groups in one."""
     assert workload.groups is not None
     wide = merged(workload.direct.contraction, workload.groups, factor)

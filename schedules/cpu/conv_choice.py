@@ -87,7 +87,11 @@ class Decision:
 def decide(work: Workload, arch: CpuArch) -> Decision:
     """The tile of the least price, then blocks that fit the caches and feed the cores."""
     dot = find_dot(work.types, arch)
-    shape, flat = _tile(work, dot, arch)
+    return blocked(work, *_tile(work, dot, arch), dot, arch)
+
+
+def blocked(work: Workload, shape: Shape, flat: bool, dot: Dot | None, arch: CpuArch) -> Decision:
+    """Blocks of tiles of `shape`, and what runs in parallel."""
     width_of = 1 if dot else 4
     height, width = work.height or UNKNOWN_SIDE, work.width or UNKNOWN_SIDE
     images = work.apart

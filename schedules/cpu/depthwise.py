@@ -122,16 +122,7 @@ class Depthwise:
         )
 
     def choose(self, workload: Workload, arch: CpuArch) -> Decision:
-        tile = _tile(workload, arch)
-        height, width = workload.height or UNKNOWN_SIDE, workload.width or UNKNOWN_SIDE
-        lines, taps = workload.lines or 3, workload.taps or 3
-        flops = 2 * (workload.images or 1) * height * width * workload.channels * lines * taps
-        parallel = arch.cores > 1 and flops >= PARALLEL_FLOPS
-        block_rows = min(BLOCK_ROWS, -(-height // (2 * arch.cores))) if parallel else BLOCK_ROWS
-        # The rows under a tile and the weights stay in L1 while the tile moves down.
-        bytes_ = lines * (_columns(tile.rows, taps, workload) + taps) * tile.cols * 4
-        group = max(1, arch.l1_bytes * 3 // 4 // bytes_)
-        return Decision(tile, group, max(1, block_rows), parallel)
+        return decide(workload, arch)
 
     def apply(
         self, kernel: Kernel, workload: Workload, decision: Decision, arch: CpuArch
@@ -139,26 +130,54 @@ class Depthwise:
         return _Builder(workload, decision).build(kernel)
 
 
-def _tile(work: Workload, arch: CpuArch) -> Shape:
-    """The register tile of the least price: sums, the taps' weights and one input in registers."""
+def decide(work: Workload, arch: CpuArch) -> Decision:
+    """The register tile of the least price, placed."""
+    best, _ = min(tiles(work, arch), key=lambda one: one[1])
+    return placed(work, best, arch)
+
+
+def placed(work: Workload, tile: Shape, arch: CpuArch) -> Decision:
+    """Blocks for a register tile: what lies under it stays in L1 while it moves down."""
+    height, width = work.height or UNKNOWN_SIDE, work.width or UNKNOWN_SIDE
+    lines, taps = work.lines or 3, work.taps or 3
+    flops = 2 * (work.images or 1) * height * width * work.channels * lines * taps
+    parallel = arch.cores > 1 and flops >= PARALLEL_FLOPS
+    block_rows = min(BLOCK_ROWS, -(-height // (2 * arch.cores))) if parallel else BLOCK_ROWS
+    # The rows under a tile and the weights stay in L1 while the tile moves down.
+    bytes_ = lines * (_columns(tile.rows, taps, work) + taps) * tile.cols * 4
+    group = max(1, arch.l1_bytes * 3 // 4 // bytes_)
+    return Decision(tile, group, max(1, block_rows), parallel)
+
+
+def tiles(work: Workload, arch: CpuArch) -> list[tuple[Shape, float]]:
+    """Register tiles and their prices: sums, the taps' weights and one input in registers."""
     lanes = arch.vector_lanes(work.dtype)
     while lanes > work.channels:
         lanes //= 2
     width, limit = (UNKNOWN_SIDE, 8) if work.width is None else (work.width, 14)
-    taps = work.taps if work.taps is not None and work.taps <= MOST_TAPS else 1
-    best, price = Shape(1, 1, lanes), float("inf")
+    found = []
     for vectors in (1, 2, 3, 4):
-        most = (arch.vector_registers - 1) // vectors - taps
+        most = (arch.vector_registers - 1) // vectors - _unrolled(work)
         if vectors * lanes > work.channels:
             break
         for rows in range(1, max(min(most, limit, width), 1) + 1):
-            loads = vectors * (_columns(rows, taps, work) + taps)
-            steps = max(rows * vectors * taps, loads) / arch.fma_units
-            cycles = (work.lines or 3) * steps + 2 * rows * vectors + 12
-            tiles = -(-width // rows) * -(-work.channels // (vectors * lanes))
-            if tiles * cycles < price:
-                best, price = Shape(rows, vectors, lanes), tiles * cycles
-    return best
+            shape = Shape(rows, vectors, lanes)
+            found.append((shape, cycles(work, shape, arch)))
+    return found
+
+
+def cycles(work: Workload, tile: Shape, arch: CpuArch) -> float:
+    """The price of a line of pixels in such tiles."""
+    width, taps = UNKNOWN_SIDE if work.width is None else work.width, _unrolled(work)
+    loads = tile.vectors * (_columns(tile.rows, taps, work) + taps)
+    steps = max(tile.rows * tile.vectors * taps, loads) / arch.fma_units
+    each = (work.lines or 3) * steps + 2 * tile.rows * tile.vectors + 12
+    return -(-width // tile.rows) * -(-work.channels // tile.cols) * each
+
+
+def _unrolled(work: Workload) -> int:
+    """Taps along the row whose weights are in registers at once."""
+    return work.taps if work.taps is not None and work.taps <= MOST_TAPS else 1
 
 
 def _columns(pixels: int, taps: int, work: Workload) -> int:

@@ -189,6 +189,11 @@ def decide(workload: Workload, arch: CpuArch) -> Decision:
     shape = widest([tile(*width) for width in widths])
     if workload.rhs == "sum":
         shape = columns_at_once(arch.vector_lanes(workload.dtype))
+    return placed(workload, shape, dot, arch)
+
+
+def placed(workload: Workload, shape: Shape, dot: Dot | None, arch: CpuArch) -> Decision:
+    """Where the operands of tiles of `shape` stay, and what runs in parallel."""
     rhs = _rhs(workload, shape)
     if dot is not None and rhs == "in place":
         rhs = "pack"

@@ -140,7 +140,7 @@ class RegisterTile(ABC):
 
     @property
     def heavy(self) -> bool:
-        return sum(_cost(out.value) for out in self.sum.outputs) > HEAVY
+        return sum(operations(out.value) for out in self.sum.outputs) > HEAVY
 
     def tile(
         self,
@@ -356,7 +356,7 @@ def open_panel(
     )
 
 
-def _cost(value: Expr) -> int:
+def operations(value: Expr) -> int:
     """Roughly how many vector instructions an epilogue takes."""
     binary = (tirx.Add, tirx.Sub, tirx.Mul, tirx.Div, tirx.Max, tirx.Min)
     indices = [i for load in collect(value, TensorLoad) for i in load.indices]

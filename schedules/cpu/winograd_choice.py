@@ -33,12 +33,12 @@ class Plan:
 
 def best_plan(found: Windows, steps: Iterable[int], arch: CpuArch) -> Plan | None:
     """The plan of the least price among the filters `steps`; None without any."""
-    plans = [_plan(found, step, arch) for step in steps]
-    return min(plans, key=lambda plan: plan.cycles, default=None)
+    every = (plan for step in steps for plan in plans(found, step, arch))
+    return min(every, key=lambda plan: plan.cycles, default=None)
 
 
-def _plan(found: Windows, step: int, arch: CpuArch) -> Plan:
-    """The register tile of the least price; the transforms are priced by their vector operations.
+def plans(found: Windows, step: int, arch: CpuArch) -> list[Plan]:
+    """A plan for each register tile; the transforms are priced by their vector operations.
 
     The last register tile is computed in full.
     """
@@ -54,13 +54,15 @@ def _plan(found: Windows, step: int, arch: CpuArch) -> Plan:
         work = Product(rows, columns, channels)
         return points * product_cycles(work, *tile, lanes, arch.fma_units)
 
-    best = min(register_tiles(arch.vector_registers, MOST_TILES), key=price)
     ends = 0.0
     vectors = (channels // found.chunk(lanes), ceil(columns / lanes))
     for count, matrix in zip(vectors, (used.inputs, used.outputs)):
         operations = 3 * points + _additions(matrix, dims)
         ends += tiles * count * operations / LOADS
-    return Plan(step, Shape(*best, lanes), groups * (price(best) + ends))
+    return [
+        Plan(step, Shape(*tile, lanes), groups * (price(tile) + ends))
+        for tile in register_tiles(arch.vector_registers, MOST_TILES)
+    ]
 
 
 def _additions(matrix: Matrix, dims: int) -> int:

@@ -1,0 +1,237 @@
+"""What the learned model sees: features of candidates, computed from their terms (terms.py).
+
+One table: name, unit, formula. Weights name the VERSION that they were trained with and are refused
+by any other: whoever changes a formula, the order or a term counts it up. Sizes come as logarithms,
+memory as logarithms of its share of a cache, so that what is twice as large on a machine with
+caches twice as large looks the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from .terms import FAMILIES, Terms
+
+VERSION = 1
+
+PAGE = 4096
+Array = np.ndarray
+
+
+class Feature(NamedTuple):
+    """A column of the matrix that a model is given; `of` computes it from `Sizes`."""
+
+    name: str
+    unit: str
+    formula: str
+    of: Callable[[Sizes], Array]
+
+
+class Sizes:
+    """Terms, and what several features have in common. Every division is of positive numbers."""
+
+    def __init__(self, t: Terms) -> None:
+        self.t = t
+        self.rows, self.cols, self.depth = (np.maximum(t[n], 1) for n in ("rows", "cols", "depth"))
+        self.height, self.vectors = np.maximum(t["tile_rows"], 1), np.maximum(t["vectors"], 1)
+        self.width = self.vectors * np.maximum(t["lanes"], 1)
+        self.tiles = np.ceil(self.rows / self.height)
+        self.panels = np.ceil(self.cols / self.width)
+        self.chains = self.height * self.vectors
+        self.over = np.maximum(t["batch"], 1) * np.maximum(t["lines"], 1)
+        self.flops = 2 * self.over * self.rows * self.cols * self.depth
+        self.lhs = t["item"] * self.over * self.rows * self.depth / np.maximum(t["taps"], 1)
+        self.rhs = t["item"] * t["batch"] * self.cols * self.depth
+        self.out = 4 * self.over * self.rows * self.cols
+        self.moved = self.lhs + self.rhs + self.out
+        self.under_tile = t["item"] * self.height * self.depth
+        self.panel = t["item"] * self.width * self.depth
+        self.block = np.where(t["block"] > 0, t["block"], self.tiles)
+
+
+def _log(values: Array) -> Array:
+    return np.log2(np.maximum(values, 1e-9))
+
+
+def _term(name: str) -> Callable[[Sizes], Array]:
+    return lambda s: s.t[name]
+
+
+def _log_term(name: str) -> Callable[[Sizes], Array]:
+    return lambda s: np.log2(np.maximum(s.t[name], 0) + 1)
+
+
+def _family(number: int) -> Callable[[Sizes], Array]:
+    return lambda s: s.t["family"] == number
+
+
+def _conflicts(s: Sizes) -> Array:
+    """Rows of a tile for each place of L1 that rows so far apart may take."""
+    pitch = np.maximum(s.t["pitch"], 1).astype(np.int64)
+    places = np.maximum(s.t["l1"] // PAGE - 1, 1) * (PAGE // np.gcd(pitch, PAGE))
+    return s.height / places
+
+
+def _balance(s: Sizes) -> Array:
+    tasks = s.over * s.panels
+    return tasks / (np.ceil(tasks / s.t["cores"]) * s.t["cores"])
+
+
+FEATURES: tuple[Feature, ...] = (
+    *(
+        Feature(f"is_{name}", "bool", f"family = {name}", _family(number))
+        for number, name in enumerate(FAMILIES)
+    ),
+    # the workload
+    *(
+        Feature(f"log_{name}", "log2", f"log2({name} + 1)", _log_term(name))
+        for name in ("batch", "lines", "rows", "cols", "depth", "values", "pitch", "row_bytes")
+    ),
+    *(
+        Feature(name, unit, name, _term(name))
+        for name, unit in (
+            ("taps", "count"),
+            ("stride", "count"),
+            ("item", "bytes"),
+            ("rhs", "index"),
+            ("staged", "bool"),
+            ("epilogue", "count"),
+            ("accesses", "count"),
+            ("costly", "count"),
+            ("stages", "count"),
+            ("masked", "bool"),
+            ("free", "count"),
+        )
+    ),
+    Feature("log_flops", "log2", "log2(2 batch lines rows cols depth)", lambda s: _log(s.flops)),
+    Feature(
+        "intensity", "log2(flops / byte)", "log2(flops / (lhs + rhs + out))",
+        lambda s: _log(s.flops / s.moved),
+    ),
+    # the decision
+    *(
+        Feature(name, unit, name, _term(name))
+        for name, unit in (
+            ("tile_rows", "count"),
+            ("vectors", "count"),
+            ("lanes", "count"),
+            ("step", "count"),
+            ("packs", "bool"),
+            ("ahead", "bool"),
+            ("flat", "bool"),
+            ("merged", "count"),
+            ("winograd", "count"),
+            ("values_vectors", "count"),
+            ("values_lanes", "count"),
+            ("unroll", "count"),
+            ("parts", "count"),
+            ("mode", "index"),
+            ("parallel", "index"),
+        )
+    ),
+    Feature("log_block", "log2", "log2(block + 1)", _log_term("block")),
+    # how the decision suits the workload
+    Feature("chains", "count", "tile_rows vectors", lambda s: s.chains),
+    Feature(
+        "registers_used", "share", "(chains + vectors + 1) / registers",
+        lambda s: (s.chains + s.vectors + 1) / s.t["registers"],
+    ),
+    Feature(
+        "loads_per_fma", "ratio", "(tile_rows + vectors) units / (2 chains)",
+        lambda s: (s.height + s.vectors) * s.t["units"] / (2 * s.chains),
+    ),
+    Feature(
+        "latency", "ratio", "4 units / chains: above 1 sums wait for each other",
+        lambda s: 4 * s.t["units"] / s.chains,
+    ),
+    Feature("tiles", "log2", "log2 ceil(rows / tile_rows)", lambda s: _log(s.tiles)),
+    Feature("panels", "log2", "log2 ceil(cols / width)", lambda s: _log(s.panels)),
+    Feature(
+        "row_fill", "share", "rows / (tiles tile_rows)", lambda s: s.rows / (s.tiles * s.height)
+    ),
+    Feature(
+        "lowest", "count", "rows // tiles: of the lowest tile", lambda s: np.floor(s.rows / s.tiles)
+    ),
+    Feature(
+        "col_fill", "share", "cols / (panels width)", lambda s: s.cols / (s.panels * s.width)
+    ),
+    Feature(
+        "ragged", "count", "cols mod lanes",
+        lambda s: np.mod(s.cols, np.maximum(s.t["lanes"], 1)),
+    ),
+    Feature("conflicts", "ratio", "tile_rows / places of L1 for rows `pitch` apart", _conflicts),
+    Feature("balance", "share", "tasks / (ceil(tasks / cores) cores)", _balance),
+    Feature(
+        "narrow", "share", "lanes bits / vector_bits",
+        lambda s: s.t["lanes"] * 32 / s.t["vector_bits"],
+    ),
+    # bytes per level
+    *(
+        Feature(f"{name}_in_{level}", "log2", f"log2({what} / {level})", of)
+        for name, level, what, of in (
+            ("tile", "l1", "item tile_rows depth", lambda s: _log(s.under_tile / s.t["l1"])),
+            ("panel", "l1", "item width depth", lambda s: _log(s.panel / s.t["l1"])),
+            ("panel", "l2", "item width depth", lambda s: _log(s.panel / s.t["l2"])),
+            ("block", "l2", "block item tile_rows depth",
+             lambda s: _log(s.block * s.under_tile / s.t["l2"])),
+            ("rhs", "l2", "item batch cols depth", lambda s: _log(s.rhs / s.t["l2"])),
+            ("rhs", "l3", "item batch cols depth", lambda s: _log(s.rhs / s.t["l3"])),
+            ("lhs", "l2", "item batch lines rows depth / taps",
+             lambda s: _log(s.lhs / s.t["l2"])),
+            ("out", "l2", "4 batch lines rows cols", lambda s: _log(s.out / s.t["l2"])),
+            ("all", "l3", "lhs + rhs + out", lambda s: _log(s.moved / s.t["l3"])),
+        )
+    ),
+    Feature(
+        "panel_reuse", "log2", "log2(tiles over a panel of a block)", lambda s: _log(s.block)
+    ),
+    Feature(
+        "memory_share", "log2", "log2((lhs + rhs + out) / dram / (flops / peak))",
+        lambda s: _log(
+            s.moved / s.t["dram"] / s.flops * s.t["units"] * s.t["vector_bits"] / 16 * s.t["ghz"]
+        ),
+    ),
+    # the machine and the analytic price
+    *(
+        Feature(name, unit, name, _term(name))
+        for name, unit in (
+            ("vector_bits", "bits"),
+            ("registers", "count"),
+            ("units", "per cycle"),
+            ("cores", "count"),
+        )
+    ),
+    *(
+        Feature(f"log_{name}", "log2", f"log2({name} + 1)", _log_term(name))
+        for name in ("l1", "l2", "l3")
+    ),
+    Feature(
+        "bandwidth", "bytes / cycle", "dram / ghz", lambda s: s.t["dram"] / s.t["ghz"]
+    ),
+    Feature("log_cycles", "log2", "log2(cycles + 1)", _log_term("cycles")),
+    Feature(
+        "efficiency", "log2", "log2(flops / cycles)",
+        lambda s: _log(s.flops / np.maximum(s.t["cycles"], 1)),
+    ),
+)  # fmt: skip
+
+NAMES = tuple(feature.name for feature in FEATURES)
+
+
+def features(terms: Terms) -> Array:
+    """float32 [candidates, FEATURES]."""
+    sizes = Sizes(terms)
+    found = np.empty((len(FEATURES), terms.count), np.float32)
+    for row, feature in zip(found, FEATURES):
+        row[:] = feature.of(sizes)
+    return found.T
+
+
+def table() -> str:
+    """The table, in Markdown."""
+    lines = ["| feature | unit | formula |", "|---|---|---|"]
+    lines += [f"| `{f.name}` | {f.unit} | {f.formula} |" for f in FEATURES]
+    return "\n".join(lines)

@@ -1,0 +1,94 @@
+"""The command line: ``python -m tools.collect build | measure | pack | cuda``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from tvmext.arch import resolve
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; 0 unless it could do nothing."""
+    parser = argparse.ArgumentParser(prog="python -m tools.collect", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_build(commands)
+    _add_measure(commands)
+    _add_pack(commands)
+    args = parser.parse_args(argv)
+    return int(args.run(args))
+
+
+def _add_build(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("build", help="workloads are drawn, and candidates compiled")
+    parser.add_argument("folder", type=Path, help="for libraries and their descriptions")
+    parser.add_argument("--count", type=int, default=100, help="workloads")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1, help="cores that kernels may use")
+    parser.add_argument("--most", type=int, default=14, help="candidates of a kernel")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="then stop")
+    parser.add_argument("--scheduler", help="address of a Dask scheduler; else in this process")
+    parser.set_defaults(run=_build)
+
+
+def _build(args: argparse.Namespace) -> int:
+    from .build import build, digest
+    from .workloads import draw, key
+
+    arch = replace(resolve("llvm"), cores=args.threads)
+    args.folder.mkdir(parents=True, exist_ok=True)
+    end = time.monotonic() + args.seconds
+    for spec in draw(args.count, args.seed):
+        if (args.folder / f"{digest(key(spec))}.json").exists():
+            continue
+        if time.monotonic() > end:
+            break
+        try:
+            unit = build(spec, arch, args.folder, most=args.most, seed=args.seed)
+        except Exception as error:  # the others go on
+            print(f"failed: {key(spec)}: {type(error).__name__} {error}", file=sys.stderr)
+            continue
+        print(f"{unit.name}: {len(unit.items)} candidates of {spec['kind']}", flush=True)
+    return 0
+
+
+def _add_measure(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("measure", help="what was built, and is not in the data set yet")
+    parser.add_argument("folder", type=Path, help="of `build`")
+    parser.add_argument("--data", type=Path, required=True, help="folder of the data set")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="then stop")
+    parser.add_argument("--rpc", metavar="HOST:PORT/KEY", help="a device of a TVM RPC tracker")
+    parser.set_defaults(run=_measure)
+
+
+def _measure(args: argparse.Namespace) -> int:
+    from .journal import Journal
+    from .measure import Local, Remote, collect
+
+    journal = Journal(args.data)
+    device = Remote(args.rpc) if args.rpc else Local(args.threads)
+    count = collect(args.folder, journal, device, seconds=args.seconds)
+    print(f"{count} candidates measured; {len(journal.keys())} in {args.data}")
+    return 0
+
+
+def _add_pack(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("pack", help="the journal becomes a Parquet file")
+    parser.add_argument("data", type=Path, help="folder of the data set")
+    parser.add_argument("-o", "--output", type=Path, help="one file of everything instead")
+    parser.set_defaults(run=_pack)
+
+
+def _pack(args: argparse.Namespace) -> int:
+    from .journal import Journal
+
+    print(f"{Journal(args.data).pack(args.output)} measurements")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

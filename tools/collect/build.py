@@ -1,0 +1,193 @@
+"""Candidates of a workload as one library: many kernels per ``.so``, so that linking costs little.
+
+What dominates is LLVM: 50 to 150 ms for a candidate, half of it optimisation, half machine code.
+Lowering the graph takes 20 to 80 ms once, a rule's `apply` 1 to 4 ms.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import tvm
+from tvm.tirx import PrimFunc
+
+from tvmext import frontends
+from tvmext.arch import Arch, CpuArch, to_target
+from tvmext.build.kernels import code_generation
+from tvmext.build.link import find_compiler
+from tvmext.options import WINOGRAD, Options
+from tvmext.passes import run
+from tvmext.passes.pipeline import pipeline
+from tvmext.schedules.choices import Choices
+from tvmext.schedules.cost.features import VERSION
+from tvmext.schedules.cost.terms import Terms
+from tvmext.schedules.cpu import rules as cpu_rules
+from tvmext.schedules.cpu.choices import choices as cpu_choices
+from tvmext.schedules.rule import Declined, Kernel, Rule
+from tvmext.schedules.schedule import ScheduleKernels, constant_args, plain
+
+from .workloads import Spec, graph, key
+
+MOST = 14
+"""Candidates of a kernel that are built."""
+
+CHEAPEST = 6
+"""So many of them by their analytic price, the others drawn from all."""
+
+PRODUCTS = ("gemm", "conv", "depthwise", "attention")
+"""Rules whose kernels count alone where a graph has one: the others stand at its edges."""
+
+FILTERS = WINOGRAD["f4"]
+
+
+@dataclass(frozen=True)
+class Found:
+    """A kernel of a workload, the rule that takes it, and what that may decide."""
+
+    kernel: Kernel
+    rule: Rule
+    choices: Choices
+    workload: Any
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A library of candidates, in terms of JSON.
+
+    `items` have "symbol", "rule", "decision", "picked", "terms" and "params", a list of shape and
+    dtype for each argument.
+    """
+
+    name: str
+    spec: dict[str, Any]
+    arch: dict[str, Any]
+    features: int
+    items: list[dict[str, Any]]
+
+
+def digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def build(spec: Spec, arch: CpuArch, folder: Path, *, most: int = MOST, seed: int = 0) -> Unit:
+    """Write ``name.so`` and ``name.json``, the latter last and at once, into `folder`."""
+    name = digest(key(spec))
+    functions: dict[str, PrimFunc] = {}
+    items: list[dict[str, Any]] = []
+    for found in kernels(spec, arch):
+        for item, func in _candidates(found, arch, most, np.random.default_rng([seed, len(items)])):
+            item["symbol"] = f"candidate_{len(items)}"
+            functions[item["symbol"]] = func.with_attr("global_symbol", item["symbol"])
+            items.append(item)
+    described = {**asdict(arch), "features": sorted(arch.features)}
+    unit = Unit(name, dict(spec), described, VERSION, items)
+    if items:
+        _compile(functions, arch, folder / f"{name}.so")
+    unfinished = folder / f".{name}.json.tmp"
+    unfinished.write_text(json.dumps(asdict(unit)))
+    os.replace(unfinished, folder / f"{name}.json")
+    return unit
+
+
+def kernels(spec: Spec, arch: CpuArch) -> list[Found]:
+    """The kernels of a workload that leave something to choose."""
+    mod = _fused(spec, arch)
+    constants, rules, options = constant_args(mod), cpu_rules(FILTERS), cpu_choices(FILTERS)
+    found = []
+    for var, func in mod.functions_items():
+        if isinstance(func, PrimFunc):
+            kernel = Kernel(var.name_hint, func, constants.get(var, frozenset()))
+            rule, workload = _match(kernel, rules)
+            if rule.name in options:
+                found.append(Found(kernel, rule, options[rule.name], workload))
+    products = [one for one in found if one.rule.name in PRODUCTS]
+    return products or found
+
+
+def _match(kernel: Kernel, rules: Sequence[Rule]) -> tuple[Rule, Any]:
+    for rule in rules:
+        workload = rule.match(kernel)
+        if not isinstance(workload, Declined):
+            return rule, workload
+    raise AssertionError("the last rule takes everything")
+
+
+@tvm.transform.module_pass(opt_level=0, name="Capture")
+class _Capture:
+    """Keeps the module as it comes to be scheduled."""
+
+    mod: tvm.IRModule
+
+    def transform_module(self, mod: tvm.IRModule, _ctx: Any) -> tvm.IRModule:
+        self.mod = mod
+        return mod
+
+
+def _fused(spec: Spec, arch: Arch) -> tvm.IRModule:
+    """The fused kernels of a workload, as rules see them."""
+    with tempfile.TemporaryDirectory(prefix="tvmext-collect-") as folder:
+        path = Path(folder) / "model.onnx"
+        onnx.save(graph(spec).model(), path)
+        model = frontends.load(path)
+    capture, options = _Capture(), Options()
+    reading = ScheduleKernels(arch, cpu_rules(FILTERS)).reading
+    passes = pipeline(model, capture, reading, "llvm", options)
+    target = tvm.target.Target(to_target(arch))
+    run(passes[: passes.index(capture) + 1], model.mod, target, options, lambda *_: None)
+    return capture.mod
+
+
+def _candidates(
+    found: Found, arch: CpuArch, most: int, rng: np.random.Generator
+) -> Iterator[tuple[dict[str, Any], PrimFunc]]:
+    decisions = found.choices.candidates(found.workload, arch)
+    terms = found.choices.terms(found.workload, decisions, arch)
+    if len(decisions) < 2:
+        return
+    columns = terms.plain()
+    for number in stratified(terms, most, rng):
+        decision = decisions[number]
+        scheduled = found.rule.apply(found.kernel, found.workload, decision, arch)
+        yield (
+            {
+                "rule": found.rule.name,
+                "decision": plain(decision),
+                "picked": number == 0,
+                "terms": {name: column[number] for name, column in columns.items()},
+                "params": [_param(param) for param in scheduled.func.params],
+            },
+            scheduled.func,
+        )
+
+
+def stratified(terms: Terms, most: int, rng: np.random.Generator) -> list[int]:
+    """The first, the cheapest by the analytic price, and some of the others."""
+    if terms.count <= most:
+        return list(range(terms.count))
+    order = [int(i) for i in np.argsort(terms.column("cycles"), kind="stable")]
+    chosen = list(dict.fromkeys([0, *order[:CHEAPEST]]))
+    others = [i for i in range(terms.count) if i not in chosen]
+    drawn = rng.choice(others, size=most - len(chosen), replace=False)
+    return [*chosen, *map(int, drawn)]
+
+
+def _param(param: Any) -> list[Any]:
+    return [[int(dim) for dim in param.ty.shape], str(param.ty.dtype)]
+
+
+def _compile(functions: dict[str, PrimFunc], arch: CpuArch, path: Path) -> None:
+    target = tvm.target.Target(to_target(arch))
+    with code_generation(target):
+        library = tvm.tirx.build(tvm.IRModule(functions), target)
+    unfinished = path.with_name(f".{path.name}")
+    library.export_library(str(unfinished), cc=find_compiler()[0])
+    os.replace(unfinished, path)

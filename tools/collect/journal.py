@@ -1,0 +1,112 @@
+"""Measurements on disk: a journal of lines, packed into Parquet now and then.
+
+A measurement is a line of JSON, written with one call and flushed to the disk: a kill at any moment
+loses the line in flight at most, whose rest is left out when the journal is read. `pack` writes a
+new Parquet file beside the journal, renames it, and only then empties the journal; measurements
+that are in both, because that was interrupted, count once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tvmext.schedules.cost.terms import FIELDS
+
+Row = Mapping[str, Any]
+
+SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),  # workload, decision, machine and threads
+        ("workload", pa.string()),  # measurements of one belong together
+        ("spec", pa.string()),
+        ("rule", pa.string()),
+        ("decision", pa.string()),
+        ("picked", pa.bool_()),  # by the analytic price
+        ("threads", pa.int32()),
+        ("seconds", pa.float64()),  # of one call: the median of samples
+        ("least", pa.float64()),
+        ("spread", pa.float32()),  # quartiles' distance over the median
+        ("samples", pa.int32()),
+        ("noisy", pa.bool_()),
+        ("device", pa.string()),
+        ("arch", pa.string()),
+        ("versions", pa.string()),
+        ("features", pa.int32()),  # VERSION of the terms below
+        ("date", pa.string()),
+        *((name, pa.float64()) for name in FIELDS),
+    ]
+)
+
+
+class Journal:
+    """The measurements in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.path = folder / "journal.jsonl"
+        self._mend()
+        self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+
+    def add(self, row: Row) -> None:
+        os.write(self._file, (json.dumps(row) + "\n").encode())
+        os.fdatasync(self._file)
+
+    def keys(self) -> set[str]:
+        """What has been measured."""
+        return {row["key"] for row in self.rows()}
+
+    def rows(self) -> Iterator[Row]:
+        """Every measurement, those in Parquet files first; one key may come twice."""
+        for path in sorted(self.folder.glob("*.parquet")):
+            yield from pq.read_table(path).to_pylist()
+        yield from lines(self.path)
+
+    def pack(self, path: Path | None = None) -> int:
+        """Move the journal into a Parquet file of the folder; or copy everything to `path`."""
+        found = {row["key"]: row for row in (self.rows() if path else lines(self.path))}
+        if not found:
+            return 0
+        number = len(list(self.folder.glob("*.parquet")))
+        write(list(found.values()), path or self.folder / f"part-{number:05}.parquet")
+        if path is None:
+            os.truncate(self.path, 0)
+        return len(found)
+
+    def close(self) -> None:
+        os.close(self._file)
+
+    def _mend(self) -> None:
+        """Cut off a line that was not finished: the next one would be appended to it."""
+        if not self.path.exists():
+            return
+        content = self.path.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            os.truncate(self.path, whole)
+
+
+def lines(path: Path) -> Iterator[Row]:
+    """The whole lines of a journal."""
+    if not path.exists():
+        return
+    for line in path.read_bytes().split(b"\n")[:-1]:
+        with suppress(ValueError):  # a page that never reached the disk
+            yield json.loads(line)
+
+
+def write(rows: list[Row], path: Path) -> None:
+    """A Parquet file, by way of a temporary one."""
+    columns = {name: [row[name] for row in rows] for name in SCHEMA.names}
+    unfinished = path.with_name(f".{path.name}.tmp")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns, SCHEMA), unfinished, compression="zstd")
+    os.replace(unfinished, path)
