@@ -8,6 +8,9 @@ from tvmext.arch import Arch, CudaArch
 from tvmext.options import WINOGRAD, Options
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .choices import Choices
     from .rule import Rule
 
 
@@ -25,3 +28,14 @@ def rules_for(arch: Arch, options: Options) -> tuple[Rule, ...]:
 
     chosen = None if options.cost_model == ANALYTIC else cost_model(options.cost_model)
     return cpu.rules(WINOGRAD[options.winograd], chosen)
+
+
+def choices_for(arch: Arch, options: Options) -> Mapping[str, Choices]:
+    """What the rules for `arch` may decide, for those that a cost model may choose for, by name."""
+    if isinstance(arch, CudaArch):
+        from .cuda.choices import choices as cuda_choices
+
+        return cuda_choices()
+    from .cpu.choices import choices
+
+    return choices(WINOGRAD[options.winograd])

@@ -80,6 +80,12 @@ def _balance(s: Sizes) -> Array:
     return tasks / (np.ceil(tasks / s.t["cores"]) * s.t["cores"])
 
 
+def _waves(s: Sizes) -> Array:
+    tiles = np.ceil(s.rows / np.maximum(s.t["block_rows"], 1))
+    tiles = tiles * np.ceil(s.cols / np.maximum(s.t["block_cols"], 1))
+    return s.over * tiles * s.t["splits"] / (s.t["cores"] * np.maximum(s.t["resident"], 1))
+
+
 FEATURES: tuple[Feature, ...] = (
     *(
         Feature(f"is_{name}", "bool", f"family = {name}", _family(number))
@@ -167,6 +173,21 @@ FEATURES: tuple[Feature, ...] = (
     Feature(
         "narrow", "share", "lanes bits / vector_bits",
         lambda s: s.t["lanes"] * 32 / s.t["vector_bits"],
+    ),
+    # GPUs
+    *(
+        Feature(f"log_{name}", "log2", f"log2({name} + 1)", _log_term(name))
+        for name in ("block_rows", "block_cols", "block_depth", "splits", "copy_bytes")
+    ),
+    Feature("in_flight", "count", "in_flight", _term("in_flight")),
+    Feature("resident", "count", "resident", _term("resident")),
+    Feature(
+        "waves", "log2", "log2(blocks splits / (cores resident)), 0 on CPUs",
+        lambda s: _log(np.where(s.t["block_rows"] > 0, _waves(s), 1)),
+    ),
+    Feature(
+        "last_wave", "share", "waves / ceil(waves), 1 on CPUs",
+        lambda s: np.where(s.t["block_rows"] > 0, _waves(s) / np.ceil(_waves(s)), 1),
     ),
     # bytes per level
     *(

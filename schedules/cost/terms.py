@@ -16,8 +16,9 @@ import numpy as np
 
 from tvmext.arch import CpuArch
 
-FAMILIES = ("gemm", "conv", "winograd", "depthwise", "attention", "rows", "map")
-"""Kinds of kernel; `family` is the place in this list. "rows" reduce, "map" does not."""
+FAMILIES = ("gemm", "conv", "winograd", "depthwise", "attention", "rows", "map", "mma")
+"""Kinds of kernel; `family` is the place in this list. "rows" reduce, "map" does not; "mma" are
+products by matrix instructions of GPUs, whose register tile is that of a warp."""
 
 
 class Field(NamedTuple):
@@ -68,6 +69,12 @@ FIELDS: Mapping[str, Field] = MappingProxyType(
         "parts": Field("count", 1, "parts that rows are cut into for the cores"),
         "mode": Field("index", 0, "how light stages run: decision.py, MODES of choices_staged.py"),
         "parallel": Field("index", 0, "no, blocks of rows, panels"),
+        "block_rows": Field("count", 0, "rows of a GPU block's tile"),
+        "block_cols": Field("count", 0, "columns of a GPU block's tile"),
+        "block_depth": Field("count", 0, "elements of the sum that a GPU block brings at a time"),
+        "in_flight": Field("count", 0, "such steps in shared memory at once"),
+        "splits": Field("count", 1, "parts of the sum that blocks of their own add up"),
+        "copy_bytes": Field("bytes", 0, "that travel to shared memory in one piece, at the least"),
         # the machine
         "vector_bits": Field("bits", 512, "of a vector register"),
         "registers": Field("count", 32, "vector registers"),
@@ -77,7 +84,8 @@ FIELDS: Mapping[str, Field] = MappingProxyType(
         "l3": Field("bytes", 1 << 25, "last cache"),
         "ghz": Field("1e9 / s", 2.5, "clock"),
         "dram": Field("1e9 bytes / s", 10, "memory, one core"),
-        "cores": Field("count", 1, "that may be used"),
+        "cores": Field("count", 1, "that may be used; multiprocessors of a GPU"),
+        "resident": Field("count", 1, "blocks that a multiprocessor has room for"),
         # the analytic price
         "cycles": Field("cycles", 1, "what the rule's own price says, on one core"),
     }

@@ -214,7 +214,7 @@ def price(work: Workload, tile: Decision, arch: CudaArch) -> float:
     element = dtype_bits(work.dtype) / 8
     depth = UNKNOWN_DEPTH if work.reduce is None else work.reduce
     steps = ceil(ceil(depth / tile.depth) / tile.splits)
-    resident = _resident(tile, work.dtype, arch)
+    together_most = resident(tile, work.dtype, arch)
     arithmetic = tile.rows * tile.cols * tile.depth / (arch.matrix_fma * 2 / element)
     high, wide = tile.warps
     moved = tile.depth * element * (tile.rows * (wide + 1) + tile.cols * (high + 1))
@@ -237,7 +237,7 @@ def price(work: Workload, tile: Decision, arch: CudaArch) -> float:
     total = 0.0
     left = blocks
     while left > 0:
-        together = min(resident, -(-left // arch.sms))
+        together = min(together_most, -(-left // arch.sms))
         full = left // (arch.sms * together) or 1
         cycles = overlapped([*(together * part for part in shared), *alone]) * steps + once
         total += full * cycles
@@ -260,7 +260,7 @@ def _slowness(size: int) -> float:
     return CHUNK_BYTES / size * (1 if size >= 8 else DIRECT)
 
 
-def _resident(tile: Decision, dtype: str, arch: CudaArch) -> int:
+def resident(tile: Decision, dtype: str, arch: CudaArch) -> int:
     """Blocks that a multiprocessor has room for."""
     return max(
         1,

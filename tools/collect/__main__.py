@@ -7,8 +7,12 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tvmext.arch import resolve
+from tvmext.arch import CpuArch, resolve
+
+if TYPE_CHECKING:
+    from .measure import Device
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -27,6 +31,7 @@ def _add_build(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("folder", type=Path, help="for libraries and their descriptions")
     parser.add_argument("--count", type=int, default=100, help="workloads")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--target", default="llvm", help="such as sm_90a; default: this machine")
     parser.add_argument("--threads", type=int, default=1, help="cores that kernels may use")
     parser.add_argument("--most", type=int, default=14, help="candidates of a kernel")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="then stop")
@@ -38,12 +43,26 @@ def _build(args: argparse.Namespace) -> int:
     from .build import build, digest
     from .workloads import draw, key
 
-    arch = replace(resolve("llvm"), cores=args.threads)
+    arch = resolve(f"cuda -arch={args.target}" if args.target[:3] == "sm_" else args.target)
+    if isinstance(arch, CpuArch):
+        arch = replace(arch, cores=args.threads)
     args.folder.mkdir(parents=True, exist_ok=True)
     end = time.monotonic() + args.seconds
-    for spec in draw(args.count, args.seed):
-        if (args.folder / f"{digest(key(spec))}.json").exists():
-            continue
+    specs = [
+        spec
+        for spec in draw(args.count, args.seed)
+        if not (args.folder / f"{digest(key(spec))}.json").exists()
+    ]
+    if args.scheduler:
+        from distributed import Client
+
+        from .cluster import build_all
+
+        with Client(args.scheduler) as client:
+            for name in build_all(client, specs, arch, args.folder, most=args.most, seed=args.seed):
+                print(name, flush=True)
+        return 0
+    for spec in specs:
         if time.monotonic() > end:
             break
         try:
@@ -61,19 +80,38 @@ def _add_measure(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--data", type=Path, required=True, help="folder of the data set")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=float("inf"), help="then stop")
+    parser.add_argument("--scheduler", help="address of a Dask scheduler; else in this process")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--rpc", metavar="HOST:PORT/KEY", help="a device of a TVM RPC tracker")
     parser.set_defaults(run=_measure)
 
 
 def _measure(args: argparse.Namespace) -> int:
     from .journal import Journal
-    from .measure import Local, Remote, collect
+    from .measure import collect
 
     journal = Journal(args.data)
-    device = Remote(args.rpc) if args.rpc else Local(args.threads)
-    count = collect(args.folder, journal, device, seconds=args.seconds)
+    if args.scheduler:
+        from distributed import Client
+
+        from .cluster import measure_all
+
+        with Client(args.scheduler) as client:
+            count = measure_all(client, args.folder, journal)
+    else:
+        count = collect(args.folder, journal, _device(args), seconds=args.seconds)
     print(f"{count} candidates measured; {len(journal.keys())} in {args.data}")
     return 0
+
+
+def _device(args: argparse.Namespace) -> Device:
+    from .measure import Local, Remote
+
+    if args.device == "cuda":
+        from .gpu import Cuda
+
+        return Cuda()
+    return Remote(args.rpc) if args.rpc else Local(args.threads)
 
 
 def _add_pack(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

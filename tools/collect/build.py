@@ -21,18 +21,18 @@ import tvm
 from tvm.tirx import PrimFunc
 
 from tvmext import frontends
-from tvmext.arch import Arch, CpuArch, to_target
+from tvmext.arch import Arch, CudaArch, to_target
+from tvmext.build.cuda import toolchain_for
 from tvmext.build.kernels import code_generation
 from tvmext.build.link import find_compiler
-from tvmext.options import WINOGRAD, Options
+from tvmext.options import Options
 from tvmext.passes import run
 from tvmext.passes.pipeline import pipeline
 from tvmext.schedules.choices import Choices
 from tvmext.schedules.cost.features import VERSION
 from tvmext.schedules.cost.terms import Terms
-from tvmext.schedules.cpu import rules as cpu_rules
-from tvmext.schedules.cpu.choices import choices as cpu_choices
 from tvmext.schedules.rule import Declined, Kernel, Rule
+from tvmext.schedules.rules import choices_for, rules_for
 from tvmext.schedules.schedule import ScheduleKernels, constant_args, plain
 
 from .workloads import Spec, graph, key
@@ -43,10 +43,11 @@ MOST = 14
 CHEAPEST = 6
 """So many of them by their analytic price, the others drawn from all."""
 
-PRODUCTS = ("gemm", "conv", "depthwise", "attention")
+PRODUCTS = ("gemm", "conv", "depthwise", "attention", "mma")
 """Rules whose kernels count alone where a graph has one: the others stand at its edges."""
 
-FILTERS = WINOGRAD["f4"]
+OPTIONS = Options(winograd="f4", tf32=True)
+"""Whatever may be chosen anywhere."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def build(spec: Spec, arch: CpuArch, folder: Path, *, most: int = MOST, seed: int = 0) -> Unit:
+def build(spec: Spec, arch: Arch, folder: Path, *, most: int = MOST, seed: int = 0) -> Unit:
     """Write ``name.so`` and ``name.json``, the latter last and at once, into `folder`."""
     name = digest(key(spec))
     functions: dict[str, PrimFunc] = {}
@@ -88,7 +89,10 @@ def build(spec: Spec, arch: CpuArch, folder: Path, *, most: int = MOST, seed: in
             item["symbol"] = f"candidate_{len(items)}"
             functions[item["symbol"]] = func.with_attr("global_symbol", item["symbol"])
             items.append(item)
-    described = {**asdict(arch), "features": sorted(arch.features)}
+    described = {
+        field: sorted(value) if isinstance(value, frozenset) else value
+        for field, value in asdict(arch).items()
+    }
     unit = Unit(name, dict(spec), described, VERSION, items)
     if items:
         _compile(functions, arch, folder / f"{name}.so")
@@ -98,17 +102,18 @@ def build(spec: Spec, arch: CpuArch, folder: Path, *, most: int = MOST, seed: in
     return unit
 
 
-def kernels(spec: Spec, arch: CpuArch) -> list[Found]:
+def kernels(spec: Spec, arch: Arch) -> list[Found]:
     """The kernels of a workload that leave something to choose."""
     mod = _fused(spec, arch)
-    constants, rules, options = constant_args(mod), cpu_rules(FILTERS), cpu_choices(FILTERS)
+    constants, rules = constant_args(mod), rules_for(arch, OPTIONS)
+    listed = choices_for(arch, OPTIONS)
     found = []
     for var, func in mod.functions_items():
         if isinstance(func, PrimFunc):
             kernel = Kernel(var.name_hint, func, constants.get(var, frozenset()))
             rule, workload = _match(kernel, rules)
-            if rule.name in options:
-                found.append(Found(kernel, rule, options[rule.name], workload))
+            if rule.name in listed:
+                found.append(Found(kernel, rule, listed[rule.name], workload))
     products = [one for one in found if one.rule.name in PRODUCTS]
     return products or found
 
@@ -138,16 +143,16 @@ def _fused(spec: Spec, arch: Arch) -> tvm.IRModule:
         path = Path(folder) / "model.onnx"
         onnx.save(graph(spec).model(), path)
         model = frontends.load(path)
-    capture, options = _Capture(), Options()
-    reading = ScheduleKernels(arch, cpu_rules(FILTERS)).reading
-    passes = pipeline(model, capture, reading, "llvm", options)
+    capture = _Capture()
+    reading = ScheduleKernels(arch, rules_for(arch, OPTIONS)).reading
     target = tvm.target.Target(to_target(arch))
-    run(passes[: passes.index(capture) + 1], model.mod, target, options, lambda *_: None)
+    passes = pipeline(model, capture, reading, str(target.kind.name), OPTIONS)
+    run(passes[: passes.index(capture) + 1], model.mod, target, OPTIONS, lambda *_: None)
     return capture.mod
 
 
 def _candidates(
-    found: Found, arch: CpuArch, most: int, rng: np.random.Generator
+    found: Found, arch: Arch, most: int, rng: np.random.Generator
 ) -> Iterator[tuple[dict[str, Any], PrimFunc]]:
     decisions = found.choices.candidates(found.workload, arch)
     terms = found.choices.terms(found.workload, decisions, arch)
@@ -184,9 +189,11 @@ def _param(param: Any) -> list[Any]:
     return [[int(dim) for dim in param.ty.shape], str(param.ty.dtype)]
 
 
-def _compile(functions: dict[str, PrimFunc], arch: CpuArch, path: Path) -> None:
+def _compile(functions: dict[str, PrimFunc], arch: Arch, path: Path) -> None:
     target = tvm.target.Target(to_target(arch))
-    with code_generation(target):
+    if isinstance(arch, CudaArch) and (toolchain := toolchain_for(arch, OPTIONS)):
+        toolchain.register()
+    with target, code_generation(target):
         library = tvm.tirx.build(tvm.IRModule(functions), target)
     unfinished = path.with_name(f".{path.name}")
     library.export_library(str(unfinished), cc=find_compiler()[0])

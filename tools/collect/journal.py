@@ -31,9 +31,9 @@ SCHEMA = pa.schema(
         ("decision", pa.string()),
         ("picked", pa.bool_()),  # by the analytic price
         ("threads", pa.int32()),
-        ("seconds", pa.float64()),  # of one call: the median of samples
+        ("seconds", pa.float64()),  # of one call: the first quartile of samples
         ("least", pa.float64()),
-        ("spread", pa.float32()),  # quartiles' distance over the median
+        ("spread", pa.float32()),  # how far `least` is below it
         ("samples", pa.int32()),
         ("noisy", pa.bool_()),
         ("device", pa.string()),
@@ -105,7 +105,8 @@ def lines(path: Path) -> Iterator[Row]:
 
 def write(rows: list[Row], path: Path) -> None:
     """A Parquet file, by way of a temporary one."""
-    columns = {name: [row[name] for row in rows] for name in SCHEMA.names}
+    usual = {name: field.default for name, field in FIELDS.items()}  # terms that came later
+    columns = {name: [{**usual, **row}[name] for row in rows] for name in SCHEMA.names}
     unfinished = path.with_name(f".{path.name}.tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table(columns, SCHEMA), unfinished, compression="zstd")

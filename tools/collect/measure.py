@@ -2,9 +2,10 @@
 
     warm up all; then rounds: for every candidate a chunk of calls; who begins changes
 
-The time of a candidate is the median of its samples. A sample that the processor's probe or the
-operating system saw disturbed does not count. Where what is left spreads too far or says too little
-the candidate takes further rounds, and stays marked as noisy if they do not help.
+The time of a candidate is the first quartile of its samples: what disturbs makes them longer, never
+shorter. A sample that the processor's probe or the operating system saw disturbed does not count.
+Where the fastest of what is left are too far apart or too few the candidate takes further rounds,
+and stays marked as noisy if they do not help.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import datetime
 import json
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,13 +29,21 @@ from .workloads import key
 CHUNK_SECONDS = 6e-4
 ROUNDS, MORE_ROUNDS = 7, 8
 MOST_SPREAD = 0.04
-"""Of a median's samples, quartile to quartile."""
+"""Of the fastest quarter of the samples, as a share of their longest."""
 
 LONGEST = 0.25
 """Seconds of a call above which a candidate is left alone after its warm-up: it is no choice."""
 
 POOL = 1 << 20
 """Random numbers that arrays are filled with, again and again."""
+
+
+LOST = "lost.txt"
+"""Names of the libraries that a device was lost on, in the folder of the data set."""
+
+
+class DeviceLost(RuntimeError):
+    """The device takes no more work in this process."""
 
 
 class Device(Protocol):
@@ -64,13 +73,13 @@ class Local:
         self.name = cpu_name()
         self._interruptions = interruptions(threads)
         self._seen = self._interruptions()
-        self._pool = _pool()
+        self._pool = pool()
 
     def load(self, path: Path) -> Any:
         return tvm.runtime.load_module(str(path))
 
     def array(self, shape: list[int], dtype: str) -> Any:
-        return tvm.runtime.tensor(_filled(self._pool, shape, dtype))
+        return tvm.runtime.tensor(filled(self._pool, shape, dtype))
 
     def seconds(self, library: Any, symbol: str, arguments: list[Any], number: int) -> float:
         timer = library.time_evaluator(symbol, tvm.cpu(), number=number, repeat=1)
@@ -91,14 +100,14 @@ class Remote:
         where, _, self.name = address.partition("/")
         host, _, port = where.rpartition(":")
         self.session = rpc.connect_tracker(host, int(port)).request(self.name)
-        self._pool = _pool()
+        self._pool = pool()
 
     def load(self, path: Path) -> Any:
         self.session.upload(str(path))
         return self.session.load_module(path.name)
 
     def array(self, shape: list[int], dtype: str) -> Any:
-        return tvm.runtime.tensor(_filled(self._pool, shape, dtype), self.session.cpu())
+        return tvm.runtime.tensor(filled(self._pool, shape, dtype), self.session.cpu())
 
     def seconds(self, library: Any, symbol: str, arguments: list[Any], number: int) -> float:
         timer = library.time_evaluator(symbol, self.session.cpu(), number=number, repeat=1)
@@ -116,14 +125,19 @@ def collect(
     seconds: float = float("inf"),
     told: Callable[[str], None] = print,
 ) -> int:
-    """Measure every library of `folder` that is not in the journal yet; how many candidates."""
+    """Measure every library of `folder` that is not in the journal yet; how many candidates.
+
+    A library that the device is lost on is left out from the next run on. Raises DeviceLost.
+    """
     done = journal.keys()
+    lost = journal.folder / LOST
+    left_out = set(lost.read_text().split()) if lost.exists() else set()
     end = time.monotonic() + seconds
     count = 0
     for path in sorted(folder.glob("*.json")):
         unit = json.loads(path.read_text())
-        items = [item for item in unit["items"] if _key(unit, item, device) not in done]
-        if not items:
+        items = pending(unit, device, done)
+        if not items or path.stem in left_out:
             continue
         if time.monotonic() > end:
             break
@@ -131,9 +145,18 @@ def collect(
             for row in measured(unit, items, path.with_suffix(".so"), device):
                 journal.add(row)
                 count += 1
+        except DeviceLost:
+            with lost.open("a") as file:
+                print(path.stem, file=file)
+            raise
         except (RuntimeError, MemoryError) as error:
             told(f"{path.stem}: {type(error).__name__}: {str(error)[:200]}")
     return count
+
+
+def pending(unit: Mapping[str, Any], device: Device, done: Container[str]) -> list[dict[str, Any]]:
+    """The candidates of a library whose measurements are not there yet."""
+    return [item for item in unit["items"] if _key(unit, item, device) not in done]
 
 
 def measured(
@@ -157,7 +180,7 @@ def measured(
     common = {
         "workload": digest(key(unit["spec"])),
         "spec": key(unit["spec"]),
-        "threads": unit["arch"]["cores"],
+        "threads": unit["arch"].get("cores", 1),
         "device": device.name,
         "arch": json.dumps(unit["arch"]),
         "versions": json.dumps({"tvm": tvm.__version__}),
@@ -202,11 +225,11 @@ def _rounds(
 def _summary(samples: list[tuple[float, bool]]) -> dict[str, Any]:
     clean = [seconds for seconds, is_clean in samples if is_clean]
     used = clean if len(clean) >= 3 else [seconds for seconds, _ in samples]
-    middle = statistics.median(used)
-    low, _, high = statistics.quantiles(used, n=4) if len(used) > 1 else (middle,) * 3
-    spread = (high - low) / middle
+    quartile = statistics.quantiles(used, n=4)[0] if len(used) > 1 else used[0]
+    quartile = max(quartile, min(used))  # of three samples it would be extrapolated
+    spread = 1 - min(used) / quartile
     return {
-        "seconds": middle,
+        "seconds": quartile,
         "least": min(used),
         "spread": spread,
         "samples": len(used),
@@ -221,11 +244,11 @@ def _key(unit: Mapping[str, Any], item: Mapping[str, Any], device: Device) -> st
     )
 
 
-def _pool() -> np.ndarray:
+def pool() -> np.ndarray:
     return np.random.default_rng(0).standard_normal(POOL, np.float32)
 
 
-def _filled(pool: np.ndarray, shape: list[int], dtype: str) -> np.ndarray:
+def filled(pool: np.ndarray, shape: list[int], dtype: str) -> np.ndarray:
     """Numbers of a normal distribution; for integers, zeros: indices have to be inside."""
     if not dtype.startswith("float"):
         return np.zeros(shape, dtype)

@@ -21,9 +21,9 @@ from ..bench.cases.case import Graph, node, random
 
 Spec = Mapping[str, Any]
 ZOO = Path(__file__).parents[2] / "tests" / "zoo"
-MOST_FLOPS = 1.5e9
+LEAST_FLOPS, MOST_FLOPS = 1e5, 1.5e9
 MOST_ELEMENTS = 1 << 24
-"""Larger ones take longer to measure and say little more."""
+"""Larger ones take longer to measure and say little more; smaller ones are mostly their call."""
 
 MIKPOLY = (
     # M, N, K ranges and how many of 1433 (MikPoly, ASPLOS 2024)
@@ -56,7 +56,9 @@ def draw(count: int, seed: int) -> list[Spec]:
     found: dict[str, Spec] = {}
     while len(found) < count:
         spec = _DRAW[str(rng.choice(kinds, p=weights / weights.sum()))](rng)
-        if spec is not None and key(spec) not in forbidden() and cost(spec) <= MOST_FLOPS:
+        if spec is None or not LEAST_FLOPS <= cost(spec) <= MOST_FLOPS:
+            continue
+        if key(spec) not in forbidden():
             found[key(spec)] = spec
     return list(found.values())
 

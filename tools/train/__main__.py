@@ -1,0 +1,102 @@
+"""The command line: ``python -m tools.train fit | judge | report``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import xgboost
+
+from tvmext.schedules.cost.features import features
+from tvmext.schedules.cost.model import CostModel, Learned
+from tvmext.schedules.cost.terms import Terms
+from tvmext.schedules.cost.weights import SHIPPED, read, write
+
+from .data import Data, families, folds, load
+from .fit import Settings, fit
+from .judge import judge, text
+
+FOLDS = 5
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command."""
+    parser = argparse.ArgumentParser(prog="python -m tools.train", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, run, said in (
+        ("fit", _fit, "weights from all of a data set"),
+        ("judge", _judge, "tables for workloads, and families, that were held out"),
+        ("report", _report, "the same with pictures, as HTML and PNG"),
+        ("speed", _speed, "candidates per second on one core"),
+    ):
+        part = commands.add_parser(name, help=said)
+        part.add_argument("data", type=Path, help="a Parquet file of tools.collect")
+        part.add_argument("--seed", type=int, default=0)
+        part.add_argument("-o", "--output", type=Path, default=SHIPPED / "cpu.json")
+        part.set_defaults(run=run)
+    args = parser.parse_args(argv)
+    args.run(args)
+    return 0
+
+
+def _fit(args: argparse.Namespace) -> None:
+    data, settings = load(args.data), Settings(seed=args.seed)
+    origin = {
+        "data_sha256": data.sha256,
+        "rows": len(data.seconds),
+        "workloads": len(set(data.group.tolist())),
+        "settings": asdict(settings),
+        "xgboost": xgboost.__version__,
+    }
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    write(fit(data, settings), args.output, "cpu", origin)
+    print(f"{args.output}: {args.output.stat().st_size} bytes; {origin}")
+
+
+def held_out(data: Data, settings: Settings) -> list[tuple[CostModel, object]]:
+    """A model for each fold, and the rows that it did not see."""
+    return [(fit(data.where(seen), settings), held) for seen, held in folds(data, FOLDS, 0)]
+
+
+def _judge(args: argparse.Namespace) -> None:
+    data, settings = load(args.data), Settings(seed=args.seed)
+    print(f"{len(data.seconds)} rows, workloads held out, {FOLDS} folds\n")
+    print(text(judge(data, held_out(data, settings))), end="\n\n")
+    print("families held out\n")
+    print(text(judge(data, families_held_out(data, settings))))
+
+
+def families_held_out(data: Data, settings: Settings) -> list[tuple[CostModel, object]]:
+    """For each family a model of all others; it has to do no harm there."""
+    found = []
+    for _, rows in families(data):
+        others = [r for r in range(len(data.seconds)) if data.family[r] != data.family[rows[0]]]
+        found.append((fit(data.where(others), settings), rows))
+    return found
+
+
+def _report(args: argparse.Namespace) -> None:
+    from .report import report
+
+    data, settings = load(args.data), Settings(seed=args.seed)
+    print(report(data, settings, args.output if args.output.is_dir() else Path("build/cost")))
+
+
+def _speed(args: argparse.Namespace) -> None:
+    """Of features alone, and of features and forest together."""
+    data = load(args.data)
+    many = Terms.joined([data.terms] * (1 + 100_000 // data.terms.count))
+    model: Learned = read(args.output)
+    for name, run in (("features", features), ("prices", model.seconds)):
+        run(many)
+        start = time.process_time()
+        run(many)
+        took = time.process_time() - start
+        print(f"{name}: {many.count / took:,.0f} candidates per second of one core")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,106 @@
+"""How good a model's picks are, on workloads that it has not seen.
+
+top-k is the latency of the best candidate over that of the best among the model's first k (TenSet,
+TLP); "pick" the same for what `CostModel.pick` takes, which may stay with the analytic choice.
+"pairwise" is the share of pairs of candidates, more than 2 % apart, that are in the right order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tvmext.schedules.cost.model import CostModel
+
+from .data import Data, families
+
+NEAR = 0.02
+KS = (1, 5)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Geometric means over workloads; `pairwise` is a share of pairs."""
+
+    workloads: int
+    top: tuple[float, ...]
+    pick: float
+    analytic: float
+    worst: float
+    pairwise: float
+    analytic_pairwise: float
+
+
+def judge(data: Data, models: Sequence[tuple[CostModel, np.ndarray]]) -> dict[str, Verdict]:
+    """By family, and "all"; each model for the rows that were held out from it."""
+    found: dict[str, list[tuple[float, ...]]] = {}
+    names = {data.family[rows[0]]: name for name, rows in families(data)}
+    for model, rows in models:
+        held = data.where(rows)
+        for own in held.workloads():
+            # The rule's own choice first, as `CostModel` wants it.
+            one = held.where(own[np.argsort(~held.picked[own], kind="stable")])
+            found.setdefault(names[one.family[0]], []).append(_workload(one, model))
+    found["all"] = [row for rows in found.values() for row in rows]
+    return {name: _verdict(rows) for name, rows in found.items()}
+
+
+def _workload(one: Data, model: CostModel) -> tuple[float, ...]:
+    best, prices = one.seconds.min(), model.seconds(one.terms)
+    order = np.argsort(prices, kind="stable")
+    tops = [best / one.seconds[order[:k]].min() for k in KS]
+    pick = best / one.seconds[model.pick(one.terms)]
+    right, pairs = _pairs(prices, one.seconds)
+    analytic_right, _ = _pairs(one.terms.seconds, one.seconds)
+    return (*tops, pick, best / one.seconds[0], right, analytic_right, pairs)
+
+
+def _pairs(prices: np.ndarray, seconds: np.ndarray) -> tuple[float, int]:
+    """Pairs in the right order, and pairs; a tie of prices is half right."""
+    far = np.triu(np.abs(np.log(seconds[:, None] / seconds[None, :])) > NEAR, 1)
+    asked = np.sign(prices[:, None] - prices[None, :])
+    true = np.sign(seconds[:, None] - seconds[None, :])
+    return float(((asked == true) + 0.5 * (asked == 0))[far].sum()), int(far.sum())
+
+
+def _verdict(rows: list[tuple[float, ...]]) -> Verdict:
+    table = np.array(rows)
+    count = len(KS)
+    right, analytic_right, pairs = table[:, count + 2 :].sum(axis=0)
+    return Verdict(
+        len(rows),
+        tuple(_mean(table[:, k]) for k in range(count)),
+        _mean(table[:, count]),
+        _mean(table[:, count + 1]),
+        float(table[:, count].min()),
+        right / max(pairs, 1),
+        analytic_right / max(pairs, 1),
+    )
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(np.exp(np.log(values).mean()))
+
+
+HEAD = (
+    "family",
+    "workloads",
+    *(f"top-{k}" for k in KS),
+    "pick",
+    "analytic",
+    "worst pick",
+    "pairwise",
+    "analytic",
+)
+
+
+def text(verdicts: dict[str, Verdict]) -> str:
+    """A table in Markdown."""
+    lines = [f"| {' | '.join(HEAD)} |", "|---" * len(HEAD) + "|"]
+    for name, v in verdicts.items():
+        numbers = (*v.top, v.pick, v.analytic, v.worst, v.pairwise, v.analytic_pairwise)
+        cells = [name, str(v.workloads), *(f"{n:.3f}" for n in numbers)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
