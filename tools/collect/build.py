@@ -179,7 +179,7 @@ def stratified(terms: Terms, most: int, rng: np.random.Generator) -> list[int]:
     if terms.count <= most:
         return list(range(terms.count))
     order = [int(i) for i in np.argsort(terms.column("cycles"), kind="stable")]
-    chosen = list(dict.fromkeys([0, *order[:CHEAPEST]]))
+    chosen = list(dict.fromkeys([0, *order[:CHEAPEST]]))[:most]
     others = [i for i in range(terms.count) if i not in chosen]
     drawn = rng.choice(others, size=most - len(chosen), replace=False)
     return [*chosen, *map(int, drawn)]
