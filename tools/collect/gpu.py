@@ -14,7 +14,8 @@ from typing import Any
 
 import tvm
 
-from ..bench.samples import CLEAN_SPEED
+from tvmext.measure.samples import CLEAN_SPEED
+
 from ..gpu.device import Device as Clocked
 from .measure import DeviceLost, filled, pool
 

@@ -21,7 +21,8 @@ from typing import Any, Protocol
 import numpy as np
 import tvm
 
-from ..bench.samples import CLEAN_SPEED
+from tvmext.measure.samples import CLEAN_SPEED
+
 from .build import digest
 from .journal import Journal, Row
 from .workloads import key
@@ -66,8 +67,8 @@ class Local:
     """This machine. Calls are timed in C++; a probe of the clock tells what is disturbed."""
 
     def __init__(self, threads: int = 1) -> None:
-        from ..bench.host import cpu_name, interruptions
-        from ..bench.machine import Machine
+        from tvmext.measure.host import cpu_name, interruptions
+        from tvmext.measure.machine import Machine
 
         self.machine = Machine(threads)
         self.name = cpu_name()
