@@ -81,6 +81,7 @@ def digest(text: str) -> str:
 
 def build(spec: Spec, arch: Arch, folder: Path, *, most: int = MOST, seed: int = 0) -> Unit:
     """Write ``name.so`` and ``name.json``, the latter last and at once, into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
     name = digest(key(spec))
     functions: dict[str, PrimFunc] = {}
     items: list[dict[str, Any]] = []
