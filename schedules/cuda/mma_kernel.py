@@ -114,6 +114,9 @@ class Builder:
                 return bind(column * plan.cols, lambda n: with_both(m, n), "n", "local")
 
             def with_both(m: Expr, n: Expr) -> Stmt:
+                if not isinstance(grid, int):
+                    # TVM does not look into names: without a sign, quotients are twice as long.
+                    m, n = tirx.max(m, index(0)), tirx.max(n, index(0))
                 return self._block(at, m, n, batch, part, thread)
 
             return bind(row * plan.rows, with_row, "m", "local")
