@@ -29,10 +29,14 @@ def lower(
     `schedule` is the pass that schedules PrimFuncs for `target`, and `reading` tells its
     rule and price of one; `report` is told of every pass as it begins.
     """
+    from .capture_graphs import refuse_scratch
     from .pipeline import pipeline
 
     passes = pipeline(model, schedule, reading, target.kind.name, options)
-    return run(passes, model.mod, target, options, report)
+    mod = run(passes, model.mod, target, options, report)
+    if options.cuda_graph:
+        refuse_scratch(mod)
+    return mod
 
 
 def run(

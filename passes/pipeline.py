@@ -14,6 +14,7 @@ from tvmext.options import Options
 from . import layouts
 from .bind_model import BindModel
 from .bound_indices import BoundIndices
+from .capture_graphs import CaptureGraphs
 from .cumulative import CumulativeReductions
 from .decompose_batch_norm import DecomposeBatchNorm
 from .decompose_stack import DecomposeStack
@@ -117,7 +118,10 @@ def pipeline(
         *kernels,
         *(fuse if options.opt_level >= 1 else views),
         schedule,
-        *lowering(PlanMemory(usual_sizes(model.dims))),
+        *lowering(
+            PlanMemory(usual_sizes(model.dims)),
+            *([CaptureGraphs()] if options.cuda_graph and kind == "cuda" else []),
+        ),
     ]
 
 
@@ -139,14 +143,18 @@ def _donated(model: Model, options: Options) -> list[int]:
     return [names.index(name) for name in options.donate]
 
 
-def lowering(planner: tvm.transform.Pass) -> list[tvm.transform.Pass]:
-    """What ends every pipeline: kernels become calls of the machine, `planner` shares memory."""
+def lowering(planner: tvm.transform.Pass, *planned: tvm.transform.Pass) -> list[tvm.transform.Pass]:
+    """What ends every pipeline: kernels become calls of the machine, `planner` shares memory.
+
+    `planned` are passes over the plan.
+    """
     return [
         transform.ToNonDataflow(),
         transform.RemovePurityChecking(),
         MachineCalls(),
         transform.CallTIRRewrite(),
         planner,
+        *planned,
         transform.LowerAllocTensor(),
         transform.KillAfterLastUse(),
         transform.LowerRuntimeBuiltin(),

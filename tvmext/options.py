@@ -32,6 +32,10 @@ class Options:
     tf32: bool = _option(
         False, "let CUDA code round the factors of float32 products to 10 bits, on tensor cores"
     )
+    cuda_graph: bool = _option(
+        False,
+        "launch what CUDA code does at every run alike as one graph; the first run must be alone",
+    )
     virtual_tensors: str = _option(
         "latency",
         "what operators that only move data give way to: the fastest, the least memory, or nothing",

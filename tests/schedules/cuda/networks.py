@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,16 @@ def run(
     options: Options | None = None,
 ) -> dict[str, np.ndarray]:
     """The outputs of an ONNX file, compiled as `tvmext.compile` does up to code generation."""
+    return run_each(path, [inputs], dims, options)[0]
+
+
+def run_each(
+    path: Path,
+    runs: Sequence[Mapping[str, np.ndarray]],
+    dims: Mapping[str, int] | None = None,
+    options: Options | None = None,
+) -> list[dict[str, np.ndarray]]:
+    """As `run`, for several inputs one after the other; results are fetched when all have run."""
     target = tvm.target.Target(to_target(ARCH))
     options = options or Options()
     model = load(str(path), dims=dict(dims or {}))
@@ -35,8 +45,11 @@ def run(
         mod = lower(model, schedule, schedule.reading, target, options, lambda *_: None)
         with code_generation(target):
             executable = relax.build(mod, target, relax_pipeline=None)
-        machine = relax.VirtualMachine(executable, tvm.cuda())
-        given = [tvm.runtime.tensor(inputs[spec.name], tvm.cuda()) for spec in model.inputs]
-        result = machine["main"](*given)
-    results = (result,) if len(model.outputs) == 1 else result
-    return {spec.name: tensor.numpy() for spec, tensor in zip(model.outputs, results)}
+        main = relax.VirtualMachine(executable, tvm.cuda())["main"]
+        results = [
+            main(*(tvm.runtime.tensor(inputs[spec.name], tvm.cuda()) for spec in model.inputs))
+            for inputs in runs
+        ]
+    names = [spec.name for spec in model.outputs]
+    tuples = [(result,) if len(names) == 1 else result for result in results]
+    return [{n: t.numpy() for n, t in zip(names, tensors)} for tensors in tuples]
