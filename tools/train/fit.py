@@ -28,7 +28,7 @@ from tvmext.schedules.cost.terms import FAMILIES
 
 from .data import Data
 
-SHARED = 0.3
+SHARED = 0.05
 """What the common shift of a workload counts: it matters between kernels, not candidates."""
 
 MONOTONE = {"conflicts": 1, "memory_share": 1}
@@ -43,7 +43,7 @@ NEVER = float(np.finfo(np.float32).max)
 class Settings:
     """How to train; `share` is the part of the workloads that a member sees."""
 
-    members: int = 6
+    members: int = 5
     trees: int = 40
     depth: int = 6
     rate: float = 0.15
