@@ -34,7 +34,7 @@ def lower(
 
     passes = pipeline(model, schedule, reading, target.kind.name, options)
     mod = run(passes, model.mod, target, options, report)
-    if options.cuda_graph:
+    if options.cuda_graph and target.kind.name == "cuda":
         refuse_scratch(mod)
     return mod
 

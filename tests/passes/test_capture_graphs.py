@@ -13,6 +13,7 @@ import tvm
 import tvm_ffi
 from onnx import TensorProto, helper, numpy_helper
 
+import tvmext
 from tests.schedules.cpu.kernels import normal
 from tests.schedules.cuda import networks
 from tests.schedules.cuda.device import IS_GPU
@@ -107,3 +108,11 @@ def test_kernels_with_scratch_are_refused(tmp_path: Path) -> None:
     chain(path, 40, sums=True)
     with pytest.raises(OptionError, match="scratch memory"):
         networks.run_each(path, [], options=GRAPH)
+
+
+def test_a_cpu_has_no_graphs(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    weights = chain(path, 40)
+    x = normal(40, 32)
+    got = tvmext.compile(path, options=GRAPH).run({"x": x})["y"]
+    np.testing.assert_allclose(got, expected(x, weights), 1e-4, 1e-4)
