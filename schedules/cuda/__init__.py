@@ -13,6 +13,7 @@ from .fallback import Fallback
 from .gemv import Gemv
 from .mma import Mma
 from .ordered import Ordered
+from .recurrence import Recurrence
 from .rows import Rows
 from .scan import Scan
 
@@ -29,5 +30,6 @@ def rules(arch: CudaArch, *, tf32: bool = False) -> tuple[Rule, ...]:
         Scan(),
         Rows(),
         Ordered(),
+        Recurrence(),
         Fallback(),
     )
