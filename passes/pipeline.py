@@ -105,7 +105,7 @@ def pipeline(
         *([Views()] if virtual else [transform.RewriteDataflowReshape()]),
         transform.DeadCodeElimination(),
         UpdateDonated(_donated(model, options)),
-        ShareKernels(),
+        ShareKernels(model.dims),
     ]
     views = [transform.RewriteDataflowReshape(), transform.DeadCodeElimination()]
     return [

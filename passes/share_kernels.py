@@ -10,7 +10,8 @@ minutes for.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import tvm
@@ -20,6 +21,8 @@ from tvm.ir import GlobalVar, Var
 from tvm.relax.expr_functor import PyExprMutator, mutator
 from tvm.tirx import PrimFunc
 
+from tvmext.frontends.dims import Dim, bounds
+
 from .rewrite import rewrite
 from .size_names import Size, SizeNames
 from .virtual.prims import Prims, UnmappedError, to_prim
@@ -28,15 +31,28 @@ _SIZES = (Var, tirx.Add, tirx.Sub, tirx.Mul, tirx.FloorDiv, tirx.FloorMod, tirx.
 _CALLS = ("relax.call_tir", "relax.call_tir_inplace")
 
 
+RANGES = "tvmext.ranges"
+"""Attribute of a PrimFunc: {name of a size: [least, most]}; the schedules read it."""
+
+NO_LIMIT = -1
+
+
 @tvm.transform.module_pass(opt_level=1, name="ShareKernels")
 class ShareKernels:
-    """Names the sizes of every PrimFunc that Relax functions call, then joins equal ones."""
+    """Names the sizes of every PrimFunc that Relax functions call, then joins equal ones.
+
+    Where the user gave ranges of `dims`, kernels know those of their sizes (attribute `RANGES`).
+    """
+
+    def __init__(self, dims: Mapping[str, Dim] = MappingProxyType({})) -> None:
+        limited = any(dim.high is not None for dim in dims.values())
+        self.dims = dims if limited else {}
 
     def transform_module(self, mod: tvm.IRModule, _ctx: Any) -> tvm.IRModule:
         kernels = {call.args[0] for call in _calls(mod)}
         rest = {var: func for var, func in mod.functions_items() if var not in kernels}
         rest = tvm.IRModule(rest, attrs=mod.attrs, global_infos=mod.global_infos)
-        return rewrite(rest, _Rewriter(rest, mod))
+        return rewrite(rest, _Rewriter(rest, mod, self.dims))
 
 
 def _calls(mod: tvm.IRModule) -> list[relax.Call]:
@@ -64,11 +80,33 @@ class _Named:
     inputs: int
     values: tuple[Size, ...] = ()
     places: Mapping[str, tuple[int, int | None]] | None = None
+    sizes: Mapping[str, Size] = field(default_factory=dict)
+    """All sizes by the names that the kernel has for them."""
 
     def arguments(self, call: relax.Call) -> list[Any] | None:
         """The arguments of a call of the old kernel for the new one; None if they are unknown."""
         if self.places is None:
             return list(call.args[1].fields)
+        dims = self._dims(call)
+        if dims is None:
+            return None
+        scalars = [to_prim(value, dims) for value in self.values]
+        return [*call.args[1].fields[: self.inputs], *scalars]
+
+    def ranged(self, call: relax.Call, ranges: Mapping[str, Dim]) -> PrimFunc:
+        """The kernel as this call needs it: with what its sizes may be."""
+        dims = self._dims(call) if ranges and self.places is not None else None
+        if dims is None:
+            return self.func
+        found = {}
+        for name, value in self.sizes.items():
+            low, high = bounds(Prims().size(to_prim(value, dims)), ranges)
+            found[name] = [low or 0, NO_LIMIT if high is None else high]
+        return self.func.with_attr(RANGES, found)
+
+    def _dims(self, call: relax.Call) -> dict[str, Any] | None:
+        """The dims of the old kernel at a call, by name; None if they are unknown."""
+        assert self.places is not None
         types = [arg.ty for arg in call.args[1].fields] + _output_types(call)
         dims = {}
         for name, (param, dim) in self.places.items():
@@ -78,8 +116,7 @@ class _Named:
                 dims[name] = types[param].shape.values[dim]
             else:
                 return None
-        scalars = [to_prim(value, dims) for value in self.values]
-        return [*call.args[1].fields[: self.inputs], *scalars]
+        return dims
 
 
 def _output_types(call: relax.Call) -> list[Any]:
@@ -92,8 +129,9 @@ def _output_types(call: relax.Call) -> list[Any]:
 
 @mutator
 class _Rewriter(PyExprMutator):
-    def __init__(self, rest: tvm.IRModule, mod: tvm.IRModule) -> None:
+    def __init__(self, rest: tvm.IRModule, mod: tvm.IRModule, dims: Mapping[str, Dim]) -> None:
         super().__init__(rest)
+        self.dims = dims
         self.mod = mod
         self.named: dict[GlobalVar, _Named] = {}
 
@@ -105,7 +143,7 @@ class _Rewriter(PyExprMutator):
             self.named[old] = _named(self.mod[old], len(call.args[1].fields))
         named = self.named[old]
         arguments = named.arguments(call)
-        func = named.func
+        func = named.ranged(call, self.dims)
         if arguments is None:
             func, arguments = self.mod[old], list(call.args[1].fields)
         new = self.builder_.add_func(func, old.name_hint)
@@ -161,7 +199,7 @@ class _Kernel:
         outputs = [tensors[p] for p in self.params[self.inputs :]]
         func = PrimFunc([*inputs, *passed, *outputs], body, self.func.ret_type, self.func.attrs)
         values = tuple(self.names.names[names[var]] for var in passed)
-        return _Named(func, len(inputs), values, self._places())
+        return _Named(func, len(inputs), values, self._places(), self.names.names)
 
     def _shapes(self) -> Iterable[Size]:
         """The sizes in shapes: those of the parameters, then those of the kernel's own buffers."""

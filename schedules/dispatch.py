@@ -1,10 +1,11 @@
 """Variants of a kernel for sizes that are known at run time only: which to keep, and the choice.
 
 All candidates are priced over the whole range of the unknown sizes; kept are the fewest whose best
-price is within 3 % of the best of all in the mean over the range. No size is measured: prices are
-piecewise linear, so that they are compared where they bend (`bends`), on a scale of powers of two.
-The same price, as arithmetic of the kernel, chooses among those that are kept when it runs (Vortex,
-arXiv 2409.01075, section 5: analysis at run time), in a few tens of instructions.
+price is within 3 % of the best of all in the mean over the range, and nowhere far off. No size is
+measured: prices are piecewise linear, so that they are compared where they bend (`bends`), on a
+scale of powers of two. The same price, as arithmetic of the kernel, chooses among those that are
+kept when it runs (Vortex, arXiv 2409.01075, section 5: analysis at run time), in a few tens of
+instructions.
 """
 
 from __future__ import annotations
@@ -20,7 +21,17 @@ ENVELOPE = 1.03
 FAR = 1 << 14
 """From this size on prices are as good as proportional to it."""
 
+WORST = 1.25
+"""How much dearer it may be at any one point."""
+
+WORST_HEIGHT = 1.12
+"""The same for heights of tiles, each of which is little code."""
+
+MOST_EXCESS = 10.0
+"""Logarithm of how much dearer than the best something is that cannot be."""
+
 Variant = TypeVar("Variant")
+Heights = tuple[tuple[int, int], ...]
 
 
 def bends(steps: Iterable[int], low: int = 0, high: int | None = None) -> list[int]:
@@ -47,16 +58,42 @@ def fewest(
     candidates: Sequence[Variant],
     price: Callable[[Variant], np.ndarray],
     within: float = ENVELOPE,
+    worst: float = WORST,
+    first: int | None = None,
 ) -> list[Variant]:
     """The fewest candidates, as far as greed finds them, whose best price is near that of all.
 
-    ``price(candidate)`` has its price at every point; the mean over points is the geometric one.
-    The one that is best alone comes first.
+    ``price(candidate)`` has its price at every point, infinite where it cannot be; the mean over
+    points is the geometric one. The best one alone comes first, or the `first`-th of all.
     """
     prices = np.array([price(candidate) for candidate in candidates], dtype=float) + 1.0
-    excess = np.log(prices / prices.min(axis=0))
-    kept = [int(excess.mean(axis=1).argmin())]
-    while excess[kept].min(axis=0).mean() > np.log(within):
-        with_each = np.minimum(excess, excess[kept].min(axis=0)).mean(axis=1)
-        kept.append(int(with_each.argmin()))
-    return [candidates[number] for number in kept]
+    excess = np.minimum(np.log(prices / prices.min(axis=0)), MOST_EXCESS)
+    kept = [int(excess.mean(axis=1).argmin()) if first is None else first]
+    while True:
+        envelope = excess[kept].min(axis=0)
+        if envelope.mean() > np.log(within):
+            loss = np.minimum(excess, envelope).mean(axis=1)
+        elif envelope.max() > np.log(worst):
+            loss = np.minimum(excess, envelope)[:, envelope.argmax()]
+        else:
+            return [candidates[number] for number in kept]
+        kept.append(int(loss.argmin()))
+
+
+def heights(
+    rows: int, price: Callable[[int], float], *, padded: bool, high: int | None = None
+) -> Heights:
+    """Which heights tiles of up to `rows` rows have, highest first: (height, its price).
+
+    All tiles of a run have one height. The last one is moved back to end with the rows, so that
+    none may be higher than there are rows, or with `padded` goes on past them. ``price(height)`` is
+    that of a tile. The highest is among them: it is what many rows want.
+    """
+    sizes = np.array(bends(range(1, rows + 1), 1, high))
+
+    def total(height: int) -> np.ndarray:
+        cost = -(-sizes // height) * price(height)
+        return cost if padded else np.where(sizes < height, np.inf, cost)
+
+    kept = fewest(range(1, rows + 1), total, worst=WORST_HEIGHT, first=rows - 1)
+    return tuple((height, round(price(height))) for height in sorted(kept, reverse=True))

@@ -24,6 +24,13 @@ LOADS = 2
 PANEL_CYCLES = 0.1
 """Cycles that a vector from L2 costs beside the arithmetic, at 64 bytes a cycle mostly hidden."""
 
+STREAM_CYCLES = 2.0
+"""Cycles that a vector from L2 takes where no arithmetic hides it: half of the 64 bytes a cycle
+that machines with 64-byte vectors have at their best; 28 were measured."""
+
+FAR_CYCLES = 6.4
+"""The same from L3, at 10 bytes a cycle (price.py)."""
+
 MOST_ROWS = 8
 """Rows of a tile: where they are a power of two apart they compete for one set of L1, of 8 ways
 on x86 since Nehalem (12 since Ice Lake), and a tile that does not fit there loads every element
@@ -69,6 +76,24 @@ def tile_cycles(rows: int, vectors: int, fma_units: int) -> float:
     chains = rows * vectors
     bound = max(chains / fma_units, (rows + vectors) / LOADS, FMA_LATENCY / 2 if chains < 4 else 0)
     return bound + PANEL_CYCLES * vectors
+
+
+def streamed_cycles(
+    rows: int,
+    vectors: int,
+    fma_units: int,
+    depth: int,
+    stream: float = STREAM_CYCLES,
+    split: bool = True,
+) -> float:
+    """Cycles of a tile of any height, low ones too, which wait for their panel or for themselves.
+
+    A vector of the panel takes `stream` cycles to come. Sums that are not `split` into several
+    depend on each other from step to step.
+    """
+    chains = FMA_LATENCY if not split else FMA_LATENCY / 2 if rows * vectors < FMA_LATENCY else 0
+    step = max(tile_cycles(rows, vectors, fma_units), stream * vectors, chains)
+    return depth * step + 2 * rows * vectors + 12
 
 
 def product_cycles(product: Product, rows: int, vectors: int, lanes: int, fma_units: int) -> float:

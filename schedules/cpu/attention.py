@@ -20,6 +20,7 @@ from tvm.ir import Expr, TensorLoad, Var
 
 from tvmext.arch import CpuArch
 
+from ..dispatch import Heights
 from ..kernel.analysis import constant, substitute, variables
 from ..kernel.attend import Attention, attention, mask
 from ..kernel.contraction import size
@@ -39,7 +40,7 @@ from ..kernel.emit import (
     nest,
     unravel,
 )
-from ..levels import UNKNOWN_COLS, UNKNOWN_ROWS, register_tiles, tile_cycles
+from ..levels import UNKNOWN_COLS, UNKNOWN_ROWS, register_tiles, streamed_cycles, tile_cycles
 from ..rule import Declined, Kernel, Scheduled
 from .attend_mask import Window
 from .attend_tile import Running, Tile
@@ -76,6 +77,8 @@ class Decision:
     parts: int
     parallel: bool
     skips: bool
+    heights: Heights = ()
+    """Heights of tiles, with their prices, where the number of rows is not known (rows.py)."""
 
 
 class FusedAttention:
@@ -117,7 +120,7 @@ class FusedAttention:
             size(found.rows),
             decision.scores.rows,
             lambda tiles: _tasks(found, tiles, decision),
-            overlap=True,
+            overlap=decision.heights,
         )
         func = tirx.PrimFunc(kernel.func.params, body, kernel.func.ret_type, kernel.func.attrs)
         return Scheduled(func)
@@ -142,7 +145,8 @@ def placed(workload: Workload, scores: Shape, values: Shape, arch: CpuArch) -> D
         parts = -(-arch.cores // max(workload.batch, 1))
     long = workload.keys is None or workload.keys >= SKIP_PANELS * scores.cols
     skips = workload.masked and long
-    return Decision(scores, values, block_keys, parts, parallel, skips)
+    heights = () if workload.rows is not None else _heights(workload, scores, values, arch)
+    return Decision(scores, values, block_keys, parts, parallel, skips, heights)
 
 
 def _tiles(workload: Workload, arch: CpuArch) -> Iterator[tuple[Shape, Shape]]:
@@ -191,6 +195,21 @@ def prices(workload: Workload, arch: CpuArch) -> dict[tuple[Shape, Shape], float
         return first + _cycles(rows, workload.width, keys, values, arch.fma_units)
 
     return {pair: price(*pair) for pair in _tiles(workload, arch)}
+
+
+def _heights(workload: Workload, scores: Shape, values: Shape, arch: CpuArch) -> Heights:
+    """Powers of two, so that the softmax of a tile runs in whole vectors."""
+    keys = UNKNOWN_COLS if workload.keys is None else workload.keys
+
+    def price(rows: int) -> float:
+        """Panels of keys and rows of values come from L2."""
+        first = streamed_cycles(rows, scores.vectors, arch.fma_units, workload.depth)
+        last = streamed_cycles(rows, values.vectors, arch.fma_units, keys)
+        across = -(-workload.width // values.cols)
+        return -(-keys // scores.cols) * first + across * last
+
+    powers = [1 << p for p in reversed(range(scores.rows.bit_length()))]
+    return tuple((rows, round(price(rows))) for rows in powers)
 
 
 def _cycles(rows: int, cols: int, depth: int, tile: Shape, units: int) -> float:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tvmext.arch import CpuArch, dtype_bits
 
+from ..dispatch import Heights, heights
 from ..kernel.contraction import Contraction
 from ..levels import (
+    STREAM_CYCLES,
     UNKNOWN_COLS,
     UNKNOWN_DEPTH,
     UNKNOWN_SIDE,
@@ -15,12 +17,13 @@ from ..levels import (
     best_tile,
     product_cycles,
     rows_in_l1,
+    streamed_cycles,
     widest,
 )
 from .decision import StagePlan
 from .dots import Dot, find_dot
 from .gemm import PARALLEL_FLOPS, fetches_ahead, register_units
-from .tile import Shape
+from .tile import Shape, parts
 from .turned import Turned
 
 FLAT_PIXELS = 128
@@ -78,6 +81,12 @@ class Decision:
     """Groups that are taken together as one (conv_groups.py)."""
     turned: tuple[StagePlan, ...] = ()
     """How the results of a block are stored once it is complete, if not tile by tile."""
+    heights: Heights = ()
+    """Pixels of tiles, with their prices, where a row's length is not known (rows.py)."""
+    block_bytes: int = 0
+    """Bytes of input that a block reads, if its rows are counted by them when the kernel runs."""
+    least_blocks: int = 1
+    """Into how many blocks an image is cut at the least, then."""
 
     @property
     def manner(self) -> str:
@@ -122,7 +131,27 @@ def blocked(work: Workload, shape: Shape, flat: bool, dot: Dot | None, arch: Cpu
     turned: tuple[StagePlan, ...] = ()
     if work.turned:
         turned = Turned.of(work.contraction, block_rows).plans(block_rows or height, arch)
-    return Decision(shape, flat, block_rows, parallel, tiles, dot, turned=turned)
+    decision = Decision(shape, flat, block_rows, parallel, tiles, dot, turned=turned)
+    if work.width is None:
+        decision = replace(decision, heights=_heights(work, shape, width_of * depth, arch))
+    if whole or turned or (work.width is not None and work.height is not None):
+        return decision
+    shares = _shares(images, arch.cores) if parallel == "blocks" else 1
+    return replace(decision, block_bytes=arch.l2_bytes // 3, least_blocks=shares)
+
+
+def _heights(work: Workload, shape: Shape, column_bytes: int, arch: CpuArch) -> Heights:
+    """Tiles for rows of any length; they wait for a panel that L1 does not hold."""
+    last = work.contraction.reduce[-1].size or 1
+    units = arch.fmas_per_cycle(shape.lanes * dtype_bits(work.dtype))
+    stream = STREAM_CYCLES if column_bytes * shape.cols > arch.l1_bytes // 2 else 0.0
+    depth = work.reduce or UNKNOWN_DEPTH
+
+    def price(pixels: int) -> float:
+        split = parts(pixels * shape.vectors, last) > 1
+        return streamed_cycles(pixels, shape.vectors, units, depth, stream, split)
+
+    return heights(shape.rows, price, padded=False)
 
 
 def _shares(images: int, cores: int) -> int:

@@ -17,7 +17,9 @@ from collections.abc import Callable
 from tvm import tirx
 from tvm.ir import Expr, Var
 
-from ..kernel.analysis import Axis, constant, substitute
+from tvmext.arch import dtype_bits
+
+from ..kernel.analysis import Axis, constant, substitute, variables
 from ..kernel.contraction import rows_of, size
 from ..kernel.emit import (
     PARALLEL,
@@ -29,10 +31,12 @@ from ..kernel.emit import (
     bind_each,
     block,
     ceildiv,
+    hidden,
     index,
     known,
     least,
     loop,
+    most,
     unravel,
 )
 from ..rule import Kernel, Layout, Scheduled
@@ -44,7 +48,7 @@ from .rows import Tiles, cut
 from .tile import Kernel as TileKernel
 from .tile import Panel, RegisterTile, open_panel
 from .turned import Turned
-from .window import Stage
+from .window import Stage, window
 from .words import WordPack, steps_of
 
 
@@ -63,6 +67,9 @@ class Builder:
             self.turned = Turned.of(self.total, decision.block_rows or known(self.height.extent))
             self.total = self.turned.sum
         self.first: Expr = index(0)
+        self.block: Size = decision.block_rows
+        if decision.block_bytes and self.height is not None and self._lines_first():
+            self.block = Var("block_rows", "int64")
         self.stage = self._stage()
         self.step = decision.dot.step if decision.dot else 1
         known_weight = workload.weight_arg is not None
@@ -84,12 +91,27 @@ class Builder:
 
         self.kernel = TileKernel(self.total, self.shape, term)
 
+    @property
+    def _whole(self) -> bool:
+        """Whether a block is an image."""
+        return isinstance(self.block, int) and self.block == 0
+
+    def _lines_first(self) -> bool:
+        """Whether the stage, if there is one, is line after line: their number is in no address."""
+        assert self.height is not None
+        stage = Stage.of(self.total, {self.width: known(self.width.extent), self.height: 1})
+        load = self.total.lhs.load
+        if stage is None or load is None:
+            return True
+        return self.height.var in variables(load.indices[stage.order[0]])
+
     def _stage(self) -> Stage | None:
         moving: dict[Axis, Size] = {self.width: known(self.width.extent)}
         if self.height is not None:
             whole = known(self.height.extent)
-            moving[self.height] = self.decision.block_rows or whole
-        return Stage.of(self.total, moving, words=self.decision.dot is not None)
+            moving[self.height] = whole if self._whole else self.block
+        named = {self.block: self._rows_of_a_block()} if isinstance(self.block, Var) else {}
+        return Stage.of(self.total, moving, words=self.decision.dot is not None, spelled=named)
 
     def build(self, kernel: Kernel) -> Scheduled:
         params = list(kernel.func.params)
@@ -101,7 +123,7 @@ class Builder:
         if self.decision.flat:
             assert self.height is not None
             pixels = size((self.height, self.width))
-        body = cut(pixels, self.shape.rows, self._blocks, overlap=True)
+        body = cut(pixels, self.shape.rows, self._blocks, overlap=self.decision.heights)
         body = followed(self.total, body, self.shape.lanes, self.decision.parallel != "none")
         func = tirx.PrimFunc(params, body, kernel.func.ret_type, kernel.func.attrs)
         return Scheduled(func, layouts)
@@ -110,14 +132,14 @@ class Builder:
         if self.stage is None:
             return substitute(self.total.lhs.value, {**at, **k})
         relative = dict(at)
-        if self.height is not None and self.decision.block_rows:
+        if self.height is not None and not self._whole:
             relative[self.height.var] = at[self.height.var] - self.first
         return self.stage.read(relative, k)
 
     def _blocks(self, tiles: Tiles) -> tirx.Stmt:
         """The loop over images and blocks of rows; panels are inside it, or part of it."""
         rows = 1 if self.height is None else known(self.height.extent)
-        blocks = ceildiv(rows, self.decision.block_rows) if self.decision.block_rows else 1
+        blocks = 1 if self._whole else known((rows + (self.block - 1)) // index(self.block))
         panels = ceildiv(size(self.total.cols), self.shape.cols)
         outer = self.images if self.turned else (*self.total.batch, *self.images)
         count = known(blocks * size(outer))
@@ -129,15 +151,32 @@ class Builder:
             place = unravel(flat // blocks, outer)
             return bind_each(place, lambda at: self._block(at, flat % blocks, rows, panels, tiles))
 
-        return bind(
+        loops = bind(
             blocks, lambda b: loop(count, lambda flat: task(flat, b), kind, "task"), "blocks"
         )
+        if not isinstance(self.block, Var):
+            return loops
+        return hidden(self._rows_of_a_block(), self.block, loops)
+
+    def _rows_of_a_block(self) -> Expr:
+        """As `blocked` has it where sizes are known: equal blocks whose input fits the cache."""
+        assert self.height is not None
+        rows = self.height.extent
+        extents = window(self.total, {self.width: known(self.width.extent)})
+        load = self.total.lhs.load
+        assert extents is not None and load is not None
+        row_bytes: Expr = index(dtype_bits(str(load.source.dtype)) // 8)
+        for extent in extents:
+            row_bytes = row_bytes * extent
+        fits = most(index(self.decision.block_bytes) // most(row_bytes, 1), 1)
+        blocks = most((rows + (fits - 1)) // fits, self.decision.least_blocks)
+        return index(most((rows + (blocks - 1)) // blocks, 1))
 
     def _kind(self, level: str) -> tirx.ForKind:
         return PARALLEL if self.decision.parallel == level else SERIAL
 
     def _block(self, at: Values, number: Expr, rows: Size, panels: Size, tiles: Tiles) -> tirx.Stmt:
-        step = self.decision.block_rows
+        step = self.block
 
         def sums(at: Values, first: Expr, count: Size) -> tirx.Stmt:
             start = {} if self.height is None else {self.height.var: first}
@@ -151,8 +190,9 @@ class Builder:
 
         def body(first: Expr) -> tirx.Stmt:
             self.first = first
-            whole = not step or (isinstance(rows, int) and rows % step == 0)
-            count = known(least(step or rows, rows if whole else rows - first))
+            fits = isinstance(rows, int) and isinstance(step, int) and step and rows % step == 0
+            whole = self._whole or fits
+            count = known(least(rows if self._whole else step, rows if whole else rows - first))
             if self.turned is None:
                 return sums(at, first, count)
             groups = self.total.batch
@@ -168,7 +208,7 @@ class Builder:
                 self.turned.store(at, first, count, self.decision.turned),
             )
 
-        return bind(number * step, body, "first") if step else body(index(0))
+        return body(index(0)) if self._whole else bind(number * step, body, "first")
 
     def _panel(self, at: Values, number: Expr, first: Expr, count: Size, tiles: Tiles) -> tirx.Stmt:
         batch = {axis.var: at[axis.var] for axis in self.total.batch}

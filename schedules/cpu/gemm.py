@@ -21,8 +21,17 @@ from ..kernel.contraction import (
     strided,
     windowed,
 )
+from ..kernel.ranges import ANY, Span, span
 from ..kernel.read_contraction import contraction
-from ..levels import UNKNOWN_COLS, UNKNOWN_DEPTH, Product, best_tile, product_cycles, widest
+from ..levels import (
+    UNKNOWN_COLS,
+    UNKNOWN_DEPTH,
+    UNKNOWN_ROWS,
+    Product,
+    best_tile,
+    product_cycles,
+    widest,
+)
 from ..rule import Declined, Kernel, Scheduled
 from .dots import Dot, find_dot
 from .gemm_kernel import build
@@ -70,6 +79,8 @@ class Workload:
     """What is multiplied, if neighbours along the sum may be taken together: bytes, perhaps."""
     least_rows: int = 1
     """Rows of all products together where dims that are not known are 1."""
+    spans: tuple[Span, Span] = (ANY, ANY)
+    """What rows and columns may be that are known at run time only."""
 
 
 @dataclass(frozen=True)
@@ -162,6 +173,7 @@ def describe(found: Contraction, kernel: Kernel) -> Workload | Declined:
         position if rhs == "weight" else None,
         factor_types(found),
         least_size((*found.batch, *found.rows)),
+        (span(found.rows, kernel.func), span(found.cols, kernel.func)),
     )
 
 
@@ -180,7 +192,7 @@ def decide(workload: Workload, arch: CpuArch) -> Decision:
     """The tile of the least price, and where the operands stay."""
     dot = None if workload.rhs == "sum" else find_dot(workload.types, arch)
     widths, steps, registers = register_units(workload.dtype, workload.reduce, dot, arch)
-    product = Product(workload.rows, workload.cols, steps)
+    product = Product(_usual(workload.rows, workload.spans[0]), workload.cols, steps)
 
     def tile(lanes: int, units: int) -> tuple[Shape, float]:
         best = best_tile(product, lanes, registers, units)
@@ -217,6 +229,12 @@ def placed(workload: Workload, shape: Shape, dot: Dot | None, arch: CpuArch) -> 
         replace(decision, tile=tile, rhs=how) for tile, how in variants(workload, arch)
     )
     return replace(first, others=tuple(others))
+
+
+def _usual(rows: int | None, limits: Span) -> int | None:
+    """The rows that tiles are priced at: not more than there may be."""
+    _, most = limits
+    return most if rows is None and most is not None and most < UNKNOWN_ROWS else rows
 
 
 def register_units(

@@ -17,7 +17,9 @@ from tvm.ir import Expr
 from tvmext.arch import CpuArch
 
 from ..dispatch import bends, fewest, grid
-from ..kernel.emit import Size, bind, block, index
+from ..kernel.choice import pick
+from ..kernel.emit import Size, index
+from ..kernel.ranges import Span
 from ..levels import PACKED, TURNED, register_tiles, unknown_cycles
 from .tile import Shape
 
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
     from .gemm import Decision, Workload
 
 Variant = tuple[Shape, str]
+
+WORST = 2.0
+"""How much dearer than the best a product may be at some size: variants are much code."""
 
 DEPTHS = (1, 8, 64, 512, 4096)
 """Steps of the sum that unknown ones are taken for, on a scale: they weigh what is done once."""
@@ -34,12 +39,13 @@ def variants(workload: Workload, arch: CpuArch) -> tuple[Variant, ...]:
     """Tiles and how the second operand is read: the best one for all sizes first."""
     lanes = arch.vector_lanes(workload.dtype)
     known = (workload.rows, workload.cols, workload.reduce)
-    return _kept(known, workload.rhs, lanes, arch.vector_registers, arch.fma_units)
+    return _kept(known, workload.spans, workload.rhs, lanes, arch.vector_registers, arch.fma_units)
 
 
 @cache
 def _kept(
     known: tuple[int | None, int | None, int | None],
+    spans: tuple[Span, Span],
     rhs: str,
     lanes: int,
     registers: int,
@@ -47,13 +53,14 @@ def _kept(
 ) -> tuple[Variant, ...]:
     candidates = list(_candidates(known, rhs, lanes, registers))
     heights = {tile.rows for tile, _ in candidates}
-    ranges = (bends(heights), bends(range(lanes, 6 * lanes, lanes)), DEPTHS)
+    rows, cols = spans
+    ranges = (bends(heights, *rows), bends(range(lanes, 6 * lanes, lanes), *cols), DEPTHS)
     sizes = grid([own if n is None else [n] for own, n in zip(ranges, known)])
 
     def price(variant: Variant) -> np.ndarray:
         return _price(variant, sizes, rhs, units)
 
-    return tuple(fewest(candidates, price))
+    return tuple(fewest(candidates, price, worst=WORST))
 
 
 def _candidates(
@@ -97,8 +104,6 @@ def chosen(
     bodies: Sequence[tirx.Stmt],
 ) -> tirx.Stmt:
     """The body of the decision whose price is the least at `sizes`, when the kernel runs."""
-    if len(bodies) == 1:
-        return bodies[0]
     rows, columns, depth = (index(n) for n in sizes)
 
     def price(decision: Decision) -> Expr:
@@ -108,18 +113,7 @@ def chosen(
         found: Expr = unknown_cycles((rows, columns, depth), shape, packed, units, _larger)
         return found
 
-    best, at = price(decisions[0]), index(0)
-    for number, decision in enumerate(decisions[1:], 1):
-        other = price(decision)
-        at = tirx.Select(other < best, index(number), at)
-        best = tirx.min(best, other)
-    return bind(
-        at,
-        lambda variant: block(
-            *(tirx.IfThenElse(variant == n, body, None) for n, body in enumerate(bodies))
-        ),
-        "variant",
-    )
+    return pick(list(map(price, decisions)), bodies)
 
 
 def _larger(a: Size, b: Size) -> Size:

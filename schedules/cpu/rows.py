@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from tvm import tirx
 from tvm.ir import Expr
 
+from ..dispatch import Heights
+from ..kernel.choice import best_height, of_height
 from ..kernel.emit import Size, bind, block, ceildiv, index, least, most
 
 
@@ -66,40 +68,44 @@ class Tiles:
 
 @dataclass(frozen=True, eq=False)
 class Overlapping(Tiles):
-    """Tiles of `rows` rows, the last one moved back to end with the rows: less code, some rework.
+    """Tiles of one of some heights, the last one moved back to end with the rows: less code.
 
-    Fewer rows than one tile are taken in powers of two.
+    `base` is the height that costs the least for as many rows.
     """
 
+    choices: Heights = ()
+
     def each(self, t: Expr, body: Callable[[Expr, int], tirx.Stmt], after: _After) -> tirx.Stmt:
-        total = index(self.total)
+        total, height = index(self.total), index(self.base)
 
-        def tile(row: Expr, height: int) -> tirx.Stmt:
-            return block(body(row, height), after(row, index(height)))
+        def tile(row: Expr) -> tirx.Stmt:
+            parts = of_height(self.choices, height, lambda high: body(row, high))
+            return block(parts, after(row, height))
 
-        few, part = [], 1 << (self.rows - 1).bit_length() >> 1
-        while part:
-            row = total // (2 * part) * (2 * part)
-            few.append(tirx.IfThenElse(total % (2 * part) >= part, tile(row, part), None))
-            part //= 2
-        first = tirx.min(t * self.rows, total - self.rows)
-        many = bind(first, lambda row: tile(row, self.rows), "row")
-        return tirx.IfThenElse(total >= self.rows, many, block(*few))
+        return bind(tirx.min(t * height, total - height), tile, "row")
 
 
 _After = Callable[[Expr, Expr], tirx.Stmt | None]
 
 
 def cut(
-    total: Size, rows: int, then: Callable[[Tiles], tirx.Stmt], overlap: bool = False
+    total: Size, rows: int, then: Callable[[Tiles], tirx.Stmt], overlap: Heights = ()
 ) -> tirx.Stmt:
     """Bind how `total` rows are cut into tiles of at most `rows` rows.
 
-    With `overlap`, an unknown number of rows is cut into overlapping tiles.
+    With `overlap`, an unknown number of rows is cut into overlapping tiles of such heights.
     """
     count = ceildiv(total, rows)
     if overlap and not isinstance(total, int):
-        return then(Overlapping(total, rows, count, rows, 0))
+
+        def tiles(height: Expr) -> tirx.Stmt:
+            return bind(
+                (total + (height - 1)) // height,
+                lambda n: then(Overlapping(total, rows, n, height, 0, overlap)),
+                "tiles",
+            )
+
+        return best_height(overlap, total, tiles, padded=False)
     if isinstance(total, int) and isinstance(count, int):
         divisor = max(count, 1)
         return then(Tiles(total, rows, count, total // divisor, total % divisor))

@@ -177,11 +177,7 @@ class RegisterTile(ABC):
 
     def _parts(self, height: int) -> int:
         """How many partial sums of each element hide the latency when the tile is small."""
-        steps = self._steps
-        wanted = -(-CHAINS // (height * self.shape.vectors))
-        while wanted > 1 and (steps is None or steps % wanted):
-            wanted -= 1
-        return wanted
+        return parts(height * self.shape.vectors, self._steps)
 
     @property
     def _steps(self) -> int | None:
@@ -238,6 +234,14 @@ class RegisterTile(ABC):
         if panel.ragged and not panel.never_full and not self.heavy:
             return tirx.IfThenElse(tirx.Not(panel.full), every, None)
         return every
+
+
+def parts(sums: int, steps: int | None) -> int:
+    """How many partial sums each of `sums` is kept in, over a last reduce axis of `steps` steps."""
+    wanted = -(-CHAINS // sums)
+    while wanted > 1 and (steps is None or steps % wanted):
+        wanted -= 1
+    return wanted
 
 
 @dataclass(frozen=True, eq=False)

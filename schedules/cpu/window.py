@@ -10,7 +10,9 @@ is staged so. Words (words.py) need the channels side by side.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from tvm import tirx
 from tvm.ir import Expr, Var
@@ -55,8 +57,18 @@ class Stage:
     buffer: Var
 
     @staticmethod
-    def of(total: Contraction, moving: dict[Axis, Size], *, words: bool = False) -> Stage | None:
-        """The stage for `moving` axes and how far each moves, or None if indices are not affine."""
+    def of(
+        total: Contraction,
+        moving: dict[Axis, Size],
+        *,
+        words: bool = False,
+        spelled: Mapping[Var, Expr] = MappingProxyType({}),
+    ) -> Stage | None:
+        """The stage for `moving` axes and how far each moves, or None if indices are not affine.
+
+        `spelled` has the sizes among them that the kernel computes: TVM takes memory at the
+        beginning of a kernel, before they have their names.
+        """
         operand = total.lhs
         if operand.source is None or operand.load is None:
             return None
@@ -64,7 +76,7 @@ class Stage:
         if extents is None:
             return None
         order = tuple(range(len(extents))) if words else _memory_order(operand.source)
-        shape = [extents[dim] for dim in order]
+        shape = [known(substitute(index(extents[dim]), dict(spelled))) for dim in order]
         buffer = allocate(shape, str(operand.load.source.dtype), "window")
         return Stage(total, operand.source, tuple(moving), extents, order, buffer)
 

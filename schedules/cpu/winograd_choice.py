@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 from tvmext.arch import CpuArch
 
-from ..levels import LOADS, Product, product_cycles, register_tiles
+from ..dispatch import Heights, heights
+from ..levels import (
+    FAR_CYCLES,
+    LOADS,
+    STREAM_CYCLES,
+    Product,
+    product_cycles,
+    register_tiles,
+    streamed_cycles,
+)
 from ..rule import Matrix
 from .gemm import PARALLEL_FLOPS, fetches_ahead, known_size
 from .tile import Shape
@@ -88,6 +97,8 @@ class Decision:
     """Register tiles that pass over a panel, if they fetch the next one into L2; else 0."""
     merged: int = 1
     """Groups that are taken together as one (conv_groups.py)."""
+    heights: Heights = ()
+    """Heights of register tiles, with their prices, if the number of tiles is not known."""
 
     manner = "winograd"
 
@@ -111,7 +122,15 @@ def decide(found: Windows, plan: Plan, arch: CpuArch) -> Decision:
             parallel, blocks = _spread(groups, count, blocks, arch.cores)
     block_tiles = most if count is None else ceil(count / blocks)
     ahead = block_tiles if fetches_ahead(depth, columns, width, arch) else 0
-    return Decision(plan.step, plan.tile, block_tiles, parallel, ahead)
+    decision = Decision(plan.step, plan.tile, block_tiles, parallel, ahead)
+    if count is not None:
+        return decision
+
+    def price(height: int) -> float:
+        stream = FAR_CYCLES if ahead and block_tiles == 1 else STREAM_CYCLES
+        return streamed_cycles(height, plan.tile.vectors, arch.fma_units, channels, stream)
+
+    return replace(decision, heights=heights(rows, price, padded=True, high=rows * most))
 
 
 def _spread(groups: int, count: int | None, blocks: int, cores: int) -> tuple[str, int]:

@@ -17,7 +17,8 @@ from dataclasses import replace
 from tvm import tirx
 from tvm.ir import Expr, Var
 
-from ..kernel.analysis import REDUCE, SPATIAL, Axis, substitute
+from ..kernel.analysis import REDUCE, SPATIAL, Axis, constant, substitute
+from ..kernel.choice import best_height, of_height
 from ..kernel.contraction import Contraction, Operand, Output, size
 from ..kernel.emit import (
     PARALLEL,
@@ -56,7 +57,10 @@ class Builder:
         self.shape = decision.tile
         self.tiles = Tiles(found, decision.step)
         self.filter = self.tiles.filter
-        self.held = decision.block_tiles * self.shape.rows
+        self.heights = decision.heights or ((self.shape.rows, 1),)
+        self.block = decision.block_tiles * self.shape.rows
+        spare = self.shape.rows - 1 if decision.heights else 0
+        self.held = self.block + spare
         spots = [self.filter.size] * len(found.bounds)
         lanes = found.chunk(self.shape.lanes)
         chunks = found.sizes[0] // lanes
@@ -118,43 +122,64 @@ class Builder:
         return Scheduled(func, {self.windows.weight_arg: self.laid.layout})
 
     def _blocks(self) -> tirx.Stmt:
-        def task(flat: Expr, tiles: Expr, blocks: Expr) -> tirx.Stmt:
+        """Blocks of as many tiles, or where tiles are counted when it runs, of nearly as many."""
+
+        def task(flat: Expr, tiles: Expr, blocks: Expr, each: Size) -> tirx.Stmt:
             def block(group: Values) -> tirx.Stmt:
-                first = flat % blocks * self.held
-                return bind(first, lambda n: self._block(group, n, tiles), "first")
+                first = flat % blocks * each
+                return bind(first, lambda n: self._block(group, n, tiles, each), "first")
 
             return bind_each(unravel(flat // blocks, self.total.batch), block)
 
-        def tasks(tiles: Expr, blocks: Expr) -> tirx.Stmt:
+        def tasks(tiles: Expr, blocks: Expr, each: Size) -> tirx.Stmt:
             count = known(blocks * size(self.total.batch))
-            return loop(count, lambda t: task(t, tiles, blocks), self._kind("blocks"), "task")
+            return loop(count, lambda t: task(t, tiles, blocks, each), self._kind("blocks"), "task")
 
-        return bind(
-            size(self.tiles.axes),
-            lambda n: bind(ceildiv(known(n), self.held), lambda b: tasks(n, b), "blocks"),
-            "tiles",
-        )
+        def blocks(tiles: Expr) -> tirx.Stmt:
+            count = ceildiv(known(tiles), self.block)
+            if isinstance(count, int):
+                return tasks(tiles, index(count), self.block)
+
+            def even(number: Expr) -> tirx.Stmt:
+                each = (tiles + (number - 1)) // tirx.max(number, index(1))
+                return bind(each, lambda n: tasks(tiles, number, n), "each")
+
+            return bind(count, even, "blocks")
+
+        return bind(size(self.tiles.axes), blocks, "tiles")
 
     def _kind(self, level: str) -> tirx.ForKind:
         return PARALLEL if self.decision.parallel == level else SERIAL
 
-    def _block(self, group: Values, first: Expr, tiles: Expr) -> tirx.Stmt:
-        """The tiles from `first` on, `count` of them; register tiles are full all the same."""
-        count = known(least(self.held, known(tiles - first)))
-        rounds = ceildiv(count, self.shape.rows)
+    def _block(self, group: Values, first: Expr, tiles: Expr, each: Size) -> tirx.Stmt:
+        """The tiles from `first` on; register tiles are full all the same."""
+        count = known(least(each, known(tiles - first)))
+        return best_height(
+            self.heights,
+            index(count),
+            lambda height: self._rounds(group, first, tiles, count, height),
+            padded=True,
+        )
+
+    def _rounds(
+        self, group: Values, first: Expr, tiles: Expr, count: Size, height: Expr
+    ) -> tirx.Stmt:
+        """`count` tiles from `first` on, in register tiles of one height."""
+        fixed = constant(height)
+        rounds = ceildiv(count, fixed) if fixed else (count + (height - 1)) // height
 
         def load(t: Expr) -> tirx.Stmt:
             there = tirx.min(first + t, tiles - 1)
             return self.tiles.place(there, lambda at: self._load({**group, **at}, t))
 
         def panel(number: Expr) -> tirx.Stmt:
-            body = lambda panel: self._panel(panel, first, count, rounds)  # noqa: E731
+            body = lambda panel: self._panel(panel, first, count, rounds, height)  # noqa: E731
             return open_panel(self.total, group, number, self.shape.cols, body)
 
         panels = ceildiv(size(self.total.cols), self.shape.cols)
         return block(
             tirx.AllocBuffer(self.inputs),
-            loop(known(rounds * self.shape.rows), load, name="t"),
+            loop(known(rounds * height), load, name="t"),
             loop(panels, panel, self._kind("panels"), "p"),
         )
 
@@ -190,25 +215,29 @@ class Builder:
             return every(read)
         return block(*names, tirx.IfThenElse(inside, every(read), every(guarded)))
 
-    def _panel(self, panel: Panel, first: Expr, count: Size, rounds: Size) -> tirx.Stmt:
+    def _panel(
+        self, panel: Panel, first: Expr, count: Size, rounds: Size, height: Expr
+    ) -> tirx.Stmt:
         def leave(t: Expr) -> tirx.Stmt:
             return self.tiles.place(first + t, lambda at: self._leave(at, t, panel))
 
         return block(
             tirx.AllocBuffer(self.products),
-            loop(size(self.positions), lambda u: self._position(u, panel, rounds), name="u"),
+            loop(
+                size(self.positions), lambda u: self._position(u, panel, rounds, height), name="u"
+            ),
             loop(count, leave, name="t"),
         )
 
-    def _position(self, position: Expr, panel: Panel, rounds: Size) -> tirx.Stmt:
+    def _position(self, position: Expr, panel: Panel, rounds: Size, height: Expr) -> tirx.Stmt:
         """One matrix product over the panel."""
-        rows, width = self.shape.rows, self.shape.cols
+        width = self.shape.cols
 
         def one(at: Values) -> tirx.Stmt:
             here = {**panel.at, **at}
             full = Panel(self.kernel.sum, here, panel.number, index(0), width, width)
 
-            def tile(t: Expr) -> tirx.Stmt:
+            def tile(t: Expr, rows: int) -> tirx.Stmt:
                 ahead = None
                 if self.decision.ahead:
                     steps = size(self.kernel.sum.reduce)
@@ -217,7 +246,10 @@ class Builder:
                     lambda i: {self.row.var: t * rows + i}, rows, full, None, ahead=ahead
                 )
 
-            return loop(rounds, tile, name="r")
+            def run(rows: int) -> tirx.Stmt:
+                return loop(rounds, lambda t: tile(t, rows), name="r")
+
+            return of_height(self.heights, height, run)
 
         return bind_each(unravel(position, self.positions), one)
 

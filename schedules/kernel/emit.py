@@ -85,9 +85,14 @@ def bind(value: Size, body: Body, name: str, scope: str = "global") -> tirx.Stmt
     var = Var(name, "int64")
     if not _nonlinear(value):
         return block(tirx.Bind(var, value), body(var))
-    cell = allocate([1], "int64", f"{name}_cell", scope)
+    return hidden(value, var, body(var), scope)
+
+
+def hidden(value: Expr, var: Var, body: tirx.Stmt, scope: str = "global") -> tirx.Stmt:
+    """``var = value`` by way of memory, and what follows."""
+    cell = allocate([1], "int64", f"{var.name}_cell", scope)
     store = tirx.BufferStore(cell, value, [index(0)])
-    return block(tirx.AllocBuffer(cell), store, tirx.Bind(var, cell[index(0)]), body(var))
+    return block(tirx.AllocBuffer(cell), store, tirx.Bind(var, cell[index(0)]), body)
 
 
 def _nonlinear(value: Expr) -> bool:

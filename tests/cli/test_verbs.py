@@ -246,6 +246,7 @@ def test_inspect_a_library(tvmext: Call, tiny_library: Path) -> None:
     assert found["kind"] == "library"
     assert found["bytes"] == tiny_library.stat().st_size
     assert len(found["model_sha256"]) == 64
+    assert 0 < found["code_bytes"] < found["bytes"]
     assert re.search(r"output +y +float32 +\[batch, 3\]", tvmext("inspect", tiny_library).out)
 
 

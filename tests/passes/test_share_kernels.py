@@ -8,7 +8,8 @@ from tvm import relax, te, tirx
 from tvm.tirx import PrimFunc
 
 from tests.passes.modules import assert_same, build, random
-from tvmext.passes.share_kernels import ShareKernels
+from tvmext.frontends.dims import Dim
+from tvmext.passes.share_kernels import RANGES, ShareKernels
 
 op = relax.op
 N, H = tirx.Var("n", "int64"), tirx.Var("h", "int64")
@@ -106,3 +107,19 @@ def test_conditions_on_sizes_are_no_sizes() -> None:
     with tvm.target.Target("nvidia/nvidia-a100"):
         scans = relax.backend.DispatchSortScan()(mod)
         assert len(kernels(ShareKernels()(scans))) == len(kernels(scans))
+
+
+def test_kernels_know_the_ranges_that_were_declared() -> None:
+    before = relax.transform.LegalizeOps()(
+        build(
+            [("x", (N, (H + 3) // 4, 8), "float32"), ("y", (H, 8), "float32")],
+            lambda bb, x, y: [bb.emit(op.nn.relu(x)), bb.emit(op.nn.relu(y))],
+        )
+    )
+    after = ShareKernels({"n": Dim("n", 1, 8), "h": Dim("h", 4, 40), "other": Dim("other")})(before)
+    found = [
+        [(list(map(int, func.attrs[RANGES][dim.name]))) for dim in func.params[0].shape[:-1]]
+        for func in kernels(after)
+    ]
+    assert sorted(found) == [[[1, 8], [1, 10]], [[4, 40]]]
+    assert all(RANGES not in func.attrs for func in kernels(ShareKernels()(before)))

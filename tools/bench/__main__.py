@@ -1,4 +1,4 @@
-"""The command line: ``python -m tools.bench ops | model | oracle | dynamic``."""
+"""The command line: ``python -m tools.bench ops | model | oracle | dynamic | sentences | ...``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import report, workers
+from . import report, sequences, workers
 from .cases import select
 from .contenders import torch_available
 from .dynamic import command as dynamic
@@ -23,6 +23,7 @@ def main(argv: list[str] | None = None) -> int:
     _add_model(commands)
     _add_oracle(commands)
     dynamic.add(commands, _add_common)
+    sequences.add(commands)
     commands.choices["dynamic"].set_defaults(run=_dynamic)
     args = parser.parse_args(argv)
     return args.run(args)

@@ -65,6 +65,9 @@ def verified_at(
         if time.monotonic() > end:
             counts["left"] += 1
             continue
+        if 0 in sizes.values() and _recurrent(model):
+            counts["no_reference"] += 1
+            continue
         arrays = light.make_inputs(model, **sizes)
         try:
             expected = reference.run(arrays)
@@ -84,6 +87,11 @@ def verified_at(
                 result |= {"passed": False, "detail": f"{name} at {sizes}: {told}"}
         result["sizes"] += 1
     return result | counts
+
+
+def _recurrent(model: Any) -> bool:
+    """Whether ONNX Runtime, on a batch of none, ends the process."""
+    return any(node.op_type in ("LSTM", "GRU", "RNN") for node in model.graph.node)
 
 
 def _wishes(compiled: Any) -> Mapping[str, tuple[int, ...]]:

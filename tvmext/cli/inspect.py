@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -57,9 +57,12 @@ def _show_arch(session: Session) -> None:
 def _show_library(session: Session, path: Path) -> None:
     from tvmext.arch import flags
     from tvmext.artifact import read_metadata
+    from tvmext.build.elf import read_section
 
     metadata = read_metadata(path)
-    found = {"kind": "library", "bytes": path.stat().st_size, **console.described(metadata)}
+    code = len(read_section(path, ".text").content or b"")
+    sizes = {"bytes": path.stat().st_size, "code_bytes": code}
+    found = {"kind": "library", **sizes, **console.described(metadata)}
     if session.json:
         console.print_json(found)
         return
@@ -67,6 +70,7 @@ def _show_library(session: Session, path: Path) -> None:
     console.print_facts(
         {
             "library": f"{path}, {console.size_text(found['bytes'])}",
+            "code": console.size_text(found["code_bytes"]),
             "model": f"{metadata.source} (SHA-256 {metadata.model_sha256[:16]})",
             "target": " ".join(flags(metadata.target)),
             "made by": versions,
@@ -81,6 +85,31 @@ def _show_library(session: Session, path: Path) -> None:
     if rules:
         click.echo()
         console.print_table("kernels", ("rule", "count"), rules.most_common(), numeric=("count",))
+    chosen = [
+        (name, made["rule"], *told)
+        for name, made in metadata.decisions.items()
+        if (told := _variants(made["decision"]))
+    ]
+    if chosen:
+        click.echo()
+        columns = ("kernel that chooses when it runs", "rule", "variants", "among")
+        console.print_table("", columns, chosen, numeric=("variants",))
+
+
+def _variants(decision: Any) -> tuple[int, str] | None:
+    """How many variants a kernel has for sizes that are known at run time only, and which."""
+    if not isinstance(decision, dict):
+        return None
+    if heights := decision.get("heights"):
+        told = "tiles of " + ", ".join(str(height) for height, _ in heights) + " rows"
+        return len(heights), told
+    if others := decision.get("others"):
+        every = [decision, *others]
+        tiles = [f"{d['tile']['rows']}x{d['tile']['vectors']} {d['rhs']}" for d in every]
+        return len(every), ", ".join(tiles)
+    if decision.get("block_bytes"):
+        return 1, f"blocks of {decision['block_bytes']} bytes"
+    return None
 
 
 def _show_model(session: Session, model: Description) -> None:

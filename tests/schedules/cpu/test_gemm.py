@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tvm import relax, tirx
 
-from tests.schedules.cpu.kernels import ARCH, call, kernel, normal, scheduled
+from tests.schedules.cpu.kernels import ARCH, call, kernel, normal, run, scheduled
 from tests.schedules.cpu.products import compare, schedule
 from tvmext.arch import FAMILIES, to_target
+from tvmext.passes.share_kernels import RANGES
 from tvmext.schedules.cpu.gemm import Gemm, Workload
 from tvmext.schedules.kernel.analysis import collect, constant
 from tvmext.schedules.layout import relayout
@@ -99,6 +100,29 @@ def test_everything_symbolic() -> None:
         x, w = normal(3, m, k), normal(3, k, n, seed=1)
         (result,) = call(compiled, function, {"x0": x, "x1": w}, tvm.cpu())
         np.testing.assert_allclose(result, x @ w, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "ranges, kept",
+    [
+        ({}, {"pack", "in place"}),
+        ({"m": [64, 4096]}, {"pack"}),
+        ({"m": [1, 1]}, {"in place"}),
+        ({"m": [1, 8], "n": [1, -1]}, {"in place"}),
+    ],
+    ids=["any", "many rows", "one row", "few rows"],
+)
+def test_a_declared_range_leaves_fewer_variants(
+    ranges: dict[str, list[int]], kept: set[str]
+) -> None:
+    made = kernel(op.matmul, (("m", "k"), "float32"), (("k", "n"), "float32"))
+    told = replace(made, func=made.func.with_attr(RANGES, ranges))
+    decision = Gemm().choose(Gemm().match(told), FAMILIES["x86-64-v4"])
+    assert {one.rhs for one in (decision, *decision.others)} == kept
+    x, w = normal(130, 9), normal(9, 70, seed=1)  # sizes outside are right, too
+    function, _ = scheduled(told)
+    (result,) = run(function, {"x0": x, "x1": w})
+    np.testing.assert_allclose(result, x @ w, rtol=1e-5, atol=1e-5)
 
 
 def test_all_of_8192_sizes_of_rows() -> None:

@@ -1,0 +1,75 @@
+"""The choice among variants, made by a kernel when it runs: the least of some prices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from tvm import tirx
+from tvm.ir import Expr
+
+from ..dispatch import Heights
+from .emit import Body, allocate, bind, block, index
+
+
+def cheapest(prices: Sequence[Expr], values: Sequence[int], body: Body, name: str) -> tirx.Stmt:
+    """`body` of the value whose price is the least; the first of equals.
+
+    Prices take a detour through memory, which LLVM removes: as one expression of selections TVM's
+    simplifier takes seconds for them.
+    """
+    if len(values) == 1:
+        return body(index(values[0]))
+    least, found = (allocate([1], "int64", part) for part in ("least", f"{name}_cell"))
+    zero = [index(0)]
+
+    def take(price: Expr, value: int) -> list[tirx.Stmt]:
+        return [
+            tirx.BufferStore(least, price, zero),
+            tirx.BufferStore(found, index(value), zero),
+        ]
+
+    def compare(price: Expr, value: int) -> tirx.Stmt:
+        return bind(
+            price,
+            lambda cost: tirx.IfThenElse(cost < least[index(0)], block(*take(cost, value)), None),
+            "price",
+        )
+
+    return block(
+        tirx.AllocBuffer(least),
+        tirx.AllocBuffer(found),
+        *take(prices[0], values[0]),
+        *map(compare, prices[1:], values[1:]),
+        bind(found[index(0)], body, name),
+    )
+
+
+def best_height(heights: Heights, total: Expr, body: Body, *, padded: bool) -> tirx.Stmt:
+    """`body` of the height of tiles at which `total` rows cost the least (dispatch.heights)."""
+    prices = []
+    for height, price in heights:
+        cost = (total + (height - 1)) // height * price
+        none = tirx.const(1 << 60, "int64")
+        prices.append(cost if padded else tirx.Select(total < height, none, cost))
+    return cheapest(prices, [height for height, _ in heights], body, "height")
+
+
+def of_height(heights: Heights, height: Expr, body: Callable[[int], tirx.Stmt]) -> tirx.Stmt:
+    """``body(height)`` for the one of `heights` that `height` is.
+
+    One after another rather than nested: TVM's passes pay dearly for nested conditions.
+    """
+    if len(heights) == 1:
+        return body(heights[0][0])
+    return block(*(tirx.IfThenElse(height == own, body(own), None) for own, _ in heights))
+
+
+def pick(prices: Sequence[Expr], bodies: Sequence[tirx.Stmt]) -> tirx.Stmt:
+    """The body of the least price."""
+    if len(bodies) == 1:
+        return bodies[0]
+
+    def run(variant: Expr) -> tirx.Stmt:
+        return block(*(tirx.IfThenElse(variant == n, body, None) for n, body in enumerate(bodies)))
+
+    return cheapest(prices, range(len(bodies)), run, "variant")
