@@ -201,7 +201,7 @@ def decide(workload: Workload, arch: CpuArch) -> Decision:
     shape = widest([tile(*width) for width in widths])
     if workload.rhs == "sum":
         shape = columns_at_once(arch.vector_lanes(workload.dtype))
-    return placed(workload, shape, dot, arch)
+    return _varied(workload, placed(workload, shape, dot, arch), arch)
 
 
 def placed(workload: Workload, shape: Shape, dot: Dot | None, arch: CpuArch) -> Decision:
@@ -221,9 +221,13 @@ def placed(workload: Workload, shape: Shape, dot: Dot | None, arch: CpuArch) -> 
     busy = workload.rows is None or workload.rows >= AHEAD_ROWS
     if rhs == "weight" and busy and fetches_ahead(width * depth, workload.cols, shape.cols, arch):
         ahead = min(tiles or UNKNOWN_TILES, block_tiles or UNKNOWN_TILES)
-    decision = Decision(shape, rhs, block_tiles, parallel, ahead, dot)
+    return Decision(shape, rhs, block_tiles, parallel, ahead, dot)
+
+
+def _varied(workload: Workload, decision: Decision, arch: CpuArch) -> Decision:
+    """The decision, or where sizes are not known those that are kept in its place."""
     unknown = workload.rows is None or workload.cols is None
-    if rhs not in ("pack", "in place") or dot is not None or not unknown:
+    if decision.rhs not in ("pack", "in place") or decision.dot is not None or not unknown:
         return decision
     first, *others = (
         replace(decision, tile=tile, rhs=how) for tile, how in variants(workload, arch)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tools.zoo import __main__ as zoo
-from tools.zoo import case, runner
+from tools.zoo import case, runner, sizes
 
 PASSED = {
     "network": "a",
@@ -54,6 +54,14 @@ def test_every_network_has_its_sizes() -> None:
         {"batch": 2, "seq": 21},
     ]
     assert list(case.sizes({"batch": 2}, "static")) == [{"batch": 1}]
+
+
+@pytest.mark.parametrize("dims", [["batch"], ["batch", "seq", "past"], ["height", "width"]])
+def test_every_dim_has_sixteen_sizes(dims: list[str]) -> None:
+    found = sizes.several(dims, 16)
+    assert all(len({choice[name] for choice in found}) == 16 for name in dims)
+    assert all(0 in {choice[name] for choice in found} for name in dims)
+    assert len(dims) == 1 or all(any(choice.values()) for choice in found)
 
 
 @pytest.mark.parametrize(
