@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -63,3 +65,11 @@ def test_results_are_the_same() -> None:
     ]
     for one, other in zip(*(found.values() for found in results)):
         np.testing.assert_allclose(one, other, rtol=1e-5)
+
+
+def test_shipped_weights_are_of_the_data_set_beside_them() -> None:
+    """So that they can be made again: tools.train fit."""
+    origin = json.loads((SHIPPED / "cpu.json").read_text())["content"]["origin"]
+    data = Path(__file__).parents[2] / "tools" / "collect" / "data" / "cpu.parquet"
+    assert origin["data_sha256"] == hashlib.sha256(data.read_bytes()).hexdigest()
+    assert origin["settings"]["seed"] == 0
