@@ -35,14 +35,32 @@ STEPS: Mapping[str, Callable[..., Expr]] = {
 
 
 @dataclass(frozen=True)
+class Band:
+    """A tensor over rows i and keys j: `inside` where j - i <= `offset`, else `outside`."""
+
+    offset: int
+    inside: float | bool
+    outside: float | bool
+
+    def at(self, i: Expr, j: Expr) -> Expr:
+        near = j - i <= tirx.const(self.offset, "int64")
+        if isinstance(self.inside, bool):
+            return near if self.inside else tirx.Not(near)
+        return tirx.Select(near, *(tirx.const(x, "float32") for x in (self.inside, self.outside)))
+
+
+Argument: TypeAlias = int | float | Band | None
+
+
+@dataclass(frozen=True)
 class Step:
-    """One operator on the scores. An argument is None (the scores), a number or an extra tensor.
+    """One operator on the scores. An argument is None (the scores), a number, a band or an extra.
 
     Extra tensors are given by their position, an int; numbers are floats.
     """
 
     op: str
-    args: tuple[int | float | None, ...]
+    args: tuple[Argument, ...]
 
 
 @dataclass(frozen=True)
@@ -103,9 +121,11 @@ def _biased(form: Form, scores: te.Tensor, extras: Sequence[te.Tensor]) -> te.Te
     def value(*at: Expr) -> Expr:
         score = scores(*at)
 
-        def argument(arg: int | float | None) -> Expr:
+        def argument(arg: Argument) -> Expr:
             if arg is None:
                 return score
+            if isinstance(arg, Band):
+                return arg.at(*at[-2:])
             if isinstance(arg, float):
                 return _scalar(arg, score)
             return _wide(_read(extras[arg], form.extras[arg], at))

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
+import numpy as np
 from tvm import relax, sym, tirx
 from tvm.ir import GenericConst
+
+from .attention import Band
+from .widen_halves import HALVES
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,6 +174,28 @@ def number(expr: relax.Expr) -> float | None:
         return None
     value = expr.value.numpy()
     return float(value.reshape(())) if value.size == 1 and value.ndim <= 1 else None
+
+
+def band(expr: relax.Expr, rows: Any, keys: Any) -> Band | None:
+    """A constant mask of `rows` x `keys`, the same for all heads, as one of a band: causal ones."""
+    if not isinstance(expr, GenericConst) or str(expr.ty.dtype) not in (*HALVES, "float32", "bool"):
+        return None
+    values = expr.value.numpy()
+    if values.shape[-2:] != (fixed(rows), fixed(keys)) or values.size != prod(values.shape[-2:]):
+        return None
+    values = values.reshape(values.shape[-2:])
+    if 0 in values.shape:
+        return None
+    inside, outside = values[-1, 0], values[0, -1]
+    near = values == inside
+    distance = np.arange(values.shape[1]) - np.arange(values.shape[0])[:, None]
+    if inside == outside or not near.any():
+        return None
+    offset = int(distance[near].max())
+    if not np.array_equal(values, np.where(distance <= offset, inside, outside)):
+        return None
+    kind = bool if values.dtype == np.bool_ else float
+    return Band(offset, kind(inside), kind(outside))
 
 
 def called(value: Any, *ops: str) -> bool:

@@ -23,8 +23,18 @@ from tvm.relax.analysis import free_vars, get_var2val
 from tvm.relax.expr_functor import PyExprMutator, mutator
 from tvm.tirx import PrimFunc
 
-from .attention import STEPS, Form, Order, Step, attention
-from .attention_operand import Bindings, Operand, called, fixed, number, operand, same, shape_of
+from .attention import STEPS, Argument, Form, Order, Step, attention
+from .attention_operand import (
+    Bindings,
+    Operand,
+    band,
+    called,
+    fixed,
+    number,
+    operand,
+    same,
+    shape_of,
+)
 from .widen_halves import HALVES
 
 FLOATS = frozenset({"float32", *HALVES})
@@ -36,17 +46,18 @@ OPAQUE = 8
 class FuseAttention:
     """Put one call in place of every attention that `takes` has a schedule for.
 
+    With `bands` a constant mask of two values, such as a causal one, is computed instead of read.
     What nobody reads any more is dead code.
     """
 
-    def __init__(self, takes: Callable[[PrimFunc], bool]) -> None:
-        self.takes = takes
+    def __init__(self, takes: Callable[[PrimFunc], bool], *, bands: bool = False) -> None:
+        self.takes, self.bands = takes, bands
 
     def transform_module(self, mod: tvm.IRModule, _ctx: Any) -> tvm.IRModule:
         rewriter = _Rewriter(mod, self.takes)
         for var, func in mod.functions_items():
             if isinstance(func, relax.Function):
-                rewriter.found = _find(func)
+                rewriter.found = _find(func, self.bands)
                 if rewriter.found:
                     rewriter.builder_.update_func(var, rewriter.visit_expr(func))
         return relax.transform.DeadCodeElimination()(rewriter.builder_.get())
@@ -65,7 +76,7 @@ class _Attention:
     axes: tuple[int, ...]
 
 
-def _find(func: relax.Function) -> dict[relax.Expr, _Attention]:
+def _find(func: relax.Function, bands: bool) -> dict[relax.Expr, _Attention]:
     """Every attention, by the expression that computes its result."""
     bindings = Bindings(get_var2val(func))
     readers = Counter(var for value in bindings.values.values() for var in free_vars(value))
@@ -75,7 +86,7 @@ def _find(func: relax.Function) -> dict[relax.Expr, _Attention]:
         if called(value, "relax.matmul"):
             one = _match(value, bindings, readers)
             if one is not None:
-                found[value] = one
+                found[value] = _banded(one, shape_of(value.args[0])) if bands else one
     for value in bindings.values.values():
         if called(value, "relax.astype") and str(value.ty.dtype) in HALVES:
             product = bindings.of(value.args[0], "relax.matmul")
@@ -169,7 +180,7 @@ def _scores(
 def _longer(before: Any, call: relax.Call, position: int) -> Any:
     """`before` with `call`, which reads the scores as its argument `position`, as the next step."""
     first, steps, extras = before
-    args: list[int | float | None] = []
+    args: list[Argument] = []
     for place, arg in enumerate(call.args):
         value = number(arg)
         if place == position:
@@ -182,6 +193,18 @@ def _longer(before: Any, call: relax.Call, position: int) -> Any:
         else:
             return None
     return first, (*steps, Step(call.op.name, tuple(args))), extras
+
+
+def _banded(one: _Attention, scores: list[Any]) -> _Attention:
+    """`one` with the extras that are bands of the scores in its steps."""
+    found = [band(extra, *scores[-2:]) for extra in one.extras]
+    kept = [number for number, mask in enumerate(found) if mask is None]
+
+    def argument(arg: Argument) -> Argument:
+        return arg if not isinstance(arg, int) else found[arg] or kept.index(arg)
+
+    steps = tuple(Step(step.op, tuple(map(argument, step.args))) for step in one.steps)
+    return replace(one, steps=steps, extras=tuple(one.extras[number] for number in kept))
 
 
 def _broadcasts(shape: list[Any], scores: list[Any]) -> bool:

@@ -113,7 +113,7 @@ def pipeline(
         *(layout if options.opt_level >= 2 else []),
         *clean,
         *([FuseRmsNorm()] if options.opt_level >= 1 and kind == "llvm" else []),
-        *([FuseAttention(attends)] if options.opt_level >= 1 else []),
+        *([FuseAttention(attends, bands=kind == "cuda")] if options.opt_level >= 1 else []),
         *([VirtualTensors()] if virtual else []),
         *kernels,
         *(fuse if options.opt_level >= 1 else views),

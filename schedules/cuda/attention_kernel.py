@@ -21,7 +21,7 @@ from tvm.tirx import Stmt
 from tvmext.arch.cuda import WARP
 
 from ..kernel.analysis import substitute
-from ..kernel.attend import Attention
+from ..kernel.attend import Attention, causal
 from ..kernel.contraction import size
 from ..kernel.emit import (
     Size,
@@ -99,6 +99,20 @@ class Builder:
         fill = tirx.floordiv(index(wanted), index(blocks) + 1)
         return most(least(fill, index(self.steps) // LEAST_STEPS), 1)
 
+    def _steps(self, first: Expr) -> Size:
+        """Steps until the last key that a row of the tile sees."""
+        hides = causal(self.found)
+        if hides is None:
+            return self.steps
+        axis, ahead = hides
+        extent, last = known(axis.extent), first + (self.plan.rows - 1)
+        # A tile that goes over the end of the axis has its last row in it.
+        same = among(first, extent)[0].equal(among(last, extent)[0])
+        row = tirx.Select(same, among(last, extent)[1], index(extent) - 1)
+        if self.found.rows[-1] is not axis:
+            row = index(extent) - 1
+        return ceildiv(least(row + (ahead + 1), self.keys), self.plan.keys)
+
     def _block(
         self,
         at: Values,
@@ -110,7 +124,7 @@ class Builder:
         thread: Expr,
     ) -> Stmt:
         start: Expr = index(0)
-        steps = self.steps
+        steps = self._steps(first)
         if left is not None:
             each = among(index(steps) + cut - 1, cut)[0]
             start = part * each

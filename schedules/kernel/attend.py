@@ -286,6 +286,28 @@ def mask(found: Attention) -> Expr | None:
     return added if collect(added, TensorLoad) else None
 
 
+def causal(found: Attention) -> tuple[Axis, int] | None:
+    """The axis i of the rows, and n, if all that is done to the scores hides keys past i + n.
+
+    Every row sees a key: n is not negative.
+    """
+    added = _added(found.biased, found.score)
+    if not isinstance(added, tirx.Select) or not isinstance(added.condition, tirx.LE):
+        return None
+    left, right = added.condition.a, added.condition.b
+    if not isinstance(left, tirx.Sub) or not isinstance(right, tirx.IntImm) or right.value < 0:
+        return None
+    seen, hidden = added.true_value, added.false_value
+    constants = isinstance(seen, tirx.FloatImm) and isinstance(hidden, tirx.FloatImm)
+    if not constants or seen.value != 0 or hidden.value > HIDDEN:
+        return None
+    key, row = (e.value if isinstance(e, tirx.Cast) else e for e in (left.a, left.b))
+    for axis in found.rows:
+        if key.same_as(found.keys.var) and row.same_as(axis.var):
+            return axis, int(right.value)
+    return None
+
+
 def _added(biased: Expr, score: Var) -> Expr:
     if isinstance(biased, tirx.Add | tirx.Sub) and score in variables(biased.a):
         rest = _added(biased.a, score)

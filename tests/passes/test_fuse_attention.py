@@ -181,6 +181,28 @@ def test_what_no_rule_takes_stays() -> None:
     assert len(fused.functions) == 1
 
 
+@pytest.mark.parametrize("kind", ["float32", "bool"])
+@pytest.mark.parametrize(("above", "is_band"), [(1, True), (3, True), (-2, True), (1, False)])
+def test_bands(kind: str, above: int, is_band: bool) -> None:
+    """A causal mask that is a constant is not read any more."""
+    mask = np.triu(np.full((1, 1, 5, 7), -1e9 if kind == "float32" else True, kind), above)
+    mask[..., 4, 0] = mask[..., 4, 0] if is_band else mask[..., 0, 6]
+
+    def body(bb: relax.BlockBuilder, q: Any, k: Any, v: Any) -> relax.Expr:
+        if kind == "float32":
+            return legacy(bb, q, k, v, constant(mask))
+        q, k, v = (heads(bb, x, 3) for x in (q, k, v))
+        scores = bb.emit(op.matmul(q, bb.emit(op.permute_dims(k, [0, 1, 3, 2]))))
+        scores = bb.emit(op.where(constant(mask), scalar(-1e9), scores))
+        return bb.emit(op.matmul(bb.emit(op.nn.softmax(scores, -1)), v))
+
+    mod = build(inputs(*SPLIT), body)
+    fused = FuseAttention(lambda _: True, bands=True)(mod)
+    (kernel,) = (f for f in fused.functions.values() if isinstance(f, tirx.PrimFunc))
+    assert len(kernel.params) == (4 if is_band else 5)
+    assert_close(mod, fused, *(random(*shape, seed=i) for i, shape in enumerate(SPLIT)))
+
+
 def scores_are_read_twice(bb: relax.BlockBuilder, q: Any, k: Any, v: Any) -> list[relax.Expr]:
     scores = bb.emit(op.matmul(q, bb.emit(op.permute_dims(k, [0, 2, 1]))))
     weights = bb.emit(op.nn.softmax(scores, -1))

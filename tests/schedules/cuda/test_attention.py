@@ -22,7 +22,7 @@ from tests.schedules.cpu.test_attention import (
     heads,
 )
 from tvmext.arch.cuda import from_name
-from tvmext.passes.attention import Form, Step, attention
+from tvmext.passes.attention import Band, Form, Step, attention
 from tvmext.schedules.cuda.attention import FusedAttention, Workload
 from tvmext.schedules.cuda.attention_choice import ByRows, Decision, Sizes, candidates, choose
 from tvmext.schedules.rule import Declined, Kernel
@@ -155,6 +155,36 @@ def test_where_and_tanh() -> None:
     weights = np.exp(np.where(seen, scores, -np.inf))
     right = weights / weights.sum(-1, keepdims=True) @ v.astype("float64")
     np.testing.assert_allclose(result, right, rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_causal(dtype: str) -> None:
+    """Steps of keys that no row of a tile sees are not even read: NaN in them do no harm."""
+    q, k, v = (x.astype(dtype) for x in heads(1, 2, 40, 43, 32))
+    steps = (SCALE, Step("relax.add", (None, Band(3, 0.0, -np.inf))))
+    plan = Decision(16, 32, 16 if dtype == "float16" else 8, 2, dtype == "float16")
+    function = applied(made(replace(PLAIN, steps=steps, dtype=dtype), [q, k, v]), plan)
+    mask = np.where(np.arange(43) - np.arange(40)[:, None] <= 3, 0, -np.inf)[None, None]
+    form = replace(PLAIN, extras=((None, None, 2, 3),), steps=MASKED)
+    right = expected(form, *(x.astype("float64") for x in (q, k, v, mask)))
+    bad = v.copy()
+    bad[:, :, 32:] = np.nan
+    inputs = [({"x0": q, "x1": k, "x2": value}, 7) for value in (v, bad)]
+    allowed = {"rtol": TOLERANCE[dtype], "atol": TOLERANCE[dtype]}
+    for rows, (result,) in zip((40, 16), runs(function, inputs), strict=True):
+        np.testing.assert_allclose(result[:, :, :rows], right[:, :, :rows], **allowed)
+
+
+def test_causal_heads_that_share_keys() -> None:
+    steps = (SCALE, Step("relax.where", (Band(0, True, False), None, -1e38)))
+    shapes = (1, 2, 3, 9, 16), (1, 2, 9, 16), (1, 2, 9, 16)
+    q, k, v = (normal(*shape, seed=i) for i, shape in enumerate(shapes))
+    function, _ = scheduled(made(replace(GROUPED, steps=steps), [q, k, v]))
+    (result,) = run(function, {"x0": q, "x1": k, "x2": v}, 7)
+    mask = np.triu(np.full((9, 9), -np.inf), 1)[None, None, None]
+    form = replace(GROUPED, extras=((0, 1, 2, 3, 4),), steps=MASKED)
+    right = expected(form, q, k, v, np.broadcast_to(mask, (1, 2, 3, 9, 9)))
+    np.testing.assert_allclose(result, right, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
