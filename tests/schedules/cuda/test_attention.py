@@ -10,6 +10,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+import tvm
+from tvm import tirx
 
 from tests.schedules.cpu.kernels import composed, normal
 from tests.schedules.cpu.test_attention import (
@@ -21,11 +23,18 @@ from tests.schedules.cpu.test_attention import (
     expected,
     heads,
 )
+from tools.gpu import cases, inputs
+from tvmext.arch import to_target
 from tvmext.arch.cuda import from_name
+from tvmext.frontends import load
+from tvmext.options import Options
+from tvmext.passes import lower
 from tvmext.passes.attention import Band, Form, Step, attention
 from tvmext.schedules.cuda.attention import FusedAttention, Workload
 from tvmext.schedules.cuda.attention_choice import ByRows, Decision, Sizes, candidates, choose
 from tvmext.schedules.rule import Declined, Kernel
+from tvmext.schedules.rules import rules_for
+from tvmext.schedules.schedule import ScheduleKernels
 
 from .kernels import ARCH, ORDERS, machine_code, run, runs, scheduled
 
@@ -74,9 +83,9 @@ def compare(
 ) -> None:
     """Run a kernel on the inputs of every case."""
     pairs = [(arrays, order) for arrays in cases for order in orders]
-    inputs = (({f"x{i}": x for i, x in enumerate(arrays)}, order) for arrays, order in pairs)
+    given = (({f"x{i}": x for i, x in enumerate(arrays)}, order) for arrays, order in pairs)
     allowed = TOLERANCE[form.dtype]
-    for (arrays, _), (result,) in zip(pairs, runs(function, inputs), strict=True):
+    for (arrays, _), (result,) in zip(pairs, runs(function, given), strict=True):
         right = expected(form, *(x.astype("float64") for x in arrays))
         np.testing.assert_allclose(result.astype("float64"), right, rtol=allowed, atol=allowed)
 
@@ -169,9 +178,9 @@ def test_causal(dtype: str) -> None:
     right = expected(form, *(x.astype("float64") for x in (q, k, v, mask)))
     bad = v.copy()
     bad[:, :, 32:] = np.nan
-    inputs = [({"x0": q, "x1": k, "x2": value}, 7) for value in (v, bad)]
+    given = [({"x0": q, "x1": k, "x2": value}, 7) for value in (v, bad)]
     allowed = {"rtol": TOLERANCE[dtype], "atol": TOLERANCE[dtype]}
-    for rows, (result,) in zip((40, 16), runs(function, inputs), strict=True):
+    for rows, (result,) in zip((40, 16), runs(function, given), strict=True):
         np.testing.assert_allclose(result[:, :, :rows], right[:, :, :rows], **allowed)
 
 
@@ -252,8 +261,8 @@ def test_what_is_missing_is_noticed(dtype: str, mutation: Callable[[str], str]) 
     plan = Decision(64, 32, 16, 3, True) if dtype == "float16" else Decision(64, 32, 16, 3, False)
     function = applied(made(form, arrays), plan)
     right = expected(form, *arrays)
-    inputs = {f"x{i}": x for i, x in enumerate(arrays)}
-    wrong = [result for (result,) in runs(function, [(inputs, o) for o in ORDERS], mutation)]
+    given = {f"x{i}": x for i, x in enumerate(arrays)}
+    wrong = [result for (result,) in runs(function, [(given, o) for o in ORDERS], mutation)]
     assert not all(np.allclose(w, right, rtol=1e-2, atol=1e-2) for w in wrong)
 
 
@@ -296,3 +305,16 @@ def test_declines() -> None:
     assert isinstance(FusedAttention(ARCH).match(free), Declined)
     large = made(PLAIN, [np.zeros((1, 1, 8, 4096), "float32")] * 3)
     assert isinstance(FusedAttention(ARCH).match(large), Declined)
+
+
+@pytest.mark.parametrize("causal", [0, 1])
+def test_the_benchmark_reaches_the_rule(causal: int) -> None:
+    """What tools/gpu times is one kernel of this rule; a causal mask is no operand of it."""
+    case = cases.attention(1, 2, 128, 128, 64, causal)
+    schedule = ScheduleKernels(ARCH, rules_for(ARCH, Options()))
+    target = tvm.target.Target(to_target(ARCH))
+    model = load(inputs.module(case))
+    mod = lower(model, schedule, schedule.reading, target, Options(), lambda *_: None)
+    assert [one.rule for one in schedule.selections] == ["attention"]
+    (kernel,) = (f for f in mod.functions.values() if isinstance(f, tirx.PrimFunc))
+    assert len(kernel.params) == 4
