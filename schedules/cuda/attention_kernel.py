@@ -82,6 +82,7 @@ class Builder:
                     "first",
                     "local",
                 ),
+                "local",
             )
 
         product = launch(known(blocks * cut), Block(self.plan.threads), body)

@@ -102,14 +102,16 @@ def _nonlinear(value: Expr) -> bool:
     return any(constant(node.a) is None and constant(node.b) is None for node in found)
 
 
-def bind_each(values: Values, body: Callable[[Values], tirx.Stmt]) -> tirx.Stmt:
+def bind_each(
+    values: Values, body: Callable[[Values], tirx.Stmt], scope: str = "global"
+) -> tirx.Stmt:
     """`bind` for several: the names of the variables stay, their values become names."""
 
     def level(rest: list[tuple[Var, Expr]], done: dict[Var, Expr]) -> tirx.Stmt:
         if not rest:
             return body(done)
         (var, value), *others = rest
-        return bind(value, lambda name: level(others, {**done, var: name}), var.name)
+        return bind(value, lambda name: level(others, {**done, var: name}), var.name, scope)
 
     return level(list(values.items()), {})
 
