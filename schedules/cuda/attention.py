@@ -20,7 +20,9 @@ from ..rule import Declined, Kernel, Scheduled
 from . import attention_choice, ptx
 from .attention_choice import ByRows, Decision, Sizes
 from .attention_kernel import Builder
-from .attention_tiles import MatrixProducts, PlainProducts, Products
+from .attention_matrix import MatrixProducts
+from .attention_plain import PlainProducts
+from .attention_tiles import Products
 from .mma import SINCE, TYPES
 
 
