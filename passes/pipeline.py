@@ -12,6 +12,7 @@ from tvmext.frontends.model import Model
 from tvmext.options import Options
 
 from . import layouts
+from .align_inputs import AlignInputs
 from .bind_model import BindModel
 from .bound_indices import BoundIndices
 from .capture_graphs import CaptureGraphs
@@ -118,6 +119,7 @@ def pipeline(
         *kernels,
         *(fuse if options.opt_level >= 1 else views),
         schedule,
+        *([AlignInputs()] if kind == "llvm" else []),
         *lowering(
             PlanMemory(usual_sizes(model.dims)),
             *([CaptureGraphs()] if options.cuda_graph and kind == "cuda" else []),

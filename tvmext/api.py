@@ -157,6 +157,7 @@ def compile_here(request: CompileRequest, report: Callable[..., None]) -> None:
     from .build.results import results_in_inputs, results_in_weights
     from .frontends import load as load_model
     from .passes import lower
+    from .passes.align_inputs import input_alignment
     from .report.sizes import Sizes
     from .report.trace import network_of
     from .report.work import calls_of
@@ -194,6 +195,7 @@ def compile_here(request: CompileRequest, report: Callable[..., None]) -> None:
         calls=tuple(calls_of(schedule.unscheduled, net)),
         versions={"tvm": tvm.__version__},
         weight_outputs=tuple(model.outputs[i].name for i in results_in_weights(mod)),
+        input_alignment=input_alignment(mod),
         updated_inputs={
             model.outputs[i].name: model.inputs[k].name
             for i, k in results_in_inputs(mod).items()

@@ -62,6 +62,7 @@ class ArtifactMetadata:
     `target` holds the fields of the TVM target, `source` and `model_sha256` name the model as it
     was given, `decisions` is the schedule of every kernel: {kernel: {"rule": name, ...}}.
     `weight_outputs` names outputs that are weights of the model, not results: callers get a copy.
+    `input_alignment` is what addresses of inputs are multiples of; else they are copied.
     `updated_inputs` says of outputs which donated input they are, changed: {output: input}.
     `calls` are the kernels in the order in which a run calls them.
     `usage` is what CUDA kernels take: {function: {"registers", "shared", "spill_stores", ...}}.
@@ -77,6 +78,7 @@ class ArtifactMetadata:
     model_sha256: str = ""
     decisions: Mapping[str, Any] = field(default_factory=dict)
     weight_outputs: tuple[str, ...] = ()
+    input_alignment: int = 64
     updated_inputs: Mapping[str, str] = field(default_factory=dict)
     calls: tuple[KernelCall, ...] = ()
     usage: Mapping[str, Any] = field(default_factory=dict)
@@ -98,6 +100,7 @@ class ArtifactMetadata:
                 "target": dict(self.target),
                 "options": asdict(self.options),
                 "weight_outputs": list(self.weight_outputs),
+                "input_alignment": self.input_alignment,
                 "updated_inputs": dict(self.updated_inputs),
                 "calls": [call.to_json() for call in self.calls],
                 "usage": dict(self.usage),

@@ -72,7 +72,8 @@ class CompiledModel:
         if not (deferred and self.device == "cuda"):
             self._load(self._path)
         self._signature = Signature(self.metadata)
-        self._slots = [Input(spec) for spec in self.inputs]
+        alignment = self.metadata.input_alignment
+        self._slots = [Input(spec, alignment) for spec in self.inputs]
         weights = self.metadata.weight_outputs
         self._results = [Output(spec, spec.name in weights) for spec in self.outputs]
         # Without a reference to the model, which would keep its weights until a garbage collection.
@@ -105,7 +106,7 @@ class CompiledModel:
         """Compute the outputs: ``run({"x": a, "mask": b})`` or ``run(a, b)``.
 
         An input is a NumPy array, a torch tensor, a number, or anything with ``__dlpack__`` on the
-        CPU. It is read in place if it is contiguous and starts at a multiple of 64 bytes, else
+        CPU. It is read in place if it is contiguous and aligned as `metadata` says, else
         copied. The arrays returned are the caller's own. What was given for a donated input
         (`Options.donate`) may be overwritten, and the output that updates it may lie in the same
         memory: use the output from then on. Raises InputError for a wrong name, dtype, rank or

@@ -1,7 +1,8 @@
 """Arrays of the caller as tensors of the virtual machine and back, without a copy where possible.
 
-Generated code loads whole vectors at addresses it takes to be multiples of 64, so an array that
-lies elsewhere, or has strides, is copied into a buffer that is kept for the next call.
+Generated code loads whole vectors at addresses it takes to be multiples of what the library says
+(16 bytes, as NumPy's are; 64 in libraries from before), so an array that lies elsewhere, or has
+strides, is copied into a buffer that is kept for the next call.
 """
 
 from __future__ import annotations
@@ -17,9 +18,6 @@ import tvm_ffi
 from tvmext.errors import InputError
 from tvmext.frontends.model import TensorSpec
 from tvmext.frontends.storage import from_stored, numpy_dtype, to_stored
-
-ALIGNMENT = 64
-"""Bytes; TVM's kAllocAlignment, which kernels may rely on."""
 
 _CPU = 1
 _NO_DLPACK = ("bfloat16", "float8", "float4", "int4", "uint4")  # of ml_dtypes, not of NumPy
@@ -43,8 +41,10 @@ class _Port:
 class Input(_Port):
     """Turns the values given for one input into tensors. Not thread-safe: it holds a buffer."""
 
-    def __init__(self, spec: TensorSpec) -> None:
+    def __init__(self, spec: TensorSpec, alignment: int) -> None:
+        """`alignment`: the bytes that addresses are multiples of where kernels may read."""
         super().__init__(spec)
+        self._alignment = alignment
         self._buffer: tvm.runtime.Tensor | None = None
         self._view = np.empty(0)
 
@@ -79,10 +79,14 @@ class Input(_Port):
         if self.spec.stored:
             return self._copy(to_stored(_as_numpy_array(value, self._dtype)))
         if not isinstance(value, np.ndarray):
-            return value if _is_usable(value) else self._copy(_as_numpy(value, self._dtype))
+            return (
+                value
+                if _is_usable(value, self._alignment)
+                else self._copy(_as_numpy(value, self._dtype))
+            )
         if self._exchanged and value.flags.writeable:
             tensor = tvm_ffi.from_dlpack(value)
-            if _is_usable(tensor):
+            if _is_usable(tensor, self._alignment):
                 return tensor
         return self._copy(value)
 
@@ -140,12 +144,12 @@ class Output(_Port):
         return array
 
 
-def _is_usable(tensor: tvm_ffi.Tensor) -> bool:
+def _is_usable(tensor: tvm_ffi.Tensor, alignment: int) -> bool:
     """Whether kernels can read the tensor where it lies.
 
     Not if it is empty: NumPy gives empty arrays strides that kernels refuse.
     """
-    return tensor.data_ptr() % ALIGNMENT == 0 and tensor.is_contiguous() and tensor.numel() > 0
+    return tensor.data_ptr() % alignment == 0 and tensor.is_contiguous() and tensor.numel() > 0
 
 
 def _as_numpy_array(value: Any, dtype: np.dtype) -> np.ndarray:
