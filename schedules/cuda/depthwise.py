@@ -252,7 +252,8 @@ class _Builder:
         return block(
             *map(tirx.AllocBuffer, (self.sums, self.column, self.weights)),
             clear,
-            loop(self.work.lines, line, ForKind.UNROLLED, "line"),
+            # Written out, ptxas spills: it asks for all lines at once.
+            loop(self.work.lines, line, name="line"),
             *(self._leave(at, first + p, channel, p) for p in range(plan.pixels)),
         )
 
