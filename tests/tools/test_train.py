@@ -14,6 +14,7 @@ from tools.collect.journal import SCHEMA, write
 from tools.train.data import Data, folds, load
 from tools.train.fit import Settings, booster, fit
 from tools.train.judge import judge, text
+from tools.train.report import report
 from tvmext.errors import OptionError
 from tvmext.schedules.cost import weights
 from tvmext.schedules.cost.features import NAMES, VERSION
@@ -136,3 +137,12 @@ def test_monotone_where_physics_says(data: Data) -> None:
     values[:, NAMES.index("conflicts")] = np.linspace(0, 3, 50)
     found = model.forest.predict(values).mean(axis=0)
     assert (np.diff(found) >= -1e-9).all()
+
+
+def test_the_report_has_its_pictures(data: Data, tmp_path: Path) -> None:
+    said = report(data, replace(SMALL, trees=3), tmp_path)
+    assert "| gemm | 60 |" in said
+    page = (tmp_path / "index.html").read_text()
+    for name in ("measured", "top-k", "ratio", "importance", "learning"):
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert f'alt="{name}"' in page
