@@ -28,6 +28,7 @@ WALK_OF_THE_DATA = (
     "model_file",
     "report",
     "measure",
+    "reduction",
     "api",
     "onnx_backend",
     "cli",
