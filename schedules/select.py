@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import Any
 
+from tvmext.arch import Arch, CpuArch
 from tvmext.errors import InternalError
 
+from .cpu.scalars import keep_scalars
 from .rule import Declined, Kernel, Rule, Scheduled
-
-if TYPE_CHECKING:
-    from tvmext.arch import Arch
 
 
 @dataclass(frozen=True)
@@ -38,6 +37,8 @@ def select(kernel: Kernel, arch: Arch, rules: Sequence[Rule]) -> tuple[Scheduled
             continue
         decision = rule.choose(workload, arch)
         scheduled = rule.apply(kernel, workload, decision, arch)
+        if isinstance(arch, CpuArch):
+            scheduled = replace(scheduled, func=keep_scalars(scheduled.func))
         return scheduled, Selection(kernel.name, rule.name, workload, decision, tuple(declined))
     reasons = "; ".join(f"{name}: {reason}" for name, reason in declined)
     raise InternalError(f"no schedule rule takes kernel '{kernel.name}' ({reasons})")

@@ -10,14 +10,11 @@ from tvm import tirx
 from tvm.ir import Expr, TensorLoad, Var
 from tvm.tirx import BufferStore, ForKind, Stmt
 
-from ..kernel.analysis import Axis, collect, substitute
-from ..kernel.loops import int64, local, sequence
+from ..kernel.analysis import Axis, substitute
+from ..kernel.loops import local, sequence
 from ..kernel.stages import COMBINE, Point, Stage, Write
 from .decision import StagePlan
 from .math import approximate
-
-MOST_EXPANDED = 16
-"""Uses of variables up to which the definition of a scalar may be repeated in what builds on it."""
 
 
 @dataclass(eq=False)
@@ -33,49 +30,21 @@ class Inside:
     inner: list[Axis]
     kind: ForKind = ForKind.SERIAL
     buffers: list[Var] = field(default_factory=list)
-    zero: Var | None = None
 
     def code(self, point: Point, values: dict[Var, Expr]) -> tuple[list[Stmt], list[Expr]]:
         """Statements that bind scalars, and the values, of a point at an index."""
         point = point.at(self.rows | values)
         binds: list[Stmt] = []
-        sizes: dict[Var, int] = {}
-
-        def bind(var: Var, value: Expr) -> None:
-            sizes[var] = 1
-            if not collect(value, TensorLoad):
-                sizes[var] += sum(sizes.get(used, 1) for used in collect(value, Var))
-                if sizes[var] > MOST_EXPANDED and str(value.ty.dtype) == "float32":
-                    value, sizes[var] = self._opaque(value), 1
-            binds.append(tirx.Bind(var, value))
 
         def written_out(value: Expr) -> Expr:
             before, value = approximate(value)
-            for var, part in before:
-                bind(var, part)
+            binds.extend(tirx.Bind(var, part) for var, part in before)
             return value
 
         for var, value in point.binds:
-            bind(var, written_out(value))
+            code = written_out(value)
+            binds.append(tirx.Bind(var, code))
         return binds, [written_out(value) for value in point.values]
-
-    def _opaque(self, value: Expr) -> Expr:
-        """`value`, as a scalar that TVM's simplifier does not replace by its definition.
-
-        It does that to every scalar that reads no memory, so that code where scalars build on
-        scalars grows exponentially. The zero read here is one that LLVM knows, and removes.
-        """
-        if self.zero is None:
-            self.zero = local((1,), "int32", "zero")
-            self.buffers.append(self.zero)
-        bits = tirx.reinterpret("int32", value) ^ self.zero[int64(0)]
-        return tirx.reinterpret("float32", bits)
-
-    def setup(self) -> list[Stmt]:
-        """What must come before the stage's code."""
-        if self.zero is None:
-            return []
-        return [BufferStore(self.zero, tirx.const(0, "int32"), [int64(0)])]
 
     def indices(self, write: Write, values: dict[Var, Expr]) -> list[Expr]:
         """Where the stage stores, at an index."""

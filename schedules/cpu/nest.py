@@ -169,7 +169,7 @@ def _rows(
         inside = Inside(stage, plan.plans[position], values, rest, inner)
         body = EMIT[inside.plan.mode](inside)
         buffers += inside.buffers
-        return sequence([*inside.setup(), body])
+        return body
 
     def some(first: Expr) -> Stmt:
         buffers = [home for home, _ in homes.values()]

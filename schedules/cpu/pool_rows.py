@@ -190,7 +190,6 @@ class _Builder:
 
         kind = ForKind.PARALLEL if self.parallel else ForKind.SERIAL
         body = fused([axis.extent for axis in axes], image, kind) if axes else image(())
-        body = sequence([*self.inside.setup(), body])
         return loops.function(kernel.func, body, self.inside.buffers)
 
     def _gather(self, at: dict[Var, Expr], number: Expr) -> Stmt:

@@ -114,7 +114,7 @@ class Turned:
             inner = [axis for axis in stage.spatial if axis.var not in images]
             inside = Inside(stage, plan, rows, inner)
             body = EMIT[plan.mode](inside)
-            parts += [*map(tirx.AllocBuffer, inside.buffers), *inside.setup(), body]
+            parts += [*map(tirx.AllocBuffer, inside.buffers), body]
         return block(*parts)
 
     def _stage(self, out: Output, count: Size) -> Stage:

@@ -186,7 +186,7 @@ def test_turned_tiles_with_a_prologue(shape: tuple[int, int]) -> None:
 
     _, selection = scheduled(kernel(build, (x.shape, "float32")))
     fits = min(shape) >= ARCH.vector_lanes("float32")
-    assert selection.decision[0].plans[0].mode == ("transpose" if fits else "map")
+    assert selection.decision[0].plans[0].mode == ("transpose" if fits else "interleave")
     check(build, [x], np.maximum(x, 0).transpose(0, 2, 1))
     check(build, [x], np.maximum(x, 0).transpose(0, 2, 1), dims=[("b", "m", "n")])
     check(build, [x], np.maximum(x, 0).transpose(0, 2, 1), arch=replace(ARCH, cores=4))
@@ -272,3 +272,17 @@ def _gelu(x: np.ndarray) -> np.ndarray:
     from math import erf
 
     return (x * (1 + np.vectorize(erf)(x / np.sqrt(2))) / 2).astype("float32")
+
+
+def test_a_long_chain_of_functions_is_compiled_in_a_moment() -> None:
+    """Each sigmoid uses its argument several times: written out, the code grows exponentially."""
+
+    def build(x: relax.Expr) -> relax.Expr:
+        for _ in range(40):
+            x = op.sigmoid(op.tanh(x))
+        return x
+
+    x = expected = normal(5, 37)
+    for _ in range(40):
+        expected = 1 / (1 + np.exp(-np.tanh(expected)))
+    check(build, [x], expected)

@@ -95,16 +95,6 @@ def test_powers(exponent: float) -> None:
     np.testing.assert_allclose(result[usual], exact[usual], rtol=4e-7)
 
 
-def test_functions_of_functions_are_not_expanded_into_each_other() -> None:
-    x = np.linspace(-6, 6, COUNT).astype("float32")
-    source = te.placeholder((COUNT,), "float32", "x0")
-    result = te.compute((COUNT,), lambda i: tirx.sigmoid(tirx.tanh(tirx.exp(source[i]))), "y")
-    after, _ = scheduled(Kernel("kernel", te.create_prim_func([source, result])))
-    assert "zero[T.int64(0)]" in after.script()
-    expected = _sigmoid(np.tanh(np.exp(x.astype("float64"))))
-    np.testing.assert_allclose(run(after, {"x0": x})[0], expected, rtol=1e-6)
-
-
 def test_half_precision_goes_through_single() -> None:
     x = np.linspace(-8, 8, COUNT).astype("float16")
     np.testing.assert_allclose(
