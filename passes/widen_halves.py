@@ -23,10 +23,9 @@ HALVES = ("float16", "bfloat16")
 MOVES = frozenset({
     "relax.astype", "relax.broadcast_to", "relax.concat", "relax.dynamic_strided_slice",
     "relax.expand_dims", "relax.flatten", "relax.flip", "relax.gather_elements", "relax.gather_nd",
-    "relax.layout_transform", "relax.nn.pad", "relax.permute_dims", "relax.repeat",
+    "relax.layout_transform", "relax.permute_dims", "relax.repeat",
     "relax.reshape", "relax.scatter_elements", "relax.scatter_nd", "relax.shape_of", "relax.split",
     "relax.squeeze", "relax.stack", "relax.strided_slice", "relax.take", "relax.tile",
-    "relax.where",
 })  # fmt: skip
 """Operators that take bfloat16 as it is; of other calls those of functions do."""
 

@@ -123,6 +123,8 @@ def _output_size(node: NodeProto, inputs: Arrays) -> int | None:
             return math.prod(inputs[0].tolist())
         if node.op_type == "Expand":
             return math.prod(np.broadcast_shapes(shapes[0], tuple(inputs[1].tolist())))
+        if node.op_type == "MelWeightMatrix":
+            return int(inputs[0].item()) * (int(inputs[1].item()) // 2 + 1)
         if node.op_type == "Tile":
             return inputs[0].size * math.prod(inputs[1].tolist())
         if node.op_type == "Range":

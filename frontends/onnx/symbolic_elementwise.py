@@ -71,9 +71,11 @@ def elementwise(node: Node) -> Value | None:
     shapes = node.shapes()
     if shapes is None:
         return None
-    shape = node.broadcast(*shapes)
     compares = node.op_type in COMPARISON or node.op_type == "Xor"
     dtype = "bool" if compares else node.dtype()
+    if node.opset < 7 and node.attr("broadcast") and node.attr("axis") is not None:
+        return node.value(dtype, shapes[0])  # the second operand lies along its axes from `axis` on
+    shape = node.broadcast(*shapes)
     combine, columns = _combination(node), _broadcast_data(node, shape)
     if combine is None or columns is None:
         return node.value(dtype, shape)

@@ -79,8 +79,10 @@ def _transposed_padding(
         size, stride = call.shape(0)[2 + axis], call.attr("strides", [1] * rank)[axis]
         wanted = target[-rank:][axis] if target is not None else size * stride
         total = stride * (size - 1) + extra[axis] + k - wanted
-        if not isinstance(total, int) or total < 0:
-            raise DeclinedError("an output shape that no padding reaches")
+        if not isinstance(total, int):
+            raise DeclinedError("an output shape for a size that is not known")
+        if total < 0:  # more than the input is spread over: the rest is 0
+            extra, total = (*extra[:axis], extra[axis] - total, *extra[axis + 1 :]), 0
         small, large = total // 2, total - total // 2
         begins.append(large if mode != "SAME_UPPER" else small)
         ends.append(small if mode != "SAME_UPPER" else large)

@@ -42,11 +42,17 @@ def operand(call: Call, index: int, dtype: str | None = None) -> relax.Expr:
 
 def _binary(build: Callable[[relax.Expr, relax.Expr], relax.Expr]) -> Converter:
     def convert(call: Call) -> Result:
-        if call.attr("broadcast") or call.attr("axis") is not None:
-            raise DeclinedError("broadcasting by attribute (before operator set 7)")
+        if call.version < 7 and call.attr("broadcast") and call.attr("axis") is not None:
+            return build(call.tensor(0), _from_axis(call))
         return build(operand(call, 0), operand(call, 1))
 
     return convert
+
+
+def _from_axis(call: Call) -> relax.Expr:
+    """The second operand along the axes from `axis` on, as before operator set 7."""
+    after = call.rank(0) - call.axis(0, call.rank(0)) - call.rank(1)
+    return call.emit(call.reshape(call.tensor(1), (*call.shape(1), *[1] * after)))
 
 
 def _variadic(build: Callable[[relax.Expr, relax.Expr], relax.Expr]) -> Converter:

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import numpy as np
 from onnx import numpy_helper
-from tvm import relax
+from tvm import relax, tirx
 
 from ...dims import Expr, maximum
+from ...storage import stored
 from ..builder import Call, Converter, DeclinedError, Result
 
 
 def _reshape(call: Call) -> Result:
     """Reshape, Flatten, Squeeze and Unsqueeze: same elements, other dims."""
+    if 0 in call.out_shape():  # TVM wants the dims to be those of the input, reordered or not
+        return relax.op.zeros(call.shape_expr(call.out_shape()), stored(call.dtype(0)))
     return call.reshape(call.tensor(0), call.out_shape())
 
 
@@ -78,13 +81,19 @@ def slice_axes(call: Call, tensor: relax.Expr, bounds: list[Bounds]) -> relax.Ex
 def _slice(call: Call) -> Result:
     shape, out = call.shape(0), call.out_shape()
     bounds: list[Bounds] = []
+    mirrored: list[Bounds] = []
     flipped: list[int] = []
     for axis, start, step in _slice_starts(call):
         axis %= len(shape)
-        if step < 0:
-            if step != -1 or shape[axis] != out[axis]:
-                raise DeclinedError(f"a slice with step {step} that is not a whole reversal")
+        if step == -1 and shape[axis] == out[axis]:
             flipped.append(axis)
+        elif step < 0:
+            size, count = call.fixed((shape[axis], out[axis]), f"a slice with step {step}")
+            first = start + size if isinstance(start, int) and start < 0 else start
+            (first,) = call.fixed([first], f"the start of a slice with step {step}")
+            flipped.append(axis)  # and then forwards, from its mirror image
+            begin = max(0, size - 1 - first)
+            mirrored.append(_inside(axis, begin, -step, size, count))
         elif shape[axis] != out[axis]:
             bounds.append(_inside(axis, start, step, shape[axis], out[axis]))
     tensor = call.tensor(0)
@@ -92,7 +101,7 @@ def _slice(call: Call) -> Result:
         tensor = call.emit(slice_axes(call, tensor, bounds))
     for axis in flipped:
         tensor = call.emit(relax.op.flip(tensor, axis))
-    return tensor
+    return slice_axes(call, tensor, mirrored) if mirrored else tensor
 
 
 def _slice_starts(call: Call) -> list[tuple[int, int | Expr, int]]:
@@ -174,12 +183,44 @@ def _padded(call: Call, begin: list[int], end: list[int]) -> relax.Expr:
     if not any(widths):
         return tensor
     mode = call.attr("mode", "constant")
-    if mode not in ("constant", "reflect", "edge"):
-        raise DeclinedError(f"padding mode {mode}")
+    if mode == "wrap":
+        return _wrapped(call, tensor, widths)
     value = call.scalar(2) if call.has(2) else call.attr("value", 0.0)
     if value is None and mode == "constant":
-        raise DeclinedError("a fill value that is known only at run time")
+        return _filled(call, tensor, widths)
     return relax.op.nn.pad(tensor, widths, "replicate" if mode == "edge" else mode, value or 0)
+
+
+def _wrapped(call: Call, tensor: relax.Expr, widths: list[int]) -> relax.Expr:
+    """y[i] = x[(i - begin) modulo size]"""
+    sizes = call.emit(tensor).ty.shape.values
+    for axis, size in enumerate(sizes):
+        first, last = widths[2 * axis : 2 * axis + 2]
+        if first or last:
+            if not isinstance(size, tirx.IntImm) or not size.value:
+                raise DeclinedError(f"wrapping around {size} elements")
+            index = call.constant(
+                np.arange(-first, size.value + last) % size.value, f"wrapped_{axis}"
+            )
+            tensor = call.emit(relax.op.take(tensor, index, axis, mode="fast"))
+    return tensor
+
+
+def _filled(call: Call, tensor: relax.Expr, widths: list[int]) -> relax.Expr:
+    """Padded with a number that is known only at run time."""
+    tensor = call.emit(tensor)
+    inside = call.emit(relax.op.ones(tensor.ty.shape, "bool"))
+    padded = call.emit(relax.op.nn.pad(tensor, widths))
+    mask = call.emit(relax.op.nn.pad(call.emit(relax.op.astype(inside, "uint8")), widths))
+    value = call.emit(call.reshape(call.tensor(2), ()))
+    return relax.op.where(call.emit(relax.op.astype(mask, "bool")), padded, value)
+
+
+def _eye_like(call: Call) -> Result:
+    rows, columns = call.out_shape()
+    return relax.op.eye(
+        call.prim(rows), call.prim(columns), call.prim(call.attr("k", 0)), call.out_dtype()
+    )
 
 
 def _depth_to_space(call: Call) -> Result:
@@ -222,6 +263,7 @@ CONVERTERS: dict[str, Converter] = {
     "Range": _range,
     "ConstantOfShape": _constant_of_shape,
     "Pad": _pad,
+    "EyeLike": _eye_like,
     "DepthToSpace": _depth_to_space,
     "SpaceToDepth": _space_to_depth,
 }

@@ -12,8 +12,10 @@ from ..builder import Call, Converter, DeclinedError, Result
 
 
 def _batch_norm(call: Call) -> Result:
-    if call.attr("training_mode", 0) or call.attr("is_test", 1) == 0:
+    if call.attr("is_test", 1) == 0:
         raise DeclinedError("training mode")
+    if call.attr("training_mode", 0):
+        return _batch_norm_in_training(call)
     call.only_outputs(1)
     normalized = relax.op.nn.batch_norm(
         *(call.tensor(index) for index in range(5)),
@@ -22,6 +24,44 @@ def _batch_norm(call: Call) -> Result:
         training=False,
     )
     return relax.TupleGetItem(call.emit(normalized), 0)
+
+
+def _batch_norm_in_training(call: Call) -> Result:
+    """Normalized by the batch's own mean and variance; running = momentum * old + (1 - m) * own."""
+    op, e, dtype = relax.op, call.emit, call.dtype(0)
+    axes = [axis for axis in range(call.rank(0)) if axis != 1]
+    momentum = call.attr("momentum", 0.9)
+    dims = [call.shape(0)[1] if axis == 1 else 1 for axis in range(call.rank(0))]
+    mean = e(op.mean(call.tensor(0), axes, keepdims=True))
+    centred = e(op.subtract(call.tensor(0), mean))
+    inverse = _inverse_deviation(call, centred, axes)
+    variance = e(op.mean(e(op.multiply(centred, centred)), axes))
+    scale, offset = (e(call.reshape(call.tensor(k), dims)) for k in (1, 2))
+    result = e(op.add(e(op.multiply(e(op.multiply(centred, inverse)), scale)), offset))
+    own = [e(call.reshape(mean, call.shape(3))), variance]
+    running = [
+        e(
+            op.add(
+                e(op.multiply(call.tensor(k), relax.const(momentum, dtype))),
+                e(op.multiply(now, relax.const(1 - momentum, dtype))),
+            )
+        )
+        for k, now in zip((3, 4), own)
+    ]
+    return [result, *running]
+
+
+def _lp_norm(call: Call) -> Result:
+    """x / norm(x), and 0 where the norm is."""
+    op, e, x = relax.op, call.emit, call.tensor(0)
+    axis = [call.axis(-1, call.rank(0))]
+    if call.attr("p", 2) == 1:
+        norm = e(op.sum(e(op.abs(x)), axis, keepdims=True))
+    else:
+        norm = e(op.sqrt(e(op.sum(e(op.multiply(x, x)), axis, keepdims=True))))
+    zero = relax.const(0.0, call.dtype(0))
+    one = relax.const(1.0, call.dtype(0))
+    return op.divide(x, e(op.where(e(op.equal(norm, zero)), one, norm)))
 
 
 def _layer_norm(call: Call) -> Result:
@@ -125,6 +165,7 @@ CONVERTERS: dict[str, Converter] = {
     "BatchNormalization": _batch_norm,
     "LayerNormalization": _layer_norm,
     "RMSNormalization": _rms_norm,
+    "LpNormalization": _lp_norm,
     "InstanceNormalization": _instance_norm,
     "GroupNormalization": _group_norm,
     "Softmax": _softmax,

@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from tvm import relax
+from tvm import relax, te, tirx
+from tvm.ir import Expr
 
 from ...storage import numpy_dtype
 from ..builder import Call, Converter, DeclinedError, Result
@@ -96,14 +97,33 @@ def _top_k(call: Call) -> Result:
     extent = call.shape(0)[axis]
     if count < 1 or (isinstance(extent, int) and count > extent):
         raise DeclinedError(f"k is {count}, of {extent} elements")
-    return relax.op.topk(
-        call.tensor(0),
-        count,
-        axis,
-        "both",
-        bool(call.attr("largest", 1)),
-        "int64",
-    )
+    keys = _sort_keys(call, call.tensor(0), call.dtype(0))
+    largest = bool(call.attr("largest", 1))
+    indices = call.emit(relax.op.topk(keys, count, axis, "indices", largest, "int64"))
+    return [relax.op.gather_elements(call.tensor(0), indices, axis), indices]
+
+
+def _sort_keys(call: Call, x: relax.Expr, dtype: str) -> relax.Expr:
+    """Integers in the order of the elements, NaN above all: TVM's sort only compares, which with
+    NaN is no order, and knows no uint64."""
+    if "float" not in dtype and dtype != "uint64":
+        return x
+    wide = dtype if dtype in ("float64", "uint64") else "float32"
+    if wide != dtype:
+        x = call.emit(relax.op.astype(x, wide))
+    key, top = ("int32", 2**31 - 1) if wide == "float32" else ("int64", 2**63 - 1)
+
+    def ordered(x: te.Tensor) -> te.Tensor:
+        def element(*at: Expr) -> Expr:
+            if wide == "uint64":
+                return tirx.reinterpret(key, x(*at)) ^ tirx.const(-top - 1, key)
+            bits = tirx.reinterpret(key, x(*at) + tirx.const(0, wide))  # -0 is 0
+            flipped = tirx.Select(bits < 0, bits ^ tirx.const(top, key), bits)
+            return tirx.Select(tirx.isnan(x(*at)), tirx.const(top, key), flipped)
+
+        return te.compute(x.shape, element, name="sort_keys")
+
+    return call.emit(call.te(ordered, x, name="sort_keys"))
 
 
 def _cumulative(build: Reduction) -> Converter:
