@@ -12,6 +12,7 @@ import sys
 from collections import Counter
 from dataclasses import asdict
 from fnmatch import fnmatch
+from pathlib import Path
 
 from . import cases
 from .run import Result, run
@@ -25,6 +26,7 @@ def main() -> int:
     parser.add_argument("--limit", type=float, default=60.0, help="seconds for one test")
     parser.add_argument("--opt-level", type=int, default=0)
     parser.add_argument("--json", help="write the results to this file")
+    parser.add_argument("--failed", action="store_true", help="those that did not pass in --json")
     arguments = parser.parse_args()
     import tvm  # noqa: F401  before the workers are forked
 
@@ -39,6 +41,13 @@ def main() -> int:
         for case in cases.load(suite)
         if not arguments.only or any(fnmatch(case.name, glob) for glob in arguments.only)
     ]
+    before: dict[tuple[str, str], Result] = {}
+    if arguments.json and Path(arguments.json).exists() and (arguments.failed or arguments.only):
+        rows = json.loads(Path(arguments.json).read_text())
+        before = {(row["suite"], row["name"]): Result(**row) for row in rows}
+    if arguments.failed:
+        passed = {key for key, row in before.items() if row.status == "passed"}
+        tests = [(suite, case) for suite, case in tests if (suite, case.name) not in passed]
     results: list[Result] = []
 
     def heard(result: Result) -> None:
@@ -49,9 +58,10 @@ def main() -> int:
             )
 
     run(tests, arguments.workers, arguments.limit, heard)
+    merged = before | {(result.suite, result.name): result for result in results}
+    results = list(merged.values())
     if arguments.json:
-        with open(arguments.json, "w") as file:
-            json.dump([asdict(result) for result in results], file, indent=0)
+        Path(arguments.json).write_text(json.dumps([asdict(row) for row in results], indent=0))
     for suite in cases.SUITES:
         mine = [r for r in results if r.suite == suite]
         if mine:
