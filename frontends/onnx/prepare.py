@@ -15,8 +15,8 @@ from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
 from tvmext.errors import ModelError
 
+from . import contrib, inline, tensors
 from . import graph as graphs
-from . import inline, tensors
 from .fold import fold
 from .load import Source
 
@@ -48,7 +48,8 @@ class Prepared:
 def prepare(source: Source, operators: Iterable[str]) -> Prepared:
     """`operators` are those of the default domain that have a converter; the rest is inlined."""
     inputs = tuple(v.name for v in source.model.graph.input if v.name not in source.constants)
-    model = with_constants(source.model, source.constants, inputs)
+    model = contrib.expand(source.model, source.constants)
+    model = with_constants(model, source.constants, inputs)
     model = inline.inline_functions(model, operators, source.name)
     state = _Folding(dict(source.constants), graphs.opsets(model), source.name)
     for node in graphs.in_order(model.graph.node, source.name):

@@ -158,6 +158,12 @@ def cast(node: Node) -> Value | None:
     return node.value(to, x.shape, [arithmetic.cast(e) for e in x.data.flat])
 
 
+def dequantize(node: Node) -> Value | None:
+    """y = (x - zero) * scale, of the dtype of the scale or the one asked for."""
+    kind = node.attr("output_dtype", 0)
+    return node.value(dtype_name(kind) if kind else node.dtype(1), node.shape())
+
+
 def dropout(node: Node) -> list[Value] | None:
     """Inference: y = x, mask = true."""
     x = node.input(0)
@@ -238,6 +244,7 @@ RULES: dict[str, Callable[[Node], Value | list[Value] | None]] = {
     "Cast": cast,
     "CastLike": cast,
     "ConstantOfShape": constant_of_shape,
+    "DequantizeLinear": dequantize,
     "Dropout": dropout,
     "Range": range_,
     "Where": where,

@@ -36,7 +36,7 @@ class OnnxInference:
             named = {**scope, **named}
         types = {name: _type(v, tokens) for name, v in named.items() if name and v and v.dtype}
         try:
-            schema = defs.get_schema(proto.op_type, self.opsets[proto.domain], proto.domain)
+            schema = self._schema(proto)
             found = shape_inference.infer_node_outputs(
                 schema, proto, types, _constants(named), None, self.imports, self.ir_version
             )
@@ -50,6 +50,13 @@ class OnnxInference:
             found = {}
         dims: dict[str, Size] = {token: size for size, token in tokens.items()}
         return [_value(node, k, found.get(name), dims) for k, name in enumerate(proto.output)]
+
+    def _schema(self, proto: onnx.NodeProto) -> defs.OpSchema:
+        """In the model's version, or the newest: bodies of contrib.py use operators of any."""
+        try:
+            return defs.get_schema(proto.op_type, self.opsets[proto.domain], proto.domain)
+        except defs.SchemaError:
+            return defs.get_schema(proto.op_type, proto.domain)
 
 
 def _type(value: Value, tokens: dict[Expr, str]) -> TypeProto:

@@ -48,22 +48,20 @@ def main() -> int:
     if arguments.failed:
         passed = {key for key, row in before.items() if row.status == "passed"}
         tests = [(suite, case) for suite, case in tests if (suite, case.name) not in passed]
-    results: list[Result] = []
+    results = before
 
     def heard(result: Result) -> None:
-        results.append(result)
-        if arguments.only or result.status in ("crash", "timeout"):
-            print(
-                f"{result.status:8} {result.seconds:6.2f} {result.name} {result.reason}", flush=True
-            )
+        results[result.suite, result.name] = result
+        if arguments.only or arguments.failed or result.status in ("crash", "timeout"):
+            reason = result.reason
+            print(f"{result.status:8} {result.seconds:6.2f} {result.name} {reason}", flush=True)
+        if arguments.json:  # an interrupted run is not lost
+            rows = [asdict(row) for row in results.values()]
+            Path(arguments.json).write_text(json.dumps(rows, indent=0))
 
     run(tests, arguments.workers, arguments.limit, heard)
-    merged = before | {(result.suite, result.name): result for result in results}
-    results = list(merged.values())
-    if arguments.json:
-        Path(arguments.json).write_text(json.dumps([asdict(row) for row in results], indent=0))
     for suite in cases.SUITES:
-        mine = [r for r in results if r.suite == suite]
+        mine = [r for r in results.values() if r.suite == suite]
         if mine:
             print(suite, dict(Counter((f"{r.kind} {r.status}") for r in mine)))
     return 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 from onnx import numpy_helper
-from tvm import relax, tirx
+from tvm import relax, te, tirx
 
 from ...dims import Expr, maximum
 from ...storage import stored
@@ -40,10 +40,19 @@ def _tile(call: Call) -> Result:
     if repeats is None:
         raise DeclinedError("the repeats are known only at run time")
     dims, counts = call.shape(0), list(repeats.flat)
+    if any(isinstance(count, Expr) for count in counts):
+        return call.te(lambda x: _repeated(call, x), call.tensor(0), name="tile")
     split = call.emit(call.reshape(call.tensor(0), [d for dim in dims for d in (1, dim)]))
     spread = [d for count, dim in zip(counts, dims) for d in (_plain(count), dim)]
     tiled = call.emit(relax.op.broadcast_to(split, call.shape_expr(spread)))
     return call.reshape(tiled, call.out_shape())
+
+
+def _repeated(call: Call, x: te.Tensor) -> te.Tensor:
+    """y[i] = x[i modulo size]: TVM takes minutes over the views of unknown repeats."""
+    dims = [call.prim(dim) for dim in call.out_shape()]
+    sizes = list(x.shape)
+    return te.compute(dims, lambda *at: x(*map(tirx.floormod, at, sizes)), name="tile")
 
 
 def _concat(call: Call) -> Result:
