@@ -1,7 +1,8 @@
 """Run ONNX's own tests on tvmext and write which operators pass.
 
-python -m tools.conformance                          # everything
+python -m tools.conformance --json build/c.json      # everything
 python -m tools.conformance --only 'test_resize*'    # some, each with its result
+python -m tools.conformance --check --shard 0/4      # as CI does: against excluded.txt
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import asdict
 from fnmatch import fnmatch
 from pathlib import Path
 
-from . import cases
+from . import cases, table
 from .run import Result, run
 
 
@@ -27,7 +28,16 @@ def main() -> int:
     parser.add_argument("--opt-level", type=int, default=0)
     parser.add_argument("--json", help="write the results to this file")
     parser.add_argument("--failed", action="store_true", help="those that did not pass in --json")
+    parser.add_argument("--table", help="write docs/conformance.md from --json, running nothing")
+    parser.add_argument("--check", action="store_true", help="fail unless excluded.txt is right")
+    parser.add_argument("--shard", default="0/1", help="K/N: every N-th test from the K-th on")
     arguments = parser.parse_args()
+    if arguments.table:
+        rows = json.loads(Path(arguments.json).read_text())
+        page = Path(arguments.table)
+        header = page.read_text().split("## Node tests by group")[0]
+        page.write_text(table.document([Result(**row) for row in rows], header))
+        return 0
     import tvm  # noqa: F401  before the workers are forked
 
     from tvmext import api  # noqa: F401
@@ -41,6 +51,8 @@ def main() -> int:
         for case in cases.load(suite)
         if not arguments.only or any(fnmatch(case.name, glob) for glob in arguments.only)
     ]
+    shard, shards = map(int, arguments.shard.split("/"))
+    tests = tests[shard::shards]
     before: dict[tuple[str, str], Result] = {}
     if arguments.json and Path(arguments.json).exists() and (arguments.failed or arguments.only):
         rows = json.loads(Path(arguments.json).read_text())
@@ -64,7 +76,27 @@ def main() -> int:
         mine = [r for r in results.values() if r.suite == suite]
         if mine:
             print(suite, dict(Counter((f"{r.kind} {r.status}") for r in mine)))
-    return 0
+    return _check(list(results.values())) if arguments.check else 0
+
+
+def _check(results: list[Result]) -> int:
+    """1 if a test fails that is not excluded, or one that is passes."""
+    excluded, wrong = exclusions(), 0
+    for row in results:
+        name = f"{row.suite}/{row.name}"
+        reason = next((why for pattern, why in excluded if fnmatch(name, pattern)), "")
+        if (row.status == "passed") == bool(reason):
+            wrong += 1
+            told = f"excluded: {reason}" if reason else f"not excluded: {row.reason}"
+            print(f"{row.status}, but {told}: {name}")
+    return 1 if wrong else 0
+
+
+def exclusions() -> list[tuple[str, str]]:
+    """(pattern, reason) of each line of excluded.txt."""
+    text = Path(__file__).with_name("excluded.txt").read_text()
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    return [(glob.strip(), why.strip()) for glob, _, why in (line.partition(":") for line in lines)]
 
 
 if __name__ == "__main__":

@@ -119,6 +119,33 @@ def kind_of(model: ModelProto) -> str:
     return "core"
 
 
+NARROW = frozenset({
+    TensorProto.FLOAT8E4M3FN, TensorProto.FLOAT8E4M3FNUZ, TensorProto.FLOAT8E5M2,
+    TensorProto.FLOAT8E5M2FNUZ, TensorProto.FLOAT8E8M0, TensorProto.FLOAT4E2M1, TensorProto.INT4,
+    TensorProto.UINT4, TensorProto.INT2, TensorProto.UINT2,
+})  # fmt: skip
+OTHER_DOMAINS = frozenset({"ai.onnx.ml", "ai.onnx.preview"})
+RANDOM_OPS = frozenset({
+    "Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform",
+    "RandomUniformLike",
+})  # fmt: skip
+
+
+def group_of(model: ModelProto, name: str) -> str:
+    """The group of a core test in the table: the first of these that it belongs to."""
+    nodes = list(_nodes(model.graph))
+    values = [*model.graph.input, *model.graph.output]
+    types = {value.type.tensor_type.elem_type for value in values}
+    if types & NARROW:
+        return "8/4/2-bit types"
+    random = {node.op_type for node in nodes} & RANDOM_OPS or "training_dropout" in name
+    if random or {node.domain for node in nodes} & OTHER_DOMAINS:
+        return "random, training, ml"
+    if max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0) > 26:
+        return "opset 27-28"
+    return "bfloat16" if TensorProto.BFLOAT16 in types else "plain"
+
+
 def operator_of(model: ModelProto, name: str) -> str:
     """The operator that a test is about; expanded function bodies count with their operator."""
     if "_expanded" not in name and len(model.graph.node) == 1:
