@@ -67,7 +67,8 @@ def _worth_it(call: relax.Call, values: list[np.ndarray]) -> bool:
     if shape is None or not all(isinstance(dim, IntImm) for dim in shape):
         return False
     size = int(np.prod([int(dim) for dim in shape])) * values[0].itemsize
-    return size <= sum(value.nbytes for value in values) + MAX_GROWTH_BYTES
+    # the machine cannot load a constant without elements
+    return 0 < size <= sum(value.nbytes for value in values) + MAX_GROWTH_BYTES
 
 
 def _shape(call: relax.Call) -> list[int]:

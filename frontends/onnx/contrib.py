@@ -11,63 +11,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, numpy_helper
 
 from . import graph as graphs
+from . import ml
+from .contrib_body import Body, UnwrittenError
 
 DOMAIN = "com.microsoft"
-
-
-class UnwrittenError(Exception):
-    """A form of an operator that has no body here: the node stays, and is reported."""
-
-
-class Body:
-    """The nodes that take the place of one."""
-
-    def __init__(self, node: NodeProto, constants: Mapping[str, np.ndarray]) -> None:
-        self.node = node
-        self.constants = constants
-        self.nodes: list[NodeProto] = []
-        self.attributes = graphs.attributes(node)
-
-    def attr(self, name: str, default: Any = None) -> Any:
-        return self.attributes.get(name, default)
-
-    def has(self, index: int) -> bool:
-        return index < len(self.node.input) and bool(self.node.input[index])
-
-    def wants(self, index: int) -> bool:
-        return index < len(self.node.output) and bool(self.node.output[index])
-
-    def input(self, index: int) -> str:
-        return self.node.input[index]
-
-    def name(self) -> str:
-        return f"{graphs.label(self.node)}/{self.node.op_type}/{len(self.nodes)}"
-
-    def op(self, op_type: str, *inputs: str, **attributes: Any) -> str:
-        """Append a node; returns the name of its result."""
-        return self.ops(op_type, 1, *inputs, **attributes)[0]
-
-    def ops(self, op_type: str, count: int, *inputs: str, **attributes: Any) -> list[str]:
-        names = [f"{self.name()}_{k}" for k in range(count)]
-        self.nodes.append(helper.make_node(op_type, inputs, names, name=self.name(), **attributes))
-        return names
-
-    def constant(self, value: Any, dtype: str = "int64") -> str:
-        tensor = numpy_helper.from_array(np.asarray(value, dtype))
-        return self.op("Constant", value=tensor)
-
-    def result(self, index: int, value: str) -> None:
-        if self.wants(index):
-            output = self.node.output[index]
-            self.nodes.append(helper.make_node("Identity", [value], [output], name=self.name()))
-
-    def only(self, *attributes: str) -> None:
-        """Refuses other attributes than these."""
-        if set(self.attributes) - {*attributes}:
-            raise UnwrittenError
 
 
 def expand(model: ModelProto, constants: Mapping[str, np.ndarray]) -> ModelProto:
@@ -83,6 +33,8 @@ def expand(model: ModelProto, constants: Mapping[str, np.ndarray]) -> ModelProto
 def _body_of(node: NodeProto) -> Callable[[Body], None] | None:
     if node.op_type == "SimplifiedLayerNormalization" and not graphs.domain_of(node):
         return BODIES["SimplifiedLayerNormalization"]
+    if node.domain == "ai.onnx.ml":
+        return ml.BODIES.get(node.op_type)
     return BODIES.get(node.op_type) if node.domain == DOMAIN else None
 
 

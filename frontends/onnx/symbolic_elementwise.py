@@ -73,7 +73,8 @@ def elementwise(node: Node) -> Value | None:
         return None
     compares = node.op_type in COMPARISON or node.op_type == "Xor"
     dtype = "bool" if compares else node.dtype()
-    if node.opset < 7 and node.attr("broadcast") and node.attr("axis") is not None:
+    older = node.op_type == "PRelu" or (node.attr("broadcast") and node.attr("axis") is not None)
+    if node.opset < 7 and older:
         return node.value(dtype, shapes[0])  # the second operand lies along its axes from `axis` on
     shape = node.broadcast(*shapes)
     combine, columns = _combination(node), _broadcast_data(node, shape)

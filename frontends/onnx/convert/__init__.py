@@ -18,6 +18,7 @@ from . import (
     resize,
     sampling,
     signal,
+    text,
 )
 
 CONVERTERS: dict[str, Converter] = {
@@ -35,4 +36,5 @@ CONVERTERS: dict[str, Converter] = {
     **resize.CONVERTERS,
     **sampling.CONVERTERS,
     **signal.CONVERTERS,
+    **text.CONVERTERS,
 }

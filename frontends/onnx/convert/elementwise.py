@@ -263,6 +263,17 @@ def _leaky_relu(call: Call) -> Result:
     return relax.op.nn.leakyrelu(call.tensor(0), call.attr("alpha", 0.01))
 
 
+def _prelu(call: Call) -> Result:
+    """x, and slope * x below 0; before operator set 7 the slopes are the channels'."""
+    x, slope = call.tensor(0), call.tensor(1)
+    if call.version < 7 and call.rank(1) == 1 and call.rank(0) > 1:
+        dims = (call.shape(1)[0], *[1] * (call.rank(0) - 2))
+        slope = call.emit(call.reshape(slope, dims))
+    zero = relax.const(np.array(0, numpy_dtype(call.dtype(0))), call.dtype(0))
+    below = call.emit(relax.op.less(x, zero))
+    return relax.op.where(below, call.emit(relax.op.multiply(x, slope)), x)
+
+
 def _elu(call: Call) -> Result:
     return _exponential_below_zero(call, 1.0, call.attr("alpha", 1.0))
 
@@ -364,6 +375,7 @@ CONVERTERS: dict[str, Converter] = {
     "Gelu": _gelu,
     "HardSigmoid": _hard_sigmoid,
     "HardSwish": _hard_swish,
+    "PRelu": _prelu,
     "Elu": _elu,
     "Selu": _selu,
     "IsInf": _is_inf,
