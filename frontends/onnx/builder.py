@@ -124,6 +124,8 @@ class Builder:
         if array.dtype == object:
             raise DeclinedError(f"'{name}' holds strings")
         array = to_stored(array)
+        if not array.size:  # TVM's machine cannot load a constant without elements
+            return self.bb.emit(relax.op.zeros(array.shape, str(array.dtype)))
         integer = array.dtype.kind in "iub"
         if self.inside or array.size == 1 or (integer and 0 < array.size <= CONST_ELEMENTS):
             return relax.const(np.ascontiguousarray(array).reshape(array.shape), str(array.dtype))

@@ -12,6 +12,7 @@ import json
 import sys
 from collections import Counter
 from dataclasses import asdict
+from datetime import date
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -30,7 +31,9 @@ def main() -> int:
     parser.add_argument("--failed", action="store_true", help="those that did not pass in --json")
     parser.add_argument("--table", help="write docs/conformance.md from --json, running nothing")
     parser.add_argument("--check", action="store_true", help="fail unless excluded.txt is right")
-    parser.add_argument("--shard", default="0/1", help="K/N: every N-th test from the K-th on")
+    parser.add_argument(
+        "--shard", default="0/1", help="K/N: every N-th from the K-th; K or 'today'"
+    )
     arguments = parser.parse_args()
     if arguments.table:
         rows = json.loads(Path(arguments.json).read_text())
@@ -51,8 +54,9 @@ def main() -> int:
         for case in cases.load(suite)
         if not arguments.only or any(fnmatch(case.name, glob) for glob in arguments.only)
     ]
-    shard, shards = map(int, arguments.shard.split("/"))
-    tests = tests[shard::shards]
+    first, shards = arguments.shard.split("/")
+    shard = date.today().toordinal() % int(shards) if first == "today" else int(first)
+    tests = tests[shard :: int(shards)]
     before: dict[tuple[str, str], Result] = {}
     if arguments.json and Path(arguments.json).exists() and (arguments.failed or arguments.only):
         rows = json.loads(Path(arguments.json).read_text())
