@@ -11,7 +11,6 @@ from tvmext.frontends import load
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((2, 3, 4)).astype(np.float32)
-IMAGE = RNG.standard_normal((2, 3, 7, 6)).astype(np.float32)
 
 
 def floats(*shape):
@@ -20,9 +19,9 @@ def floats(*shape):
 
 DECLINED = {
     "training": (
-        "BatchNormalization",
-        [IMAGE, *[np.abs(floats(3)) for _ in range(4)]],
-        {"training_mode": 1, "outputs": 3},
+        "Dropout",
+        [X, None, np.bool_(True)],
+        {},
         "training",
     ),
     "more than there are": (
