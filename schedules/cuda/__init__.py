@@ -16,6 +16,7 @@ from .ordered import Ordered
 from .recurrence import Recurrence
 from .rows import Rows
 from .scan import Scan
+from .wgmma import Wgmma
 
 
 def rules(arch: CudaArch, *, tf32: bool = False) -> tuple[Rule, ...]:
@@ -23,6 +24,7 @@ def rules(arch: CudaArch, *, tf32: bool = False) -> tuple[Rule, ...]:
     return (
         FusedAttention(arch),
         Gemv(),
+        Wgmma(arch, tf32=tf32),
         Mma(arch, tf32=tf32),
         Contract(),
         Depthwise(),

@@ -15,15 +15,9 @@ from math import ceil, log
 from tvmext.arch import CudaArch, dtype_bits
 from tvmext.arch.cuda import STATIC_SHARED, WARP
 
-from .mma_choice import (
-    COPY_CYCLES,
-    L2_BYTES_PER_CYCLE,
-    LATENCY,
-    SHARED_BYTES_PER_CYCLE,
-    STEP_CYCLES,
-    overlapped,
-)
+from .mma_choice import COPY_CYCLES, STEP_CYCLES
 from .ptx import CHUNK_BYTES
+from .waves import L2_BYTES_PER_CYCLE, LATENCY, SHARED_BYTES_PER_CYCLE, overlapped
 
 UNKNOWN_ROWS = (1, 16, 128, 512, 2048)
 """What rows are taken for that are known at run time only: a choice has to be good for all."""

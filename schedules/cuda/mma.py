@@ -8,8 +8,10 @@ product whose left operand is read through its window (implicit GEMM).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from math import prod
+from typing import Any
 
 from tvm import tirx
 from tvm.ir import Expr
@@ -102,22 +104,31 @@ class Mma:
     def apply(
         self, kernel: Kernel, workload: Product, decision: Decision | ByRows, arch: CudaArch
     ) -> Scheduled:
-        func = kernel.func
+        return scheduled(
+            kernel, workload, decision, lambda plan: self.kernels(workload, plan, arch)
+        )
+
+    def kernels(self, workload: Product, plan: Decision, arch: CudaArch) -> Stmt:
+        """The launches for one decision."""
         lhs, rhs = (TYPES[one.dtype] for one in workload.sources)
         sums = "s32" if lhs in ("s8", "u8") else "f32"
         multiply = ptx.Multiply(lhs, rhs, sums, arch.capability >= (8, 0))
+        found, sources = workload.contraction, workload.sources
+        return Builder(found, plan, sources, multiply, arch.has_async_copy).launch()
 
-        def kernels(plan: Decision) -> Stmt:
-            found, sources = workload.contraction, workload.sources
-            return Builder(found, plan, sources, multiply, arch.has_async_copy).launch()
 
-        if isinstance(decision, ByRows):
-            few = size(workload.contraction.rows) <= index(decision.limit)
-            body = tirx.IfThenElse(few, kernels(decision.few), kernels(decision.many))
-        else:
-            body = kernels(decision)
-        params, layouts = with_weight(func, workload.weight)
-        return Scheduled(tirx.PrimFunc(params, body, func.ret_type, func.attrs), layouts)
+def scheduled(
+    kernel: Kernel, workload: Product, decision: Any, kernels: Callable[[Any], Stmt]
+) -> Scheduled:
+    """The kernel with the launches that `kernels` makes for a decision, or for two of them."""
+    func = kernel.func
+    if isinstance(decision, ByRows):
+        few = size(workload.contraction.rows) <= index(decision.limit)
+        body = tirx.IfThenElse(few, kernels(decision.few), kernels(decision.many))
+    else:
+        body = kernels(decision)
+    params, layouts = with_weight(func, workload.weight)
+    return Scheduled(tirx.PrimFunc(params, body, func.ret_type, func.attrs), layouts)
 
 
 def _source(value: Expr, found: Contraction, own: tuple[Axis, ...]) -> Source:

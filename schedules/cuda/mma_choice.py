@@ -6,16 +6,28 @@ of the sum in flight  ->  grid, the sum itself cut into `splits` where there are
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
 from math import ceil, log
+from typing import Any, Protocol, TypeVar
 
 from tvmext.arch import CudaArch, dtype_bits
 from tvmext.arch.cuda import STATIC_SHARED, WARP
 
 from .ptx import CHUNK_BYTES, STEP_BYTES
+from .results import stage_bytes
+from .waves import (
+    L2_BYTES_PER_CYCLE,
+    LATENCY,
+    SHARED_BYTES_PER_CYCLE,
+    Cost,
+    grid_cycles,
+    overlapped,
+)
+
+T = TypeVar("T")
 
 UNKNOWN_ROWS = (16, 64, 256, 1024, 4096)
 """What rows are taken for that are known at run time only: a choice has to be good for all."""
@@ -27,22 +39,16 @@ MOST_SUMS = 128
 """Sums that a thread keeps; half of its registers, the rest holds fragments and addresses."""
 OTHER_REGISTERS = 64
 """Registers of a thread for addresses and loop counters."""
-SHARED_BYTES_PER_CYCLE = 128
-"""32 banks of 4 bytes (CUDA C++ Programming Guide, Shared Memory)."""
-L2_BYTES_PER_CYCLE = 48
-"""What a multiprocessor reads from L2: 5120 bytes per cycle for 108 (A100 whitepaper, L2 cache)."""
-LATENCY = 700
-"""Cycles until what a block asks of device memory arrives, and its results have left: an estimate
-from some 400 for a load (Jia et al., Dissecting the NVIDIA Volta GPU, arXiv 1804.06826)."""
 COPY_CYCLES = 4
 """What a warp's copy instruction takes: 512 bytes to memory of 128 bytes per cycle."""
-UNHIDDEN = 1 / 8
-"""What is seen of work that other work of the same block or its neighbours should hide: a guess."""
 DIRECT = 8
 """Instructions, in those of copies, for up to 4 bytes that travel by themselves: their index is
 worked out each time."""
 STEP_CYCLES = 40
 """An estimate of what a barrier and a wait cost a block at each step of the sum."""
+MMA_SYNC_SHARE = 0.63
+"""Of the rate of wgmma, what `mma.sync` reaches on sm_90: somewhat over 60% (Luo et al.,
+Benchmarking and Dissecting the Nvidia Hopper GPU Architecture, arXiv 2402.13499)."""
 FRAGMENT_CYCLES = 30
 """About what a load from shared memory takes (28 for Volta's, same source)."""
 
@@ -62,6 +68,24 @@ class Workload:
     dtype: str
     copies: tuple[int, int]
     least_rows: int = 1
+
+
+class Tiling(Protocol):
+    """What a block of threads has, and takes of a multiprocessor."""
+
+    @property
+    def rows(self) -> int: ...
+    @property
+    def cols(self) -> int: ...
+    @property
+    def depth(self) -> int: ...
+    @property
+    def splits(self) -> int: ...
+    @property
+    def threads(self) -> int: ...
+    @property
+    def registers(self) -> int: ...
+    def shared(self, dtype: str) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -101,7 +125,7 @@ class Decision:
     def shared(self, dtype: str) -> int:
         """Bytes of shared memory; the results take the place of the operands."""
         high, wide = self.warps
-        return max(self.tiles(dtype), high * wide * 16 * (self.warp_cols + STAGE_PAD) * 4)
+        return max(self.tiles(dtype), stage_bytes(high * wide, self.warp_cols))
 
     @property
     def registers(self) -> int:
@@ -114,44 +138,55 @@ class ByRows:
     """Two kernels, told apart when they are launched: `few` takes up to `limit` rows."""
 
     limit: int
-    few: Decision
-    many: Decision
-
-
-STAGE_PAD = 8
-"""Numbers between rows of results in shared memory: rows of a warp's stores hit other banks."""
+    few: Any
+    many: Any
 
 
 @cache
 def choose(work: Workload, arch: CudaArch) -> Decision | ByRows:
     """The cheapest of the candidates, or one for few rows and one for many."""
+
+    def best(sizes: Sequence[Workload]) -> Decision:
+        return cheapest(sizes, candidates, price, arch)[1]
+
+    return by_rows(work, best)
+
+
+def by_rows(work: Workload, best: Callable[[Sequence[Workload]], T]) -> T | ByRows:
+    """What `best` finds for the rows, or for few and for many where they are not known."""
     if work.rows is not None:
-        return _best([work], arch)
+        return best([work])
     usual = [replace(work, rows=max(rows, work.least_rows)) for rows in UNKNOWN_ROWS]
     few, many = (
         [one for one in usual if ((one.rows or 0) <= FEW) == kind] for kind in (True, False)
     )
     if not few:
-        return _best(many, arch)
-    tiles = _best(few, arch), _best(many, arch)
+        return best(many)
+    tiles = best(few), best(many)
     return tiles[0] if tiles[0] == tiles[1] else ByRows(FEW, *tiles)
 
 
-def _best(sizes: Sequence[Workload], arch: CudaArch) -> Decision:
-    """The candidate with the least product of prices over `sizes`, which differ in rows alone."""
+def cheapest(
+    sizes: Sequence[Workload],
+    candidates: Callable[[CudaArch, Workload], Iterable[T]],
+    price: Callable[[Workload, T, CudaArch], float],
+    arch: CudaArch,
+) -> tuple[float, T]:
+    """The least product of prices over `sizes`, which differ in rows alone: (its log, whose)."""
 
-    def product_of_prices(decision: Decision) -> float:
+    def logarithm(decision: T) -> float:
         return sum(log(price(one, decision, arch)) for one in sizes)
 
     # The sum is cut into parts for rows that are known.
     work = sizes[0] if len(sizes) == 1 else replace(sizes[0], rows=None)
-    return min(candidates(arch, work), key=product_of_prices)
+    prices = [(logarithm(one), one) for one in candidates(arch, work)]
+    return min(prices, key=lambda pair: pair[0])
 
 
 def candidates(arch: CudaArch, work: Workload) -> Iterator[Decision]:
     """What fits, with as many parts of the sum as could be worth it."""
     for tile in _tiles(arch, work.dtype):
-        for splits in _splits(work, tile, arch):
+        for splits in split_counts(work, tile, arch):
             yield replace(tile, splits=splits)
 
 
@@ -176,7 +211,7 @@ def _tiles(arch: CudaArch, dtype: str) -> tuple[Decision, ...]:
     return tuple(found)
 
 
-def _splits(work: Workload, tile: Decision, arch: CudaArch) -> Iterator[int]:
+def split_counts(work: Workload, tile: Tiling, arch: CudaArch) -> Iterator[int]:
     """1, and powers of two while there are idle multiprocessors and work enough for each part."""
     yield 1
     if work.rows is None or work.reduce is None:
@@ -188,7 +223,7 @@ def _splits(work: Workload, tile: Decision, arch: CudaArch) -> Iterator[int]:
         splits *= 2
 
 
-def _blocks(work: Workload, tile: Decision) -> int:
+def _blocks(work: Workload, tile: Tiling) -> int:
     rows, cols, batch = _sizes(work)
     return -(-rows // tile.rows) * -(-cols // tile.cols) * batch
 
@@ -204,44 +239,47 @@ def _sizes(work: Workload) -> tuple[int, int, int]:
 
 
 def price(work: Workload, tile: Decision, arch: CudaArch) -> float:
-    """Cycles: waves of blocks, each wave bound by what its blocks share, or by its latency.
+    """Cycles of the whole product."""
+    element = dtype_bits(work.dtype) / 8
+    rate = arch.matrix_fma * 2 / element * (MMA_SYNC_SHARE if arch.has_wgmma else 1)
+    high, wide = tile.warps
+    moved = tile.depth * element * (tile.rows * (wide + 1) + tile.cols * (high + 1))
+    cost = Cost(
+        (
+            tile.rows * tile.cols * tile.depth / rate,
+            moved / SHARED_BYTES_PER_CYCLE,
+            tile.depth * element * (tile.rows + tile.cols) / L2_BYTES_PER_CYCLE,
+            copy_cycles(work, (tile.rows, tile.cols), tile.depth),
+        ),
+        (
+            STEP_CYCLES + FRAGMENT_CYCLES * tile.depth * element / STEP_BYTES,
+            LATENCY / (tile.stages - 1),
+        ),
+        LATENCY + tile.rows * tile.cols / WARP,
+        resident(tile, work.dtype, arch),
+    )
+    return product_cycles(work, tile, cost, arch)
 
-    Blocks of a multiprocessor share its matrix units, its shared memory and its part of the
-    bandwidth of L2; a block alone waits at every step, and for what it has asked for.
-    """
+
+def copy_cycles(work: Workload, extents: tuple[int, int], depth: int) -> float:
+    """Of the copy instructions for a step; an operand that no thread copies has 0 bytes a copy."""
+    element = dtype_bits(work.dtype) / 8
+    copies = sum(
+        extent * depth * element / CHUNK_BYTES * _slowness(size)
+        for extent, size in zip(extents, work.copies)
+        if size
+    )
+    return copies / WARP * COPY_CYCLES
+
+
+def product_cycles(work: Workload, tile: Tiling, cost: Cost, arch: CudaArch) -> float:
+    """Cycles of all blocks; device memory, the operands and the results are a bound."""
     rows, cols, batch = _sizes(work)
     blocks = max(1, _blocks(work, tile) * tile.splits)
     element = dtype_bits(work.dtype) / 8
     depth = UNKNOWN_DEPTH if work.reduce is None else work.reduce
     steps = ceil(ceil(depth / tile.depth) / tile.splits)
-    together_most = resident(tile, work.dtype, arch)
-    arithmetic = tile.rows * tile.cols * tile.depth / (arch.matrix_fma * 2 / element)
-    high, wide = tile.warps
-    moved = tile.depth * element * (tile.rows * (wide + 1) + tile.cols * (high + 1))
-    copied = tile.depth * element * (tile.rows + tile.cols)
-    copies = sum(
-        extent * tile.depth * element / CHUNK_BYTES * _slowness(size)
-        for extent, size in zip((tile.rows, tile.cols), work.copies)
-    )
-    shared = (
-        arithmetic,
-        moved / SHARED_BYTES_PER_CYCLE,
-        copied / L2_BYTES_PER_CYCLE,
-        copies / WARP * COPY_CYCLES,
-    )
-    alone = (
-        STEP_CYCLES + FRAGMENT_CYCLES * tile.depth * element / STEP_BYTES,
-        LATENCY / (tile.stages - 1),
-    )
-    once = LATENCY + tile.rows * tile.cols / WARP
-    total = 0.0
-    left = blocks
-    while left > 0:
-        together = min(together_most, -(-left // arch.sms))
-        full = left // (arch.sms * together) or 1
-        cycles = overlapped([*(together * part for part in shared), *alone]) * steps + once
-        total += full * cycles
-        left -= full * arch.sms * together
+    total = grid_cycles(blocks, steps, cost, arch)
     operands = (rows * depth + cols * depth) * element * batch
     results = rows * cols * batch * (element if tile.splits == 1 else 8 * tile.splits)
     memory = (operands + results) / (arch.dram_gb_s / arch.ghz)
@@ -249,18 +287,12 @@ def price(work: Workload, tile: Decision, arch: CudaArch) -> float:
     return overlapped([total, memory]) + (LATENCY * 3 if tile.splits > 1 else 0)
 
 
-def overlapped(parts: Sequence[float]) -> float:
-    """The longest, and a part of the others, which are not hidden behind it all of the time."""
-    longest = max(parts)
-    return longest + UNHIDDEN * (sum(parts) - longest)
-
-
 def _slowness(size: int) -> float:
     """Instructions for what one copy of `CHUNK_BYTES` does."""
     return CHUNK_BYTES / size * (1 if size >= 8 else DIRECT)
 
 
-def resident(tile: Decision, dtype: str, arch: CudaArch) -> int:
+def resident(tile: Tiling, dtype: str, arch: CudaArch) -> int:
     """Blocks that a multiprocessor has room for."""
     return max(
         1,

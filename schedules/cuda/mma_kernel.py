@@ -24,24 +24,19 @@ from ..kernel.emit import (
     Size,
     Values,
     allocate,
-    bind,
     block,
     ceildiv,
     index,
     known,
-    least,
     loop,
-    most,
 )
 from . import ptx
-from .epilogue import Epilogue, Parts
-from .launch import Block, among, axes_at, launch, sync
-from .mma_choice import STAGE_PAD, Decision
+from .grid import over_tiles, own_steps
+from .launch import sync
+from .mma_choice import Decision
 from .operand import Source
+from .results import SLAB, Results
 from .tile import Loader, Tile, held
-
-GROUP = 8
-"""Tiles of rows that are worked on together: operands meet in L2 (Triton, matmul tutorial)."""
 
 
 class Builder:
@@ -71,15 +66,11 @@ class Builder:
         )
         self.held = (held(self.lhs, "held_lhs"), held(self.rhs, "held_rhs"))
         kind = "float32" if multiply.sums == "f32" else "int32"
-        warp_cols = plan.warp_cols + STAGE_PAD
         self.sums = allocate([plan.sums], kind, "sums", "local")
         self.left = allocate([plan.warp_rows // 16 * 4], "uint32", "left", "local")
         self.right = allocate([plan.warp_cols // 16 * 4], "uint32", "right", "local")
-        self.stage = allocate(
-            [self.high * self.wide * 16 * warp_cols], kind, "results", "shared.dyn"
-        )
-        self.epilogue = Epilogue(found)
-        self.parts = Parts(found, self.epilogue, kind, plan.splits) if plan.splits > 1 else None
+        warps = self.high * self.wide
+        self.results = Results(found, kind, warps, plan.warp_cols, plan.splits)
 
     def _tile(self, source: Source, start: int, extent: int, asynchronous: bool) -> Tile:
         plan = self.plan
@@ -101,30 +92,8 @@ class Builder:
 
     def launch(self) -> Stmt:
         plan = self.plan
-        tall, wide = ceildiv(self.rows, plan.rows), ceildiv(self.cols, plan.cols)
-        grid = known(tall * wide * self.batch * plan.splits)
-
-        def body(number: Expr, thread: Expr, _y: Expr) -> Stmt:
-            rest, inside = among(number, tall * wide)
-            batch, part = among(rest, plan.splits)
-            row, column = _grouped(inside, tall, wide)
-            at = axes_at(self.sum.batch, batch)
-
-            def with_row(m: Expr) -> Stmt:
-                return bind(column * plan.cols, lambda n: with_both(m, n), "n", "local")
-
-            def with_both(m: Expr, n: Expr) -> Stmt:
-                if not isinstance(grid, int):
-                    # TVM does not look into names: without a sign, quotients are twice as long.
-                    m, n = tirx.max(m, index(0)), tirx.max(n, index(0))
-                return self._block(at, m, n, batch, part, thread)
-
-            return bind(row * plan.rows, with_row, "m", "local")
-
-        product = launch(grid, Block(plan.threads), body)
-        if self.parts is None:
-            return product
-        return block(tirx.AllocBuffer(self.parts.buffer), product, self.parts.launch())
+        product = over_tiles(self.sum, plan.rows, plan.cols, plan.splits, plan.threads, self._block)
+        return self.results.with_parts(product)
 
     def _block(
         self, at: Values, row: Expr, column: Expr, batch: Expr, part: Expr, thread: Expr
@@ -137,22 +106,26 @@ class Builder:
                 (self.rhs, self.sum.cols, column, self.cols, self.held[1]),
             )
         )
-        steps: Size = ceildiv(self.depth, plan.depth)
-        start: Expr = index(0)
-        if plan.splits > 1:
-            each = ceildiv(steps, plan.splits)
-            start = part * each
-            steps = most(least(each, steps - start), 0)
+        start, steps = own_steps(ceildiv(self.depth, plan.depth), plan.splits, part)
         warp, lane = thread // WARP, thread % WARP
         warp_row, warp_col = warp % self.high * plan.warp_rows, warp // self.high * plan.warp_cols
-        buffers = (self.buffer, self.stage, self.sums, self.left, self.right, *self.held)
+        buffers = (self.buffer, self.results.stage, self.sums, self.left, self.right, *self.held)
         return block(
             *map(tirx.AllocBuffer, buffers),
             loop(plan.sums, lambda i: _store(self.sums, i), ForKind.UNROLLED),
             self._pipeline((lhs, rhs), start, steps, thread, warp_row, warp_col, lane),
             ptx.wait(0) if self._asynchronous else None,
             sync(),
-            self._leave(at, row + warp_row, column + warp_col, batch, part, warp, lane),
+            self.results.leave(
+                self.sums,
+                [row + warp_row + i for i in range(0, plan.warp_rows, SLAB)],
+                column + warp_col,
+                at,
+                batch,
+                part,
+                warp,
+                lane,
+            ),
         )
 
     @property
@@ -228,82 +201,6 @@ class Builder:
             ]
         return block(*parts)
 
-    def _leave(
-        self,
-        at: Values,
-        row: Expr,
-        column: Expr,
-        batch: Expr,
-        part: Expr,
-        warp: Expr,
-        lane: Expr,
-    ) -> Stmt:
-        """16 rows of each warp at a time: from fragments to rows in shared memory, and out."""
-        plan = self.plan
-        pitch = plan.warp_cols + STAGE_PAD
-        slab = warp * (16 * pitch)
-        wide = plan.warp_cols // 8
-        parts: list[Stmt] = []
-        for i in range(plan.warp_rows // 16):
-            for j in range(wide):
-                for half in (0, 1):
-                    where = slab + (lane // 4 + half * 8) * pitch + j * 8 + lane % 4 * 2
-                    number = (i * wide + j) * 4 + half * 2
-                    parts.append(_pair(self.stage, where, self.sums, number))
-            parts += [sync(), self._rows(at, row + i * 16, column, batch, part, slab, lane), sync()]
-        return block(*parts[:-1])
-
-    def _rows(
-        self,
-        at: Values,
-        row: Expr,
-        column: Expr,
-        batch: Expr,
-        part: Expr,
-        slab: Expr,
-        lane: Expr,
-    ) -> Stmt:
-        """Store 16 rows of a warp's results, several neighbours per thread."""
-        plan = self.plan
-        pitch = plan.warp_cols + STAGE_PAD
-        vector = self.epilogue.lanes
-        across = plan.warp_cols // vector
-
-        def piece(u: Expr) -> Stmt:
-            flat = u * WARP + lane
-            i, j = flat // across, flat % across * vector
-
-            def total(v: Expr) -> Expr:
-                return self.stage[slab + i * pitch + j + v]
-
-            if self.parts is not None:
-                return self.parts.store(part, batch, row + i, column + j, total)
-            return self.epilogue.store(at, row + i, column + j, total)
-
-        return loop(16 * across // WARP, piece, ForKind.UNROLLED, "u")
-
 
 def _store(buffer: Var, i: Expr) -> Stmt:
     return tirx.BufferStore(buffer, tirx.const(0, str(buffer.ty.dtype)), [i])
-
-
-def _pair(target: Var, where: Expr, source: Var, number: int) -> Stmt:
-    return loop(
-        2,
-        lambda v: tirx.BufferStore(target, source[number + v], [where + v]),
-        ForKind.VECTORIZED,
-        "v",
-    )
-
-
-def _grouped(number: Expr, tall: Size, wide: Size) -> tuple[Expr, Expr]:
-    """Tiles in the order of columns of `GROUP` tiles or less: (row, column) of the `number`-th."""
-    heights = [h for h in range(1, GROUP + 1) if isinstance(tall, int) and tall % h == 0]
-    height: Size = max(heights, default=1)
-    even = height > 1 or tall == 1
-    group, inside = among(number, known(index(wide) * (height if even else GROUP)))
-    first = group * (height if even else GROUP)
-    if not even:
-        height = least(GROUP, index(tall) - first)
-    column, row = among(inside, height)
-    return first + row, column

@@ -39,12 +39,12 @@ class Multiply:
     def __call__(self, sums: Expr, lhs: Expr, rhs: Expr) -> Stmt:
         kind = "float" if self.sums == "f32" else "int"
         name = f"tvmext_mma_{self.lhs}_{self.rhs}" + ("" if self.whole else "_small")
-        code = _function(
+        code = function(
             name,
             f"{kind}* d, const unsigned* a, const unsigned* b",
             *(self._line(*part) for part in self._parts()),
         )
-        return _call(name, code, sums, lhs, rhs)
+        return call(name, code, sums, lhs, rhs)
 
     def _parts(self) -> list[tuple[str, tuple[int, ...], tuple[int, ...], tuple[int, ...]]]:
         """Shape of each instruction, and its registers of the sums, of lhs and of rhs."""
@@ -83,7 +83,7 @@ def load_matrices(fragment: Expr, row: Expr, transposed: bool) -> Stmt:
     """
     trans = ".trans" if transposed else ""
     name = "tvmext_ldmatrix" + trans.replace(".", "_")
-    code = _function(
+    code = function(
         name,
         "unsigned* d, const void* row",
         "unsigned at = (unsigned)__cvta_generic_to_shared(row);",
@@ -91,7 +91,7 @@ def load_matrices(fragment: Expr, row: Expr, transposed: bool) -> Stmt:
         '{%0, %1, %2, %3}, [%4];" : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3]) : "r"(at) '
         ': "memory");',
     )
-    return _call(name, code, fragment, row)
+    return call(name, code, fragment, row)
 
 
 def round_to_tf32(fragment: Expr) -> Stmt:
@@ -100,7 +100,7 @@ def round_to_tf32(fragment: Expr) -> Stmt:
         f'asm volatile("cvt.rna.tf32.f32 %0, %1;" : "=r"(d[{i}]) : "f"(__uint_as_float(d[{i}])));'
         for i in range(4)
     )
-    return _call("tvmext_tf32", _function("tvmext_tf32", "unsigned* d", *lines), fragment)
+    return call("tvmext_tf32", function("tvmext_tf32", "unsigned* d", *lines), fragment)
 
 
 def round_pairs(fragment: Expr, results: Expr, kind: str) -> Stmt:
@@ -118,15 +118,15 @@ def round_pairs(fragment: Expr, results: Expr, kind: str) -> Stmt:
         )
     )
     name = f"tvmext_round_{kind}"
-    code = _function(name, "unsigned* d, const float* s", *lines)
-    return _call(name, code, fragment, results)
+    code = function(name, "unsigned* d, const float* s", *lines)
+    return call(name, code, fragment, results)
 
 
 def load_four(target: Expr, source: Expr) -> Stmt:
     """Four float32 numbers as one access, of which TVM, which would add barriers, does not know."""
     line = "*reinterpret_cast<float4*>(d) = *reinterpret_cast<const float4*>(s);"
-    code = _function("tvmext_load_four", "float* d, const float* s", line)
-    return _call("tvmext_load_four", code, target, source)
+    code = function("tvmext_load_four", "float* d, const float* s", line)
+    return call("tvmext_load_four", code, target, source)
 
 
 def exp2(x: Expr) -> Expr:
@@ -148,7 +148,7 @@ def copy_async(target: Expr, source: Expr, size: int, inside: Expr) -> Stmt:
     """
     name = f"tvmext_cp_async_{size}"
     cache = "cg" if size == CHUNK_BYTES else "ca"
-    code = _function(
+    code = function(
         name,
         "void* target, const void* source, bool inside",
         "unsigned at = (unsigned)__cvta_generic_to_shared(target);",
@@ -156,38 +156,38 @@ def copy_async(target: Expr, source: Expr, size: int, inside: Expr) -> Stmt:
         f'asm volatile("cp.async.{cache}.shared.global [%0], [%1], {size}, %2;" : : "r"(at), '
         '"l"(source), "r"(bytes) : "memory");',
     )
-    return _call(name, code, target, source, inside)
+    return call(name, code, target, source, inside)
 
 
 def commit() -> Stmt:
     """Close a group of this thread's copies."""
     name = "tvmext_cp_async_commit"
-    return _call(
-        name, _function(name, "", 'asm volatile("cp.async.commit_group;" : : : "memory");')
-    )
+    return call(name, function(name, "", 'asm volatile("cp.async.commit_group;" : : : "memory");'))
 
 
 def wait(groups: int) -> Stmt:
     """Until all but the last `groups` groups of this thread's copies have arrived."""
     name = f"tvmext_cp_async_wait_{groups}"
     line = f'asm volatile("cp.async.wait_group {groups};" : : : "memory");'
-    return _call(name, _function(name, "", line))
+    return call(name, function(name, "", line))
 
 
-def address(buffer: Var, offset: Expr | int) -> Expr:
-    """Where an element of a flat buffer of the kernel's own is.
+def address(buffer: Var, offset: Expr | int, dtype: str | None = None) -> Expr:
+    """Where an element, of type `dtype` if not the buffer's, of a buffer of the kernel's own is.
 
     By way of the buffer itself: an index would make TVM shrink the buffer to what it sees of it.
     """
-    dtype = str(buffer.ty.dtype)
+    dtype = dtype or str(buffer.ty.dtype)
     size = dtype_bits(dtype) // 8
     return tirx.op.ptr_byte_offset(buffer, index(offset) * size, dtype)
 
 
-def _function(name: str, parameters: str, *lines: str) -> str:
+def function(name: str, parameters: str, *lines: str) -> str:
+    """The source of a device function."""
     body = "\n".join(f"  {line}" for line in lines)
     return f"\n__forceinline__ __device__ void {name}({parameters}) {{\n{body}\n}}\n"
 
 
-def _call(name: str, code: str, *arguments: Expr) -> Stmt:
+def call(name: str, code: str, *arguments: Expr) -> Stmt:
+    """A call of the device function `name`, whose source is `code`."""
     return tirx.Evaluate(cuda_func_call(name, *arguments, source_code=code))

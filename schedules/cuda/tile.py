@@ -49,7 +49,8 @@ class Tile:
 
     It begins at element `start` of `buffer`. `across`: rows of the tile run along the operand's own
     axes instead of along the sum. `way` is how runs travel: "async", past the registers; "held", in
-    registers while a step is computed; "direct", elements one by one.
+    registers while a step is computed; "direct", elements one by one. Rows longer than `panel`
+    elements are cut into panels, which follow each other.
     """
 
     source: Source
@@ -61,6 +62,7 @@ class Tile:
     threads: int
     way: str
     across: bool
+    panel: int | None = None
 
     @property
     def dtype(self) -> str:
@@ -78,9 +80,16 @@ class Tile:
     def place(self, stage: Expr, row: Expr, minor: Expr) -> Expr:
         """Where in `buffer` element `minor` of a row of the tile is."""
         width = self.extent if self.across else self.depth
+        start = self.start + stage * self.size
+        if self.panel is not None and self.panel < width:
+            start = start + minor // self.panel * (self.size // width * self.panel)
+            width, minor = self.panel, minor % self.panel
         at = swizzle(row, minor // self.chunk, width // self.chunk)
-        inside = row * width + at * self.chunk + minor % self.chunk
-        return self.start + stage * self.size + inside
+        return start + row * width + at * self.chunk + minor % self.chunk
+
+    def address(self, place: Expr) -> Expr:
+        """Of an element at a place; memory is shared with numbers of other types."""
+        return ptx.address(self.buffer, place, self.dtype)
 
     def fragment(
         self, target: Expr, stage: Expr, own: Expr, k: Size, lane: Expr, lhs: bool
@@ -96,7 +105,7 @@ class Tile:
             at = self.place(stage, k + sum_half * ROWS + row, own + own_half * ROWS)
         else:
             at = self.place(stage, own + own_half * ROWS + row, k + sum_half * self.chunk)
-        return ptx.load_matrices(target, ptx.address(self.buffer, at), self.across)
+        return ptx.load_matrices(target, self.address(at), self.across)
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,7 +189,7 @@ class Loader:
                 inside = tirx.And(inside, substitute(source.guard, values))
             safe = {var: tirx.Select(inside, value, index(0)) for var, value in values.items()}
             load = tirx.address_of(substitute(source.load, safe))
-            return ptx.copy_async(ptx.address(tile.buffer, where), load, source.run_bytes, inside)
+            return ptx.copy_async(tile.address(where), load, source.run_bytes, inside)
         last = (self.inner if source.inward else self.own)[-1].var
 
         def element(v: Expr) -> Expr:

@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <functional>
 #include <map>
 #include <memory>
 #include <random>
@@ -40,11 +41,14 @@ struct Warp {
   uint64_t slots[2][kWarp][4];
 };
 
-// An asynchronous copy that has not arrived.
+constexpr size_t kNobody = ~size_t(0);
+
+// An asynchronous copy that has not arrived; `by` is the thread, kNobody for a copy engine.
 struct Copy {
   void* target;
   size_t bytes;
   char data[16];
+  size_t by;
 };
 
 struct Thread {
@@ -54,6 +58,9 @@ struct Thread {
   int warp, lane;
   bool done;
   std::vector<std::vector<Copy>> groups;
+  std::vector<std::vector<std::function<void()>>> products;
+  uint64_t fenced, told;
+  bool settled;
 };
 
 inline std::vector<Thread> threads;
@@ -68,6 +75,7 @@ inline unsigned generation;
 inline long progress;
 inline void (*entry)(void*);
 inline void* arguments;
+inline uint64_t clock;
 inline std::string failure;
 inline bool fail(const std::string& what) {
   if (failure.empty()) failure = what;
@@ -133,16 +141,29 @@ constexpr size_t kSharedBytes = 512 << 10;
 alignas(1024) inline char shared_memory[kSharedBytes];
 inline std::map<int, size_t> shared_arrays;
 inline size_t shared_used;
+inline size_t dynamic_bytes;  // what the launch asks for
 
-inline void* shared(int id, size_t bytes) {
+// At a multiple of `align` that is no multiple of twice as much.
+inline void* shared(int id, size_t bytes, size_t align) {
   auto found = shared_arrays.find(id);
   if (found == shared_arrays.end()) {
-    found = shared_arrays.emplace(id, shared_used).first;
-    shared_used += (bytes + 127) & ~size_t(127);
-    std::memset(shared_memory + found->second, 0xFF, shared_used - found->second);
+    size_t start = (shared_used / align | 1) * align;
+    if (start < shared_used) start += 2 * align;
+    found = shared_arrays.emplace(id, start).first;
+    shared_used = start + bytes;
+    std::memset(shared_memory + start, 0xFF, bytes);
   }
   return shared_memory + found->second;
 }
+
+// What ordinary instructions and copies of threads wrote, for each 16 bytes of shared memory: when,
+// and by which thread.
+struct Written {
+  uint64_t time;
+  size_t by;
+};
+inline Written shared_written[kSharedBytes / 16];
+void start_block();
 
 // Runs a grid. `order`: 0 ascending, 1 descending, more: a pseudo-random order at every turn.
 inline std::string run(dim3 grid, dim3 block, int order, void (*kernel)(void*), void* args) {
@@ -164,6 +185,7 @@ inline std::string run(dim3 grid, dim3 block, int order, void (*kernel)(void*), 
         block_index = {x, y, z};
         shared_arrays.clear();
         shared_used = 0;
+        start_block();
         warps.assign((count + kWarp - 1) / kWarp, Warp());
         live = int(count);
         arrived = 0;
@@ -176,6 +198,9 @@ inline std::string run(dim3 grid, dim3 block, int order, void (*kernel)(void*), 
           t.lane = int(i % kWarp);
           t.done = false;
           t.groups.assign(1, {});
+          t.products.assign(1, {});
+          t.fenced = t.told = 0;
+          t.settled = false;
           ++warps[t.warp].live;
           getcontext(&t.context);
           t.context.uc_stack.ss_sp = t.stack.get();
@@ -239,6 +264,7 @@ T __shfl_sync(unsigned, T value, int source, int = 32) {
 }
 
 #include "emulator_ptx.h"
+#include "emulator_hopper.h"
 
 using std::max;
 using std::min;

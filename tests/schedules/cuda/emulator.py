@@ -9,9 +9,11 @@ runs on a GPU.
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import os
 import re
+import struct
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -53,6 +55,7 @@ def _install() -> None:
         "ffi.Module.create.cuda": _create,
         "device_api.cuda": tvm.get_global_func("device_api.cpu"),
         "__tvm_set_device": lambda *_: None,
+        "runtime.cuTensorMapEncodeTiled": _encode,
     }
     for name, function in replaced.items():
         tvm_ffi.register_global_func(name, function, override=True)
@@ -73,14 +76,15 @@ def translated(source: str, functions: Mapping[str, Any]) -> str:
     number = iter(range(1, 1000))
     text = _ASSEMBLY.sub(_instruction, source.replace("#include <cuda.h>", ""))
     text = re.sub(
-        r"extern __shared__ (?:alignas\(\d+\) |__align__\(\d+\) )?([\w ]+?) (\w+)\[\];",
-        r"\1* \2 = (\1*)emu::shared(0, 232448);",
+        r"extern __shared__ (?:alignas|__align__)\((\d+)\) ([\w ]+?) (\w+)\[\];",
+        r"\2* \3 = (\2*)emu::shared(0, emu::dynamic_bytes, \1);",
         text,
     )
     text = re.sub(
         r"__shared__ (?:alignas\(\d+\) |__align__\(\d+\) )?([\w ]+?) (\w+)\[([^\]]+)\];",
         lambda m: (
-            f"{m[1]}* {m[2]} = ({m[1]}*)emu::shared({next(number)}, sizeof({m[1]}) * ({m[3]}));"
+            f"{m[1]}* {m[2]} = "
+            f"({m[1]}*)emu::shared({next(number)}, sizeof({m[1]}) * ({m[3]}), 128);"
         ),
         text,
     )
@@ -90,17 +94,50 @@ def translated(source: str, functions: Mapping[str, Any]) -> str:
     return "\n".join(['#include "emulator.h"', _RUNTIME, text, *entries])
 
 
-_ASSEMBLY = re.compile(r'asm volatile\("([^"]*);"((?:[^;"]|"[^"]*")*)\);')
+_ASSEMBLY = re.compile(r'asm volatile\("([^"]*);(?: \})?"((?:[^;"]|"[^"]*")*)\);')
+_PREDICATE = re.compile(
+    r"\{ \.reg \.pred p; (?:setp\.ne\.b32 p, (\d), 0; )?(.*?)(?:; selp\.u32 (%\d+), 1, 0, p)?$"
+)
+_PRODUCT = re.compile(r"wgmma\.mma_async\.sync\.aligned\.m64n(\d+)k\d+\.(\w+)\.(\w+)\.(\w+)")
+_TYPES = {
+    "f16": "__half",
+    "bf16": "__nv_bfloat16",
+    "tf32": "emu::tf32",
+    "s8": "int8_t",
+    "u8": "uint8_t",
+}
 _OPERAND = re.compile(r'"[^"]*?[frl]"\(((?:[^()]|\([^()]*\))*)\)')
 
 
 def _instruction(assembly: re.Match[str]) -> str:
     """A call of emulator_ptx.h for a line of assembly: operands as they stand in the line."""
-    name, _, places = assembly[1].partition(" ")
+    line = assembly[1]
+    if within := _PREDICATE.match(line):
+        # The predicate is a number that goes in, or one that comes out.
+        line = re.sub(r"\bp\b", within[1] or within[3], within[2])
+    name, _, places = line.partition(" ")
     operands = _OPERAND.findall(assembly[2])
-    words = re.findall(r"%?\w+", places)
+    words = [w for w in re.findall(r"%?\w+", places) if w != "_"]
     given = [operands[int(w[1:])] if w.startswith("%") else w for w in words]
-    return f"{name.replace('.', '_')}({', '.join(given)});"
+    if product := _PRODUCT.fullmatch(name):
+        return _product(product, given)
+    name = re.sub(r"[.:]+", "_", name)
+    if name.startswith("cp_async_bulk_tensor"):
+        target, tensor, *at, barrier = given
+        return f"cp_async_bulk_tensor({', '.join([target, tensor, barrier, *at])});"
+    return f"{name}({', '.join(given)});"
+
+
+def _product(name: re.Match[str], given: list[str]) -> str:
+    """A product of warpgroups: registers, two descriptors, and after a scale what is turned."""
+    cols, kind, lhs, rhs = name.groups()
+    registers, (a, b, scale, *more) = given[: int(cols) // 2], given[int(cols) // 2 :]
+    assert scale == "1", "sums are added to"
+    turned = more[-2:] if len(more) == 4 else ["0", "0"]
+    sums = "float" if kind == "f32" else "int"
+    places = ", ".join(f"&{one}" for one in registers)
+    types = f"{_TYPES[lhs]}, {_TYPES[rhs]}, {sums}"
+    return f"emu::wgmma<{types}>({{{places}}}, {', '.join([a, b, *turned])});"
 
 
 _RUNTIME = """\
@@ -111,10 +148,15 @@ extern "C" int tvmext_emulator_order() {
 }"""
 
 
+_TENSOR_MAP = 1  # ArgExtraTags.kTensorMap: a parameter of 128 bytes, by value
+
+
 def _entry(name: str, arguments: str, info: Any) -> str:
     """What TVM's host code calls: arguments of the kernel, then the sizes of grid and block."""
     types = [re.sub(r"__restrict__|const|__grid_constant__", "", a) for a in arguments.split(",")]
     types = [re.match(r"\s*(.+?)\s*\w+\s*$", a)[1] for a in types if a.strip()]  # type: ignore[index]
+    maps = [kind == "CUtensorMap" for kind in types]
+    assert maps == [tag == _TENSOR_MAP for tag in info.arg_extra_tags], "the launcher is not told"
     tags = {
         str(tag): f"(unsigned)a[{len(types) + i}].i" for i, tag in enumerate(info.launch_param_tags)
     }
@@ -122,10 +164,11 @@ def _entry(name: str, arguments: str, info: Any) -> str:
         kind: ", ".join(tags.get(f"{kind}.{axis}", "1") for axis in "xyz")
         for kind in ("blockIdx", "threadIdx")
     }
-    values = ", ".join(f"({kind})a[{i}].{_member(kind)}" for i, kind in enumerate(types))
+    values = ", ".join(_argument(kind, i) for i, kind in enumerate(types))
     return f"""
 static void call_{name}(void* raw) {{ emu::Any* a = (emu::Any*)raw; {name}({values}); }}
 extern "C" int __tvm_ffi_{name}(void*, const emu::Any* a, int32_t, emu::Any* result) {{
+  emu::dynamic_bytes = {tags.get("tirx.use_dyn_shared_memory", "0")};
   std::string error = emu::run(dim3({sizes["blockIdx"]}), dim3({sizes["threadIdx"]}),
                                tvmext_emulator_order(), call_{name}, (void*)a);
   if (!error.empty()) {{
@@ -137,10 +180,39 @@ extern "C" int __tvm_ffi_{name}(void*, const emu::Any* a, int32_t, emu::Any* res
 }}"""
 
 
-def _member(kind: str) -> str:
-    if kind.endswith("*"):
-        return "p"
-    return "f" if kind in ("float", "double") else "i"
+def _argument(kind: str, i: int) -> str:
+    if kind == "CUtensorMap":
+        return f"*(CUtensorMap*)a[{i}].p"
+    member = "p" if kind.endswith("*") else "f" if kind in ("float", "double") else "i"
+    return f"({kind})a[{i}].{member}"
+
+
+def _encode(tensor_map: Any, dtype: Any, rank: int, base: Any, *numbers: int) -> None:
+    """Stands for the driver's cuTensorMapEncodeTiled: what it demands, and CUtensorMap's fields."""
+    given = iter(numbers)
+    sizes, strides, box, steps = (
+        [next(given) for _ in range(n)] for n in (rank, rank - 1, rank, rank)
+    )
+    interleave, swizzle, _promotion, fill, *other = given
+    element = tvm.DataType(str(dtype)).bits // 8
+    assert tensor_map.value % 64 == 0
+    assert base.value % 16 == 0
+    assert all(0 < n <= 1 << 32 for n in sizes)
+    assert all(n % 16 == 0 and n < 1 << 40 for n in strides)
+    assert all(0 < n <= 256 for n in box)
+    assert set(steps) == {1}
+    assert interleave == fill == 0
+    assert other in ([], [11])
+    assert not other or str(dtype) == "float32"
+    width = 16 << swizzle
+    assert swizzle in (1, 2, 3)
+    assert box[0] * element <= width
+    fields = struct.pack(
+        "=10Q12I",
+        *(base.value, *sizes, *[1] * (5 - rank), *strides, *[0] * (5 - rank)),
+        *(*box, *[1] * (5 - rank), rank, element, width, len(other), 0, 0, 0),
+    )
+    ctypes.memmove(tensor_map.value, fields, len(fields))
 
 
 def _library(source: str) -> Path:

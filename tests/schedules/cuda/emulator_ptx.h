@@ -11,7 +11,7 @@ namespace emu {
 // Where a shared address is; `bytes` of it have to be there, aligned.
 inline char* at_shared(unsigned address, unsigned bytes) {
   if (address % bytes) fail("a shared address that is not a multiple of " + std::to_string(bytes));
-  if (address + bytes > kSharedBytes) fail("a shared address that is out of bounds");
+  if (address + bytes > shared_used) fail("a shared address that is out of bounds");
   return shared_memory + std::min<size_t>(address, kSharedBytes - bytes);
 }
 
@@ -84,14 +84,21 @@ void mma(Sum* d[], std::array<unsigned, 4> a, std::array<unsigned, 2> b) {
     }
 }
 
-inline void arrive(Copy& copy) { std::memcpy(copy.target, copy.data, copy.bytes); }
+inline void arrive(Copy& copy) {
+  std::memcpy(copy.target, copy.data, copy.bytes);
+  size_t granule = (static_cast<char*>(copy.target) - shared_memory) / 16;
+  shared_written[granule] = {copy.by == kNobody ? 0 : ++clock, copy.by};
+}
+
+// Whether what runs on its own does so now.
+inline bool soon() { return turn == 1 || (turn > 1 && random() % 2); }
 
 // A copy arrives as soon as it is asked for (order 1), as late as it may (order 0), or either.
 inline void cp_async(unsigned target, const void* source, unsigned size, unsigned bytes) {
-  Copy copy{at_shared(target, size), size, {}};
+  Copy copy{at_shared(target, size), size, {}, size_t(current - threads.data())};
   if (bytes && reinterpret_cast<uintptr_t>(source) % size) fail("a copy from an unaligned address");
   std::memcpy(copy.data, source, bytes);
-  if (turn == 1 || (turn > 1 && random() % 2)) arrive(copy);
+  if (soon()) arrive(copy);
   else current->groups.back().push_back(copy);
 }
 

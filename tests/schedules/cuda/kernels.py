@@ -43,18 +43,20 @@ def run(
     arrays: Mapping[str, np.ndarray],
     order: int = 0,
     mutation: Mutation | None = None,
+    arch: CudaArch = ARCH,
 ) -> list[np.ndarray]:
     """Outputs of a kernel; `arrays` are its inputs by name and give symbolic dims their sizes."""
-    return next(runs(function, [(arrays, order)], mutation))
+    return next(runs(function, [(arrays, order)], mutation, arch))
 
 
 def runs(
     function: tirx.PrimFunc,
     inputs: Iterable[tuple[Mapping[str, np.ndarray], int]],
     mutation: Mutation | None = None,
+    arch: CudaArch = ARCH,
 ) -> Iterator[list[np.ndarray]]:
     """As `run` for several inputs and orders of threads; the kernel is built once."""
-    target = tvm.target.Target(to_target(ARCH))
+    target = tvm.target.Target(to_target(arch))
     module = tvm.IRModule({"main": function.with_attr("global_symbol", "main")})
     with on_device(0, mutation), target, code_generation(target):
         built = tvm.tirx.build(module, target)["main"]
@@ -84,7 +86,7 @@ def machine_code(function: tirx.PrimFunc, arch: CudaArch = ARCH) -> set[str]:
     return words
 
 
-_INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]{4}\*/\s+(?:@!?U?P\d+\s+)?([A-Z0-9_.]+)", re.M)
+_INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]{4}\*/\s+(?:@!?U?P\d+\s+)?([A-Z0-9_.x]+)", re.M)
 
 
 def source(function: tirx.PrimFunc, arch: CudaArch = ARCH) -> str:
@@ -111,6 +113,7 @@ def check(
     rule: str | None = None,
     orders: Sequence[int] = ORDERS,
     tolerance: float = 1e-5,
+    arch: CudaArch = ARCH,
 ) -> Any:
     """Schedule, run in several orders of threads, compare; returns the decision.
 
@@ -118,9 +121,9 @@ def check(
     """
     shapes = dims or [array.shape for array in arrays]
     made = how(build, *[(shape, str(array.dtype)) for shape, array in zip(shapes, arrays)])
-    function, selection = scheduled(made)
+    function, selection = scheduled(made, arch)
     assert rule is None or selection.rule == rule, selection
     inputs = {f"x{i}": array for i, array in enumerate(arrays)}
-    for (result,) in runs(function, [(inputs, order) for order in orders]):
+    for (result,) in runs(function, [(inputs, order) for order in orders], arch=arch):
         np.testing.assert_allclose(result, expected, rtol=tolerance, atol=tolerance)
     return selection.decision

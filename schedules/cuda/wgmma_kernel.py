@@ -1,0 +1,267 @@
+"""The code of a matrix product by warpgroups of sm_90a.
+
+for tile of rows x tile of columns, batch, part of the sum:           one block of threads
+    one warpgroup brings:                   the others multiply:
+        for each step of the sum:               for each step of the sum:
+            wait until its place is empty           wait until its place is full
+            ask for both tiles                      wgmma from shared memory, as many as it takes
+                                                    the place of the step before is empty
+    out[...] = epilogue(sums)                                         through shared memory
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tvm import tirx
+from tvm.ir import Expr
+from tvm.tirx import ForKind, Stmt
+
+from tvmext.arch import dtype_bits
+from tvmext.arch.cuda import WARP
+
+from ..kernel.contraction import Contraction, size
+from ..kernel.emit import Size, Values, allocate, block, ceildiv, index, known, loop
+from . import hopper_ptx, ptx
+from .grid import over_tiles, own_steps
+from .hopper_ptx import Matrix
+from .launch import sync, when
+from .operand import Source
+from .results import SLAB, Results
+from .tensor_map import Strided, TensorMap
+from .tile import Loader, Tile, held
+from .wgmma_choice import BARRIER_BYTES, GROUP_ROWS, WARPGROUP, Decision, panel
+
+
+class Builder:
+    """One kernel under construction; `tensors` are the operands that a tensor map describes."""
+
+    def __init__(
+        self,
+        found: Contraction,
+        plan: Decision,
+        sources: tuple[Source, Source],
+        tensors: tuple[Strided | None, Strided | None],
+        types: tuple[str, str],
+        sums: str,
+    ) -> None:
+        self.sum, self.plan = found, plan
+        dtype = sources[0].dtype
+        self.bits = dtype_bits(dtype)
+        self.depth = known(size(found.reduce))
+        self.kind = "float32" if sums == "f32" else "int32"
+        # The operands, or the results, and the barriers.
+        self.buffer = tirx.decl_buffer(
+            [index(plan.shared(dtype) // 4)],
+            self.kind,
+            "tiles",
+            scope="shared.dyn",
+            data_alignment=1024,
+        )
+        self.barriers = plan.shared(dtype) - plan.barriers
+        self.tiles = tuple(
+            self._tile(source, start, extent)
+            for source, start, extent in zip(
+                sources, (0, plan.stages * plan.rows * plan.depth), (plan.rows, plan.cols)
+            )
+        )
+        self.maps = tuple(
+            None if tensor is None else self._map(name, tile, tensor)
+            for name, tile, tensor in zip(("lhs_map", "rhs_map"), self.tiles, tensors)
+        )
+        self.sums = allocate([plan.sums], self.kind, "sums", "local")
+        a, b = (self._matrix(tile) for tile in self.tiles)
+        self.multiply = hopper_ptx.Multiply(*types, sums, plan.cols, a, b)
+        self.results = Results(
+            found, self.kind, plan.groups * 4, plan.cols, plan.splits, self.buffer
+        )
+
+    def _tile(self, source: Source, start: int, extent: int) -> Tile:
+        plan, across = self.plan, not source.inward
+        width = panel((extent if across else plan.depth) * self.bits // 8) * 8 // self.bits
+        return Tile(
+            source,
+            self.buffer,
+            start,
+            extent,
+            plan.depth,
+            plan.stages,
+            WARPGROUP,
+            "async",
+            across,
+            width,
+        )
+
+    def _map(self, name: str, tile: Tile, tensor: Strided) -> TensorMap:
+        assert tile.panel is not None
+        return TensorMap(
+            name, tensor, tile.dtype, tile.panel, tile.depth if tile.across else tile.extent
+        )
+
+    def _matrix(self, tile: Tile) -> Matrix:
+        assert tile.panel is not None
+        width = tile.panel * self.bits // 8
+        rows = tile.depth if tile.across else tile.extent
+        return Matrix(width, tile.across, 8 * width, rows * width if tile.across else 16)
+
+    def launch(self) -> Stmt:
+        plan = self.plan
+        product = over_tiles(self.sum, plan.rows, plan.cols, plan.splits, plan.threads, self._block)
+        maps = [one.encode() for one in self.maps if one is not None]
+        sizes = [known(size(a)) for a in (self.sum.batch, self.sum.rows, self.sum.cols)]
+        some = [index(n) > 0 for n in sizes if not isinstance(n, int)]
+        whole = self.results.with_parts(block(*maps, product))
+        # There is no map of an empty tensor.
+        return when(tirx.all(*some), whole) if some else whole
+
+    def _block(
+        self, at: Values, row: Expr, column: Expr, batch: Expr, part: Expr, thread: Expr
+    ) -> Stmt:
+        plan = self.plan
+        start, steps = own_steps(ceildiv(self.depth, plan.depth), plan.splits, part)
+        group, lane = thread // WARPGROUP - 1, thread % WARP
+        first = row + group * (plan.blocks * GROUP_ROWS) + thread % WARPGROUP // WARP * SLAB
+        multiplies = thread >= WARPGROUP
+        return block(
+            *map(tirx.AllocBuffer, (self.buffer, self.sums)),
+            loop(plan.sums, self._zero, ForKind.UNROLLED),
+            when(thread < 1, self._set_up()),
+            sync(),
+            when(
+                multiplies,
+                self._consume(steps, group, lane),
+                self._produce(at, row, column, start, steps, thread),
+            ),
+            sync(),
+            self.results.leave(
+                self.sums,
+                [first + i * GROUP_ROWS for i in range(plan.blocks)],
+                column,
+                at,
+                batch,
+                part,
+                thread // WARP - WARPGROUP // WARP,
+                lane,
+                multiplies,
+            ),
+        )
+
+    def _zero(self, i: Expr) -> Stmt:
+        return tirx.BufferStore(self.sums, tirx.const(0, self.kind), [i])
+
+    def _full(self, stage: Size) -> Expr:
+        return ptx.address(self.buffer, self.barriers + stage * BARRIER_BYTES, "uint8")
+
+    def _empty(self, stage: Size) -> Expr:
+        return self._full(stage + self.plan.stages)
+
+    def _set_up(self) -> Stmt:
+        """A step is full when the map's bytes and all copies are there; every warp empties it."""
+        arrivals = any(self.maps) + (0 if all(self.maps) else WARPGROUP)
+        inits = [
+            hopper_ptx.barrier_init(place(index(stage)), count)
+            for place, count in ((self._full, arrivals), (self._empty, self.plan.groups * 4))
+            for stage in range(self.plan.stages)
+        ]
+        return block(*inits, hopper_ptx.fence_proxy())
+
+    def _turn(self, step: Expr) -> tuple[Expr, Expr]:
+        """(stage, parity of its phase) of a step."""
+        stages = index(self.plan.stages)
+        return tirx.truncmod(step, stages), tirx.truncmod(tirx.truncdiv(step, stages), index(2))
+
+    def _produce(
+        self, at: Values, row: Expr, column: Expr, start: Expr, steps: Size, thread: Expr
+    ) -> Stmt:
+        plan, inner = self.plan, self.sum.reduce
+        loaders = [
+            Loader(tile, own, inner, at, first, known(size(own)), self.depth, held(tile, "none"))
+            for tile, own, first in zip(self.tiles, (self.sum.rows, self.sum.cols), (row, column))
+        ]
+        copied = [one for one, tensor in zip(loaders, self.maps) if tensor is None]
+        alone = thread < 1
+
+        def step(number: Expr) -> Stmt:
+            stage, parity = self._turn(number)
+            k = (start + number) * plan.depth
+            boxes = self._boxes(at, (row, column), stage, k)
+            return block(
+                hopper_ptx.barrier_wait(self._empty(stage), 1 - parity),
+                (when(alone, boxes) if copied else boxes) if any(self.maps) else None,
+                *(one.issue(stage, k, thread) for one in copied),
+                hopper_ptx.arrive_with_copies(self._full(stage)) if copied else None,
+            )
+
+        bring = loop(steps, step, name="step")
+        return bring if copied else when(alone, bring)
+
+    def _boxes(self, at: Values, firsts: Sequence[Expr], stage: Expr, k: Expr) -> Stmt:
+        """Ask for what the maps bring of a step."""
+        parts: list[Stmt] = []
+        total = 0
+        for tile, tensor, first in zip(self.tiles, self.maps, firsts):
+            if tensor is None:
+                continue
+            width = tile.extent if tile.across else tile.depth
+            minor, major = (first, k) if tile.across else (k, first)
+            total += tile.size * self.bits // 8
+            for offset in range(0, width, tensor.box[0]):
+                target = tile.place(stage, index(0), index(offset))
+                parts.append(
+                    tensor.copy(
+                        tile.address(target),
+                        minor + offset,
+                        major,
+                        at,
+                        self._full(stage),
+                    )
+                )
+        return block(hopper_ptx.arrive_expecting(self._full(stage), total), *parts)
+
+    def _consume(self, steps: Size, group: Expr, lane: Expr) -> Stmt:
+        plan = self.plan
+        sums = ptx.address(self.sums, 0)
+
+        def step(number: Expr) -> Stmt:
+            stage, parity = self._turn(number)
+            before, _ = self._turn(number + (plan.stages - 1))
+            return block(
+                hopper_ptx.barrier_wait(self._full(stage), parity),
+                None if all(self.maps) else hopper_ptx.fence_proxy(),
+                hopper_ptx.fence(sums, self.kind, plan.sums),
+                self._products(stage, group),
+                hopper_ptx.commit(),
+                hopper_ptx.wait(1, sums, self.kind, plan.sums),
+                when(tirx.And(number > 0, lane < 1), hopper_ptx.arrive(self._empty(before))),
+            )
+
+        return block(
+            loop(steps, step, name="step"),
+            hopper_ptx.wait(0, sums, self.kind, plan.sums),
+        )
+
+    def _products(self, stage: Expr, group: Expr) -> Stmt:
+        plan = self.plan
+        lhs, rhs = self.tiles
+        deep = ptx.STEP_BYTES * 8 // self.bits
+        parts: list[Stmt] = []
+        for k in range(0, plan.depth, deep):
+            for i in range(plan.blocks):
+                own = group * (plan.blocks * GROUP_ROWS) + i * GROUP_ROWS
+                parts.append(
+                    self.multiply(
+                        ptx.address(self.sums, i * plan.cols // 2),
+                        lhs.address(self._origin(lhs, stage, own, k)),
+                        rhs.address(self._origin(rhs, stage, index(0), k)),
+                    )
+                )
+        return block(*parts)
+
+    def _origin(self, tile: Tile, stage: Expr, own: Expr, k: int) -> Expr:
+        """Where the part of a tile from (own, k) begins, before the swizzle."""
+        assert tile.panel is not None
+        start = tile.start + stage * tile.size
+        if tile.across:
+            # own is at the beginning of a panel
+            return start + own * tile.depth + k * tile.panel
+        return start + own * tile.panel + k
