@@ -35,9 +35,8 @@ def over_tiles(
             return bind(column * cols, lambda n: with_both(m, n), "n", "local")
 
         def with_both(m: Expr, n: Expr) -> Stmt:
-            if not isinstance(grid, int):
-                # TVM does not look into names: without a sign, quotients are twice as long.
-                m, n = tirx.max(m, index(0)), tirx.max(n, index(0))
+            # TVM does not look into names: without a sign, quotients are twice as long.
+            m, n = tirx.max(m, index(0)), tirx.max(n, index(0))
             return body(at, m, n, batch, part, thread)
 
         return bind(row * rows, with_row, "m", "local")
@@ -58,7 +57,8 @@ def _grouped(number: Expr, tall: Size, wide: Size) -> tuple[Expr, Expr]:
     """Tiles in the order of columns of `GROUP` tiles or less: (row, column) of the `number`-th."""
     heights = [h for h in range(1, GROUP + 1) if isinstance(tall, int) and tall % h == 0]
     height: Size = max(heights, default=1)
-    even = height > 1 or tall == 1
+    # A last group of another height takes names of 64 bits, which epilogues have no vectors of.
+    even = isinstance(tall, int)
     group, inside = among(number, known(index(wide) * (height if even else GROUP)))
     first = group * (height if even else GROUP)
     if not even:

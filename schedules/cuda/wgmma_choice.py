@@ -35,8 +35,8 @@ WARPGROUP = 4 * WARP
 """Threads that issue one instruction together."""
 GROUP_ROWS = 64
 """Rows of one instruction."""
-COLS = (32, 64, 96, 128, 160, 192, 256)
-"""Of 8, 16, ... 256 (PTX ISA, wgmma.mma_async) those worth a try, for bytes as for halves."""
+COLS = (32, 64, 128, 256)
+"""Of 8, 16, ... 256 (PTX ISA, wgmma.mma_async) those whose quotients in the epilogue are shifts."""
 ROW_BYTES = 128
 """The longest row of a swizzle."""
 OTHER_REGISTERS = 40

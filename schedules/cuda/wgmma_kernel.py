@@ -119,7 +119,8 @@ class Builder:
     ) -> Stmt:
         plan = self.plan
         start, steps = own_steps(ceildiv(self.depth, plan.depth), plan.splits, part)
-        group, lane = thread // WARPGROUP - 1, thread % WARP
+        # Of those that bring, rows have to have a sign too: quotients of them are short then.
+        group, lane = tirx.max(thread // WARPGROUP - 1, index(0)), thread % WARP
         first = row + group * (plan.blocks * GROUP_ROWS) + thread % WARPGROUP // WARP * SLAB
         multiplies = thread >= WARPGROUP
         return block(
@@ -140,7 +141,7 @@ class Builder:
                 at,
                 batch,
                 part,
-                thread // WARP - WARPGROUP // WARP,
+                tirx.max(thread // WARP - WARPGROUP // WARP, index(0)),
                 lane,
                 multiplies,
             ),

@@ -194,7 +194,7 @@ def test_choice() -> None:
     assert isinstance(plan, Decision)
     assert plan.rows * plan.cols == 128 * 256
     assert plan.stages > 2
-    deep = wgmma_choice.choose(replace(large, rows=128, cols=768), (0, 0), HOPPER)
+    deep = wgmma_choice.choose(replace(large, rows=256, cols=768), (0, 0), HOPPER)
     assert isinstance(deep, Decision)
     assert deep.splits > 1
     small = wgmma_choice.choose(replace(large, rows=16), (0, 0), HOPPER)
