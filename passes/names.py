@@ -52,6 +52,8 @@ class ConvertLayouts:
 
     def transform_module(self, mod: tvm.IRModule, _ctx: Any) -> tvm.IRModule:
         mod = _with_named_values(mod)
+        if not any(self.wanted(call) for call in _calls(mod)):
+            return mod  # ConvertLayout has no layout for a tensor of unknown rank
         converted = ConvertLayout({}, self.wanted)(mod)
         return _renamed(converted, _names_in_order(mod, converted))
 
@@ -74,6 +76,11 @@ class _ValueNamer(PyExprMutator):
         if not isinstance(value, relax.Var):
             value = self.builder_.emit(value)
         self.builder_.emit_normalized(relax.MatchCast(binding.var, value, binding.ty))
+
+
+def _calls(mod: tvm.IRModule) -> list[relax.Call]:
+    values = (getattr(binding, "value", None) for binding in _bindings(mod["main"]))
+    return [value for value in values if isinstance(value, relax.Call)]
 
 
 def place_of(name: str) -> int | None:

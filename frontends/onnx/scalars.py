@@ -8,7 +8,7 @@ reads it from the input and refuses a value for which the model is not valid.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 import numpy as np
 from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto
@@ -46,7 +46,7 @@ Scalars = dict[str, np.ndarray]
 def find(prepared: Prepared) -> Scalars:
     """The inputs whose elements sizes depend on."""
     graph = prepared.model.graph
-    reached = _reached(graph.node)
+    reached = _reached(graph.node, set(prepared.inputs))
     return {
         value.name: _symbols(value, graph)
         for value in graph.input
@@ -54,15 +54,25 @@ def find(prepared: Prepared) -> Scalars:
     }
 
 
-def _reached(nodes: Sequence[NodeProto]) -> set[str]:
-    """Names that a shape operand is computed from."""
+def _is_left_to_the_run(node: NodeProto, known: Set[str]) -> bool:
+    """Whether an operand is an input that may hold numbers that are no sizes.
+
+    A Reshape has -1 for what is left; a Slice whose axes are inputs too counts from either end.
+    """
+    if node.op_type == "Slice":
+        return any(name and name in known for name in node.input[3:5])
+    return node.op_type == "Reshape" and node.input[1] in known
+
+
+def _reached(nodes: Sequence[NodeProto], known: Set[str]) -> set[str]:
+    """Names that a shape operand is computed from; `known` are the inputs of the network."""
     needed: set[str] = set()
     for node in reversed(nodes):
         if graphs.domain_of(node):
             continue
-        needed.update(
-            node.input[k] for k in SHAPE_OPERANDS.get(node.op_type, ()) if k < len(node.input)
-        )
+        operands = SHAPE_OPERANDS.get(node.op_type, ())
+        if not _is_left_to_the_run(node, known):
+            needed.update(node.input[k] for k in operands if k < len(node.input))
         if node.op_type in THROUGH and not needed.isdisjoint(node.output):
             needed.update(node.input)
     return needed

@@ -122,6 +122,11 @@ class _Walk:
         self.facts = facts
         self.opset = next((o.version for o in model.opset_import if o.domain in CORE), 1)
         self.inference = OnnxInference(model)
+        self.ranks = {
+            output.name: len(output.type.tensor_type.shape.dim)
+            for output in graph.output
+            if output.type.tensor_type.shape.dim  # none may also mean that nothing is said
+        }
         self.constants = {t.name: initializer_value(t) for t in graph.initializer}
         self.nodes = [node for node in graph.node if node.op_type != "Constant"]
         for node in graph.node:
@@ -140,9 +145,17 @@ class _Walk:
         for proto in self.nodes:
             inputs = [values.get(name) if name else None for name in proto.input]
             node = Node(proto, inputs, self.facts, self.opset)
-            values.update(zip(proto.output, self._outputs(node, values)))
+            found = map(self._promised, proto.output, self._outputs(node, values))
+            values.update(zip(proto.output, found))
         values.pop("", None)
         return values
+
+    def _promised(self, name: str, value: Value) -> Value:
+        """A value with as many dims as the model says of its output, where nothing else does."""
+        if value.shape is not None or value.dtype in ("", "str") or name not in self.ranks:
+            return value
+        dims = tuple(self.facts.unknown(name, axis) for axis in range(self.ranks[name]))
+        return Value(value.dtype, dims)
 
     def require_divisors(self, values: Mapping[str, Value]) -> None:
         """States that no size that is left divides by zero, which ends a process."""

@@ -90,19 +90,32 @@ def transpose(node: Node) -> Value | None:
 def unsqueeze(node: Node) -> Value | None:
     """y = x with dims of 1 at `axes` of y."""
     x, axes = node.input(0), node.ints(1, "axes")
-    if x is None or x.shape is None or axes is None:
+    if x is None or x.shape is None:
         return None
+    if axes is None:
+        return _of_rank(node, x, 1)
     dims = list(x.shape)
     for axis in sorted(a % (len(x.shape) + len(axes)) for a in axes):
         dims.insert(axis, 1)
     return node.value(x.dtype, dims, x.data)
 
 
+def _of_rank(node: Node, x: Value, sign: int) -> Value | None:
+    """x with as many dims more or less as there are axes, which only the run knows."""
+    count = node.shape(1)
+    if x.shape is None or not count or not isinstance(count[0], int):
+        return None
+    rank = len(x.shape) + sign * count[0]
+    return node.value(x.dtype, map(node.unknown, range(rank)))
+
+
 def squeeze(node: Node) -> Value | None:
     """y = x without `axes`, which must be 1; without `axes`, without every dim that is 1."""
     x, axes = node.input(0), node.ints(1, "axes")
-    if x is None or x.shape is None or (axes is None and node.input(1) is not None):
+    if x is None or x.shape is None:
         return None
+    if axes is None and node.input(1) is not None:
+        return _of_rank(node, x, -1)
     if axes is None:
         dropped = {k for k, size in enumerate(x.shape) if size == 1}
         for size in x.shape:
@@ -153,7 +166,10 @@ def split(node: Node) -> list[Value] | None:
     parts = len(node.proto.output)
     if sizes is None:
         if node.input(1) is not None:
-            return None
+            front, back = x.shape[:axis], x.shape[axis + 1 :]
+            return [
+                node.value(x.dtype, [*front, node.unknown(axis, k), *back]) for k in range(parts)
+            ]
         chunk = ceildiv(x.shape[axis], parts)
         if node.opset < 18:
             node.facts.require_divides(parts, x.shape[axis], node.where)

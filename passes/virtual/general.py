@@ -8,6 +8,7 @@ from typing import Any
 import tvm
 from tvm import relax, tirx
 
+from ..patterns import OPAQUE
 from .fusible import FUSIBLE
 from .prims import UnmappedError
 from .rules import Operands, Result
@@ -20,14 +21,15 @@ _COMPUTES: set[str] = set()
 def general_rule(call: Any, operands: Operands, mod: tvm.IRModule) -> Result | None:
     """The result of a call that only copies elements; None for an operator that does more.
 
-    `call` is an operator with a legalization, or a ``call_tir`` of a function in `mod`.
+    `call` is an operator with a legalization, or a ``call_tir`` of a function in `mod` that is not
+    opaque.
     """
     if not isinstance(call, relax.Call) or not isinstance(call.op, tvm.ir.Op):
         return None
     if call.op.name in FUSIBLE or call.op.name in _COMPUTES:
         return None
     found = kernel_of(call, mod) if call.op.name == "relax.call_tir" else _legalized(call)
-    if found is None:
+    if found is None or int((found[0].attrs or {}).get("op_pattern", 0)) == OPAQUE:
         return None
     func, args, sizes = found
     inputs = [operands.tensor(arg) for arg in args]

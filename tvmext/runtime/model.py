@@ -22,7 +22,7 @@ from tvmext.artifact import (
     read_metadata,
     write_atomically,
 )
-from tvmext.errors import ArtifactError, InputError, InternalError, OptionError
+from tvmext.errors import ArtifactError, DimError, InputError, InternalError, OptionError
 from tvmext.frontends.model import TensorSpec
 
 from .signature import Signature
@@ -127,7 +127,7 @@ class CompiledModel:
             try:
                 result = main(*tensors)
             except Exception as error:
-                raise InternalError(f"the model failed while it ran: {error}") from error
+                raise _failure(error) from error
             return self._own(result, tensors)
 
     def sizes(self, *inputs: Any) -> dict[str, int]:
@@ -225,3 +225,16 @@ def _on_gpu(tensor: Any) -> Any:
     """A copy of a host tensor in the memory of the first GPU."""
     copy = tvm.runtime.empty(tuple(tensor.shape), str(tensor.dtype), tvm.cuda())
     return copy.copyfrom(tensor)
+
+
+def _failure(error: Exception) -> Exception:
+    """What went wrong in a run: data that the model is not valid for, or a defect."""
+    text = str(error)
+    if "ErrorContext(match_cast" in text:
+        return DimError(
+            f"the data leads to sizes that do not fit the model: {text.strip().splitlines()[-1]}",
+            hint="shapes, axes and numbers among the inputs must fit the tensors they are for",
+        )
+    if isinstance(error, ValueError) and "loop" in text:
+        return InputError(f"the model failed while it ran: {text}")
+    return InternalError(f"the model failed while it ran: {text}")

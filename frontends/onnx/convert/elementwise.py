@@ -12,6 +12,7 @@ from tvm.ir import Expr
 
 from ...storage import NARROW_INTEGERS, numpy_dtype, stored
 from ..builder import Call, Converter, DeclinedError, Result
+from . import runtime
 from .narrow import NARROW, convert
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
@@ -44,7 +45,7 @@ def _binary(build: Callable[[relax.Expr, relax.Expr], relax.Expr]) -> Converter:
     def convert(call: Call) -> Result:
         if call.version < 7 and call.attr("broadcast") and call.attr("axis") is not None:
             return build(call.tensor(0), _from_axis(call))
-        return build(operand(call, 0), operand(call, 1))
+        return build(*runtime.together(call, [operand(call, 0), operand(call, 1)]))
 
     return convert
 

@@ -16,6 +16,7 @@ from tvmext.errors import ModelError
 
 from .. import graph as graphs
 from ..builder import Call, Converter, Result
+from . import runtime
 from .movement import slice_axes
 
 
@@ -84,7 +85,9 @@ def _one_hot(call: Call) -> Result:
     """y[i, d] = on if indices[i] == d else off, with values = [off, on]."""
     indices, rank = call.tensor(0), call.rank(0) + 1
     axis = call.axis(-1, rank)
-    depth = call.out_shape()[axis]
+    depth = runtime.out_of(call)[axis]
+    if not call.builder.has_defined([depth]):
+        runtime.define_one(call, 1, depth)
     if call.dtype(0) != "int64":
         indices = call.emit(relax.op.astype(indices, "int64"))
     count = call.emit(relax.op.arange(call.prim(0), call.prim(depth), call.prim(1), "int64"))
@@ -106,12 +109,15 @@ def _one_hot(call: Call) -> Result:
 
 
 def _trilu(call: Call) -> Result:
+    if call.has(1) and call.ints(1) is None:
+        return runtime.trilu(call)
     offset = call.need_ints(1, "the diagonal")[0] if call.has(1) else 0
     build = relax.op.triu if call.attr("upper", 1) else relax.op.tril
     return build(call.tensor(0), offset)
 
 
 CONVERTERS: dict[str, Converter] = {
+    "Compress": runtime.compress,
     "Gather": _gather,
     "GatherElements": _gather_elements,
     "GatherND": _gather_nd,

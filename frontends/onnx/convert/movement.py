@@ -13,10 +13,14 @@ from tvm import relax, te, tirx
 from ...dims import Expr, maximum
 from ...storage import stored
 from ..builder import Call, Converter, DeclinedError, Result
+from . import runtime, runtime_slice
 
 
 def _reshape(call: Call) -> Result:
     """Reshape, Flatten, Squeeze and Unsqueeze: same elements, other dims."""
+    if not call.builder.has_defined(call.builder.value(call.node.output[0]).shape or ()):
+        at_run_time = {"Reshape": runtime.reshape, "Squeeze": runtime.squeeze}
+        return at_run_time.get(call.op, runtime.unsqueeze)(call)
     if 0 in call.out_shape():  # TVM wants the dims to be those of the input, reordered or not
         return relax.op.zeros(call.shape_expr(call.out_shape()), stored(call.dtype(0)))
     return call.reshape(call.tensor(0), call.out_shape())
@@ -62,6 +66,8 @@ def _concat(call: Call) -> Result:
 
 def _split(call: Call) -> Result:
     """One slice per output: the parts are independent, and a slice can be a view."""
+    if call.has(1) and call.known(1) is None:
+        return runtime.split(call)
     axis, start = call.axis(0, call.rank(0)), 0
     parts: list[relax.Expr] = []
     for index in range(len(call.node.output)):
@@ -88,6 +94,10 @@ def slice_axes(call: Call, tensor: relax.Expr, bounds: list[Bounds]) -> relax.Ex
 
 
 def _slice(call: Call) -> Result:
+    if "starts" not in call.attributes and any(
+        call.has(k) and (call.known(k) if k < 3 else call.ints(k)) is None for k in range(1, 5)
+    ):
+        return runtime_slice.slice_(call)
     shape, out = call.shape(0), call.out_shape()
     bounds: list[Bounds] = []
     mirrored: list[Bounds] = []
@@ -145,6 +155,8 @@ def _plain(element: object) -> int | Expr:
 
 
 def _range(call: Call) -> Result:
+    if any(call.known(k) is None for k in range(3)):
+        return runtime.arange(call)
     (count,), dtype = call.out_shape(), call.dtype(0)
     limits = [call.known(index) for index in range(3)]
     if dtype in ("int32", "int64") and all(limit is not None for limit in limits):

@@ -11,6 +11,7 @@ from tvm.ir import Expr
 
 from ...storage import numpy_dtype
 from ..builder import Call, Converter, DeclinedError, Result
+from . import runtime
 
 Reduction = Callable[..., relax.Expr]
 
@@ -92,6 +93,8 @@ def _arg(build: Reduction) -> Converter:
 
 
 def _top_k(call: Call) -> Result:
+    if not call.attr("k") and call.ints(1) is None:
+        return runtime.top_k(call)
     (count,) = [call.attr("k")] if call.attr("k") else call.need_ints(1, "k")
     axis = call.axis(-1, call.rank(0))
     extent = call.shape(0)[axis]
@@ -128,8 +131,12 @@ def _sort_keys(call: Call, x: relax.Expr, dtype: str) -> relax.Expr:
 
 def _cumulative(build: Reduction) -> Converter:
     def convert(call: Call) -> Result:
-        (axis,) = call.need_ints(1, "the axis")
-        axis %= call.rank(0)
+        known = call.ints(1)
+        if known is None:
+            return runtime.along(call, lambda axis: along(call, axis), 1)
+        return along(call, known[0] % call.rank(0))
+
+    def along(call: Call, axis: int) -> relax.Expr:
         tensor, reverse = call.tensor(0), call.attr("reverse", 0)
         if reverse:
             tensor = call.emit(relax.op.flip(tensor, axis))

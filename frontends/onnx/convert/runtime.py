@@ -1,0 +1,362 @@
+"""Shapes, axes and bounds that are tensors: sizes computed by a small kernel, then given names.
+
+    sizes = kernel(x, operand)       int64[k], one kernel on a few numbers
+    (n0, n1, ..) = sizes             a run with a negative one, or with another than is known, fails
+
+From there on the sizes are symbols like others, and the kernels that use them are ordinary ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from tvm import relax, te, tirx
+from tvm.ir import Expr, Var
+
+from ..builder import Call, DeclinedError
+
+KERNEL = {"op_pattern": 8, "tvmext.apart": 1}
+"""Attributes of a kernel that no pass looks into: opaque to FuseOps, and none of the movement that
+passes/virtual/ joins with its readers: it names sizes that only its output has."""
+
+
+def sizes(call: Call, values: Callable[..., Sequence[Expr]], *tensors: relax.Expr) -> relax.Expr:
+    """int64 numbers as a tensor: those that `values` gives for the tensors, of te."""
+
+    def compute(*args: te.Tensor) -> te.Tensor:
+        found = [value.astype("int64") for value in map(expr, values(*args))]
+
+        def element(i: Expr) -> Expr:
+            chosen = found[-1]
+            for k, value in reversed(list(enumerate(found[:-1]))):
+                chosen = tirx.Select(i.equal(int64(k)), value, chosen)
+            return chosen
+
+        return te.compute((len(found),), element, name="sizes")
+
+    return call.emit(kernel(call, compute, tensors, "sizes"))
+
+
+def matched(call: Call, tensor: relax.Expr, wanted: Sequence[Any]) -> None:
+    """Name the numbers of an int64 tensor; a run in which one is negative fails.
+
+    `wanted` are dims, which are matched if they are known, or variables that get a value.
+    """
+    bb = call.builder.bb
+    dims = [n for n in wanted if not isinstance(n, Var)]
+    call.builder.define(dims)
+    names = [n if isinstance(n, Var) else call.prim(n) for n in wanted]
+    positive = call.emit(relax.op.maximum(tensor, relax.const(np.array(0, np.int64), "int64")))
+    both = call.emit(relax.op.concat([tensor, positive], 0))
+    shape = call.emit(relax.op.tensor_to_shape(both))
+    bb.match_cast(shape, relax.ShapeType([*names, *names]))
+
+
+def integers(call: Call, index: int) -> relax.Expr:
+    """An operand as int64 in one dim."""
+    tensor = call.tensor(index)
+    if call.dtype(index) != "int64":
+        tensor = call.emit(relax.op.astype(tensor, "int64"))
+    return tensor if call.rank(index) == 1 else call.emit(relax.op.reshape(tensor, (-1,)))
+
+
+def count(call: Call, index: int) -> int:
+    """How many numbers an operand has."""
+    shape = call.shape(index)
+    (size,) = call.fixed(shape, "an operand of sizes") if shape else (1,)
+    return size
+
+
+def kernel(
+    call: Call, compute: Callable[..., te.Tensor], tensors: Sequence[Any], name: str
+) -> relax.Expr:
+    """One kernel from tensors and symbols, marked so that no fusion looks into its sizes."""
+    return call.builder.bb.call_te(
+        compute, *tensors, primfunc_name_hint=name, primfunc_attrs=KERNEL
+    )
+
+
+def out_of(call: Call, index: int = 0) -> Sequence[Any]:
+    """The dims of an output, whether the program has them by now or not."""
+    shape = call.builder.value(call.node.output[index]).shape
+    if shape is None:
+        raise DeclinedError("the number of dims of its result is not known")
+    return shape
+
+
+# -------------------------------------------------------------- operators
+
+
+def reshape(call: Call) -> relax.Expr:
+    """0 copies a dim, -1 takes what is left; sizes that do not fit give -1 everywhere."""
+    copies, wanted = not call.attr("allowzero", 0), out_of(call)
+
+    def target(x: te.Tensor, shape: te.Tensor) -> list[Expr]:
+        dims = []
+        for k in range(len(wanted)):
+            size = shape[int64(k)]
+            if copies:
+                kept = x.shape[k] if k < len(x.shape) else int64(-2)
+                size = tirx.Select(size.equal(int64(0)), expr(kept), size)
+            dims.append(size)
+        total, open_ = _product(x.shape), [size.equal(int64(-1)) for size in dims]
+        rest = _product([tirx.Select(o, int64(1), size) for o, size in zip(open_, dims)])
+        left = tirx.floordiv(total, tirx.max(rest, int64(1)))
+        dims = [tirx.Select(o, left, size) for o, size in zip(open_, dims)]
+        fits = tirx.And(_product(dims).equal(total), _all(size >= int64(0) for size in dims))
+        return [tirx.Select(fits, size, int64(-1)) for size in dims]
+
+    if count(call, 1) != len(wanted):
+        raise DeclinedError("the number of dims of its result is not known")
+    data = call.tensor(0)
+    if wanted:
+        matched(call, sizes(call, target, data, integers(call, 1)), wanted)
+    return call.reshape(data, wanted)
+
+
+def together(call: Call, tensors: list[relax.Expr]) -> list[relax.Expr]:
+    """Two operands, broadcast here if nobody can tell before the run which dims are 1."""
+    shapes = [call.shape(0), call.shape(1)]
+    pairs = list(zip(*(shape[::-1] for shape in shapes)))
+    if all(a == b or 1 in (a, b) for a, b in pairs):
+        return tensors
+    wanted, rank = out_of(call), max(map(len, shapes))
+
+    def joint(x: te.Tensor, y: te.Tensor) -> list[Expr]:
+        dims = []
+        for d in range(-rank, 0):
+            a, b = (expr(t.shape[d]) if -d <= len(t.shape) else int64(1) for t in (x, y))
+            fits = tirx.Select(tirx.Or(a.equal(b), b.equal(int64(1))), a, int64(-1))
+            dims.append(tirx.Select(a.equal(int64(1)), b, fits))
+        return dims
+
+    matched(call, sizes(call, joint, *tensors), wanted)
+    out = call.shape_expr(wanted)
+
+    def read(x: te.Tensor, *extents: Expr) -> te.Tensor:
+        def element(*at: Expr) -> Expr:
+            own = at[len(at) - len(x.shape) :]
+            return x(*(tirx.Select(expr(n).equal(1), int64(0), i) for n, i in zip(x.shape, own)))
+
+        return te.compute(extents, element, name="broadcast")
+
+    return [call.emit(kernel(call, read, [t, *out.values], "broadcast")) for t in tensors]
+
+
+def is_in(axes: te.Tensor, number: int, axis: int, rank: int) -> Expr:
+    """Whether `axis` is among the axes, which may count from the end."""
+    found = [
+        tirx.Or(axes[int64(k)].equal(int64(axis)), axes[int64(k)].equal(int64(axis - rank)))
+        for k in range(number)
+    ]
+    return _any(found)
+
+
+def squeeze(call: Call) -> relax.Expr:
+    rank, number, wanted = call.rank(0), count(call, 1), out_of(call)
+
+    def target(x: te.Tensor, axes: te.Tensor) -> list[Expr]:
+        left = [tirx.Not(is_in(axes, number, d, rank)) for d in range(rank)]
+        return [_nth(left, x.shape, j) for j in range(len(wanted))]
+
+    data = call.tensor(0)
+    if wanted:
+        matched(call, sizes(call, target, data, integers(call, 1)), wanted)
+    return call.reshape(data, wanted)
+
+
+def unsqueeze(call: Call) -> relax.Expr:
+    rank, number = call.rank(0), count(call, 1)
+    wanted = out_of(call)
+
+    def target(x: te.Tensor, axes: te.Tensor) -> list[Expr]:
+        new = [is_in(axes, number, d, rank + number) for d in range(rank + number)]
+        dims: list[Expr] = []
+        for d in range(rank + number):
+            before = sum((tirx.Cast("int64", tirx.Not(n)) for n in new[:d]), int64(0))
+            size = int64(-1)
+            for k in range(rank):
+                size = tirx.Select(before.equal(int64(k)), expr(x.shape[k]), size)
+            dims.append(tirx.Select(new[d], int64(1), size))
+        return dims
+
+    data = call.tensor(0)
+    matched(call, sizes(call, target, data, integers(call, 1)), wanted)
+    return call.reshape(data, wanted)
+
+
+def compress(call: Call) -> relax.Expr:
+    """The rows whose condition is true; conditions beyond the last row count for nothing."""
+    data, rank = call.tensor(0), call.rank(0)
+    axis = call.attr("axis")
+    if axis is None:
+        data = call.emit(relax.op.reshape(data, (-1,)))
+        axis, rank = 0, 1
+    where = call.emit(relax.op.nonzero(call.tensor(1)))
+    number = Var("chosen", "int64")
+    where = call.builder.bb.match_cast(where, relax.TensorType([1, number], "int64"))
+    flat = call.emit(relax.op.reshape(where, (number,)))
+    return relax.op.take(data, flat, axis % rank, mode="wrap")
+
+
+def along(call: Call, build: Callable[[int], relax.Expr], index: int) -> relax.Expr:
+    """What `build` makes for the axis that an operand names: every axis is computed, one chosen."""
+    rank = call.rank(0)
+    axis = call.emit(relax.op.reshape(integers(call, index), []))
+    result = build(rank - 1)
+    for d in range(rank - 1):
+        hit = call.emit(
+            relax.op.logical_or(
+                call.emit(relax.op.equal(axis, _scalar(d))),
+                call.emit(relax.op.equal(axis, _scalar(d - rank))),
+            )
+        )
+        result = call.emit(relax.op.where(hit, call.emit(build(d)), call.emit(result)))
+    return result
+
+
+def arange(call: Call) -> relax.Expr:
+    """start + i * delta for ceil((limit - start) / delta) numbers i."""
+    op, dtype = relax.op, call.dtype(0)
+    start, limit, delta = (call.emit(op.reshape(call.tensor(k), [])) for k in range(3))
+    wide = "int64" if "int" in dtype else "float64"
+    first, last, step = (call.emit(op.astype(t, wide)) for t in (start, limit, delta))
+    if wide == "int64":
+
+        def number(a: te.Tensor, b: te.Tensor, s: te.Tensor) -> list[Expr]:
+            a, b, s = a(), b(), s()
+            up = tirx.floordiv(b - a + tirx.max(s, int64(1)) - 1, tirx.max(s, int64(1)))
+            width = tirx.max(-s, int64(1))
+            down = tirx.floordiv(a - b + width - 1, width)
+            counted = tirx.max(int64(0), tirx.Select(s > int64(0), up, down))
+            return [tirx.Select(s.equal(int64(0)), int64(-1), counted)]
+    else:
+
+        def number(a: te.Tensor, b: te.Tensor, s: te.Tensor) -> list[Expr]:
+            exact = tirx.ceil((b() - a()) / s())
+            most = tirx.const(2.0**53, "float64")
+            inside = tirx.And(exact <= most, exact >= -most)  # neither is true of NaN
+            none = tirx.const(0.0, "float64")
+            counted = tirx.Cast("int64", tirx.max(none, tirx.Select(inside, exact, none)))
+            return [tirx.Select(inside, counted, int64(-1))]
+
+    (size,) = out_of(call)
+    matched(call, sizes(call, number, first, last, step), [size])
+    steps = call.emit(op.arange(call.prim(0), call.prim(size), call.prim(1), "int64"))
+    scaled = call.emit(op.multiply(call.emit(op.astype(steps, dtype)), delta))
+    return op.add(scaled, start)
+
+
+def top_k(call: Call) -> list[relax.Expr]:
+    """All elements in order, of which the first k are taken; k is at most their number."""
+    axis, shape, data = call.axis(-1, call.rank(0)), call.shape(0), call.tensor(0)
+    if call.dtype(0) in ("uint32", "uint64"):
+        raise DeclinedError(f"k is known only at run time, of elements of {call.dtype(0)}")
+    wanted = out_of(call)[axis]
+
+    def number(x: te.Tensor, k: te.Tensor) -> list[Expr]:
+        given = k[int64(0)]
+        return [tirx.Select(given <= expr(x.shape[axis]), given, int64(-1))]
+
+    matched(call, sizes(call, number, data, integers(call, 1)), [wanted])
+    (most,) = call.fixed(shape[axis : axis + 1], "the axis")
+    both = call.emit(
+        relax.op.topk(data, most, axis, "both", bool(call.attr("largest", 1)), "int64")
+    )
+    parts = [call.emit(relax.TupleGetItem(both, k)) for k in range(2)]
+    end = [call.prim(wanted)]
+    return [
+        call.emit(relax.op.strided_slice(p, [axis], [call.prim(0)], end, assume_inbound=True))
+        for p in parts
+    ]
+
+
+def split(call: Call) -> list[relax.Expr]:
+    """Parts one after another; their sizes add up to the axis."""
+    axis = call.axis(0, call.rank(0))
+    parts = [out_of(call, k)[axis] for k in range(len(call.node.output))]
+    data = call.tensor(0)
+
+    def given(x: te.Tensor, split: te.Tensor) -> list[Expr]:
+        found = [split[int64(k)] for k in range(len(parts))]
+        fits = sum(found[1:], found[0]).equal(expr(x.shape[axis]))
+        return [tirx.Select(fits, size, int64(-1)) for size in found]
+
+    if count(call, 1) != len(parts):
+        raise DeclinedError("sizes for another number of parts")
+    matched(call, sizes(call, given, data, integers(call, 1)), parts)
+    found, start = [], call.prim(0)
+    for size in parts:
+        end = start + call.prim(size)
+        found.append(
+            call.emit(relax.op.strided_slice(data, [axis], [start], [end], assume_inbound=True))
+        )
+        start = end
+    return found
+
+
+def define_one(call: Call, index: int, wanted: Any) -> None:
+    """A size is the only number of an operand."""
+    matched(call, sizes(call, lambda given: [given[int64(0)]], integers(call, index)), [wanted])
+
+
+def trilu(call: Call) -> relax.Expr:
+    """x where column - row >= k, the upper triangle, or <= k, the lower one; else 0."""
+    op, shape = relax.op, call.shape(0)
+    rows, columns = (
+        call.emit(op.arange(call.prim(0), call.prim(n), call.prim(1), "int64")) for n in shape[-2:]
+    )
+    beyond = call.emit(op.subtract(columns, call.emit(call.reshape(rows, (shape[-2], 1)))))
+    limit = call.emit(op.reshape(integers(call, 1), []))
+    compare = op.greater_equal if call.attr("upper", 1) else op.less_equal
+    zero = call.emit(op.zeros([], call.dtype(0)))
+    return op.where(call.emit(compare(beyond, limit)), call.tensor(0), zero)
+
+
+def constant(values: list[int]) -> relax.Expr:
+    return relax.const(np.array(values, np.int64), "int64")
+
+
+def _scalar(value: int) -> relax.Expr:
+    return relax.const(np.array(value, np.int64), "int64")
+
+
+def int64(value: int) -> Expr:
+    return tirx.const(value, "int64")
+
+
+def expr(value: Any) -> Expr:
+    return int64(value) if isinstance(value, int) else value
+
+
+def _product(sizes: Sequence[Any]) -> Expr:
+    total = int64(1)
+    for size in sizes:
+        total = total * expr(size)
+    return total
+
+
+def _any(conditions: Sequence[Expr]) -> Expr:
+    found: Expr = tirx.const(False, "bool")
+    for condition in conditions:
+        found = tirx.Or(found, condition)
+    return found
+
+
+def _all(conditions: Any) -> Expr:
+    found: Expr = tirx.const(True, "bool")
+    for condition in conditions:
+        found = tirx.And(found, condition)
+    return found
+
+
+def _nth(chosen: Sequence[Expr], values: Sequence[Any], place: int) -> Expr:
+    """Of the values that are chosen the one at a place; -1 if there are not so many."""
+    result, seen = int64(-1), int64(0)
+    for one, value in zip(chosen, values):
+        here = tirx.And(one, seen.equal(int64(place)))
+        result = tirx.Select(here, expr(value), result)
+        seen = seen + tirx.Cast("int64", one)
+    return result

@@ -1,0 +1,34 @@
+"""Operators whose shapes, axes or bounds are inputs of the network, against onnx.reference."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.frontends.onnx.stock import assert_matches, one_node
+from tvmext.frontends import load
+
+X = np.random.default_rng(0).standard_normal((2, 3, 4)).astype(np.float32)
+
+
+def i64(*values):
+    return np.array(values, np.int64)
+
+
+CASES = {
+    "Reshape": ("Reshape", [X, i64(4, -1, 2)], {"shapes": {0: ("n", 3, 4)}}),
+    "Slice": ("Slice", [X, i64(-1, 0), i64(-4, 9), i64(2, 1), i64(-2, 2)], {}),
+    "Split": ("Split", [X, i64(1, 2)], {"axis": 1, "outputs": 2}),
+    "Unsqueeze": ("Unsqueeze", [X, i64(-1, 1)], {}),
+    "CumSum": ("CumSum", [X, np.array(-2, np.int64)], {"reverse": 1}),
+    "Compress": ("Compress", [X, np.array([True, False, True])], {"axis": 1}),
+    "Trilu": ("Trilu", [X, np.array(-1, np.int64)], {"shapes": {0: (2, "n", "m")}}),
+    "Range": ("Range", [np.array(v, np.int64) for v in (9, 1, -3)], {}),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_operator(name):
+    op, arrays, options = CASES[name]
+    proto, feeds = one_node(op, arrays, **options)
+    assert_matches(load(proto), proto, feeds)
