@@ -31,7 +31,9 @@ NOT_COUNTED = ("prim.if_then_else", "tirx.if_then_else", "tirx.reinterpret", "pr
 
 
 def calls_of(kernels: tvm.IRModule, net: Network) -> list[KernelCall]:
-    """The calls of kernels in main, before they are scheduled; `net` is the model as it came.
+    """The calls of kernels, before they are scheduled; `net` is the model as it came.
+
+    Those of main come first, in order; those in bodies of loops and branches name no nodes.
 
     Additions, multiplications, comparisons and calls of functions on elements count as one
     operation each; of bytes, every element that is read or written counts once.
@@ -46,11 +48,16 @@ def calls_of(kernels: tvm.IRModule, net: Network) -> list[KernelCall]:
             nodes = (net.node(k) for k in sorted(stand_for[number]))
             names = dict.fromkeys(node.name for node in nodes if node)
             found.append(KernelCall(step.what, tuple(names), *_work(kernels[call.args[0]], call)))
+    for var, body in kernels.functions_items():
+        if isinstance(body, relax.Function) and var.name_hint != "main":
+            for call in _kernel_calls(body):
+                work = _work(kernels[call.args[0]], call)
+                found.append(KernelCall(call.args[0].name_hint, (), *work))
     return found
 
 
-def _kernel_calls(main: relax.Function) -> Iterator[relax.Call]:
-    for block in main.body.blocks:
+def _kernel_calls(function: relax.Function) -> Iterator[relax.Call]:
+    for block in function.body.blocks:
         for binding in block.bindings:
             value = binding.value
             if isinstance(value, relax.Call) and getattr(value.op, "name", "") in KERNELS:
