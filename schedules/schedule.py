@@ -7,7 +7,7 @@ where ``W'`` is ``W`` permuted and padded with NumPy to the layout that the chos
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
 from math import inf
 from typing import Any
@@ -33,14 +33,19 @@ SCHEDULED = "tvmext.scheduled"
 class ScheduleKernels:
     """Schedule each PrimFunc that is called from Relax; `selections` tells how, in order.
 
-    `unscheduled` is the module as it was before.
+    `seen` is told of the module as it was before.
     """
 
-    def __init__(self, arch: Arch, rules: Sequence[Rule]) -> None:
+    def __init__(
+        self,
+        arch: Arch,
+        rules: Sequence[Rule],
+        seen: Callable[[tvm.IRModule], None] = lambda _mod: None,
+    ) -> None:
         self.arch = arch
         self.rules = tuple(rules)
         self.selections: list[Selection] = []
-        self.unscheduled: tvm.IRModule | None = None
+        self.seen = seen
 
     def decisions(self) -> dict[str, dict[str, Any]]:
         """How each kernel was scheduled, as plain data: {kernel: {"rule", "decision"}}."""
@@ -59,7 +64,7 @@ class ScheduleKernels:
 
     def transform_module(self, mod: tvm.IRModule, _ctx: Any) -> tvm.IRModule:
         self.selections.clear()
-        self.unscheduled = mod
+        self.seen(mod)
         constants = constant_args(mod)
         functions = dict(mod.functions_items())
         relaid: dict[GlobalVar, Scheduled] = {}

@@ -149,7 +149,7 @@ def compile_here(request: CompileRequest, report: Callable[..., None]) -> None:
     import tvm
 
     from .arch import resolve, to_target
-    from .artifact import ArtifactMetadata
+    from .artifact import ArtifactMetadata, KernelCall
     from .build.cuda import toolchain_for
     from .build.dump import dump
     from .build.kernels import build_module
@@ -177,10 +177,14 @@ def compile_here(request: CompileRequest, report: Callable[..., None]) -> None:
     chosen = to_target(arch)
     target = tvm.target.Target(chosen)
 
-    schedule = ScheduleKernels(arch, rules_for(arch, request.options))
-    mod = lower(model, schedule, schedule.reading, target, request.options, report)
-
     net = network_of(model, target, Sizes({}), report)
+    calls: list[KernelCall] = []
+
+    def seen(kernels: tvm.IRModule) -> None:
+        calls.extend(calls_of(kernels, net))
+
+    schedule = ScheduleKernels(arch, rules_for(arch, request.options), seen)
+    mod = lower(model, schedule, schedule.reading, target, request.options, report)
 
     metadata = ArtifactMetadata(
         inputs=model.inputs,
@@ -192,7 +196,7 @@ def compile_here(request: CompileRequest, report: Callable[..., None]) -> None:
         source=request.name,
         model_sha256=_sha256(request.model),
         decisions=schedule.decisions(),
-        calls=tuple(calls_of(schedule.unscheduled, net)),
+        calls=tuple(calls),
         versions={"tvm": tvm.__version__},
         weight_outputs=tuple(model.outputs[i].name for i in results_in_weights(mod)),
         input_alignment=input_alignment(mod),

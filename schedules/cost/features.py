@@ -187,7 +187,7 @@ FEATURES: tuple[Feature, ...] = (
     ),
     Feature(
         "last_wave", "share", "waves / ceil(waves), 1 on CPUs",
-        lambda s: np.where(s.t["block_rows"] > 0, _waves(s) / np.ceil(_waves(s)), 1),
+        lambda s: np.where(s.t["block_rows"] > 0, _waves(s) / np.maximum(np.ceil(_waves(s)), 1), 1),
     ),
     # bytes per level
     *(
