@@ -13,7 +13,7 @@ from tvmext.errors import OptionError
 
 from . import arrays, console, parameters
 from .compile import check_output
-from .library import library_options, opened, sizes
+from .library import fill_options, library_options, opened, sizes
 from .run import read_inputs
 from .session import Session, common_options
 
@@ -65,20 +65,7 @@ Examples:
     metavar="P,...",
     help="Percentiles of the latency to show.",
 )
-@click.option(
-    "--fill-mode",
-    type=click.Choice(arrays.FILL_MODES),
-    default="random",
-    show_default=True,
-    help="How to fill the inputs that --inputs does not give.",
-)
-@click.option(
-    "--dim",
-    "dims",
-    multiple=True,
-    metavar="NAME=SIZE",
-    help="The size of a free dim in the inputs that are filled.",
-)
+@fill_options
 @click.option(
     "--export",
     "export_path",

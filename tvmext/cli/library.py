@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import parameters
+from . import arrays, parameters
 from .model import bind_inputs
 from .progress import Progress
 
@@ -26,6 +26,24 @@ def library_options(function: Callable[..., Any]) -> Callable[..., Any]:
         "inputs_path",
         type=click.Path(path_type=Path),
         help="An .npz file with arrays by input name.  [default: made up]",
+    )(function)
+
+
+def fill_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add what says how inputs that are not given are made up."""
+    function = click.option(
+        "--dim",
+        "dims",
+        multiple=True,
+        metavar="NAME=SIZE",
+        help="The size of a free dim in the inputs that are filled.",
+    )(function)
+    return click.option(
+        "--fill-mode",
+        type=click.Choice(arrays.FILL_MODES),
+        default="random",
+        show_default=True,
+        help="How to fill the inputs that --inputs does not give.",
     )(function)
 
 

@@ -12,7 +12,7 @@ import click
 
 from . import arrays, console, parameters
 from .compile import check_output
-from .library import library_options, opened, sizes
+from .library import fill_options, library_options, opened, sizes
 from .profile import print_profile, profile_options, profiled, wanted
 from .session import Session, common_options
 
@@ -38,20 +38,7 @@ Examples:
     type=click.Path(path_type=Path, dir_okay=False),
     help="Write the outputs to this .npz file.",
 )
-@click.option(
-    "--fill-mode",
-    type=click.Choice(arrays.FILL_MODES),
-    default="random",
-    show_default=True,
-    help="How to fill the inputs that --inputs does not give.",
-)
-@click.option(
-    "--dim",
-    "dims",
-    multiple=True,
-    metavar="NAME=SIZE",
-    help="The size of a free dim in the inputs that are filled.",
-)
+@fill_options
 @click.option("--print-time", is_flag=True, help="Print how long a run takes.")
 @click.option(
     "--print-top",
