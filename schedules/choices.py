@@ -32,6 +32,7 @@ class Priced:
 
     def __init__(self, rule: Rule, choices: Choices, model: CostModel) -> None:
         self.name = rule.name
+        self.takes_loaders = getattr(rule, "takes_loaders", True)
         self.rule = rule
         self.choices = choices
         self.model = model

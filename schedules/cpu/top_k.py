@@ -73,6 +73,7 @@ class TopK:
     """Kernels that are one call of the library's function."""
 
     name = "top k"
+    takes_loaders = False
 
     def match(self, kernel: Kernel) -> Workload | Declined:
         calls = [c for c in collect(kernel.func.body, Call) if _packed(c) == LIBRARY]

@@ -13,8 +13,10 @@ from tvm import relax, tirx
 
 from tests.schedules.cpu.kernels import ARCH, kernel, normal, run, scheduled
 from tvmext.arch import CpuArch
+from tvmext.schedules.cpu import RULES
 from tvmext.schedules.cpu.top_k import TopK
 from tvmext.schedules.rule import Declined, Kernel
+from tvmext.schedules.select import manner
 
 op = relax.op
 
@@ -60,6 +62,11 @@ def compare(
     np.testing.assert_array_equal(found[0], expected)
     np.testing.assert_array_equal(found[1], order)
     assert not np.take(where, range(order.shape[axis], where.shape[axis]), axis).any()
+
+
+def test_nothing_stores_or_loads_through_it() -> None:
+    """Indices alone and a gather by them were tried as one kernel, which TVM cannot make."""
+    assert manner(top_k((4, 9), "float32", 2), ARCH, RULES) == ""
 
 
 def test_declines_other_kernels() -> None:
