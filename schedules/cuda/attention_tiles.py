@@ -9,6 +9,7 @@ same rows have the other keys and columns. Who has what is all that the softmax 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -26,7 +27,7 @@ from .tile import Tile
 UNROLLED = ForKind.UNROLLED
 
 
-class Products:
+class Products(ABC):
     """What both kinds of products share: tiles, the registers of results, who has what."""
 
     rows: int
@@ -60,46 +61,49 @@ class Products:
         self.value = tile(2, values, sizes.width_room, plan.keys, plan.stages)
 
     def registers(self) -> None:
+        """Allocate the thread's scores and results, in float32."""
         self.scores = allocate([self.rows * self.keys], "float32", "scores", "local")
         self.totals = allocate([self.rows * self.columns], "float32", "totals", "local")
 
+    @abstractmethod
     def _across(self, which: int, read: Source) -> bool:
         """Whether rows of the tile of query, key or value run along the operand's own axes."""
-        raise NotImplementedError
 
     @property
     def buffers(self) -> tuple[Var, ...]:
         return self.buffer, self.scores, self.totals
 
+    @abstractmethod
     def row(self, r: Expr, thread: Expr) -> Expr:
         """Which row of the tile is the thread's `r`-th."""
-        raise NotImplementedError
 
+    @abstractmethod
     def key_at(self, c: Expr, thread: Expr) -> Expr:
         """Which key of the step is the thread's `c`-th."""
-        raise NotImplementedError
 
+    @abstractmethod
     def column(self, c: Expr, thread: Expr) -> Expr:
         """Which column of the output is the thread's `c`-th."""
-        raise NotImplementedError
 
+    @abstractmethod
     def score(self, r: Expr, c: Expr) -> Expr:
         """Where in `scores` a thread's score is."""
-        raise NotImplementedError
 
+    @abstractmethod
     def total(self, r: Expr, c: Expr) -> Expr:
         """Where in `totals` a thread's result is."""
-        raise NotImplementedError
 
     def keep_queries(self, thread: Expr) -> Stmt | None:
         """Take from the tile of queries what stays in registers."""
         return None
 
+    @abstractmethod
     def multiply_keys(self, stage: Expr, thread: Expr) -> Stmt:
-        raise NotImplementedError
+        """Add the products with the keys of a stage to the thread's scores."""
 
+    @abstractmethod
     def multiply_values(self, stage: Expr, thread: Expr) -> Stmt:
-        raise NotImplementedError
+        """Add the scores times the values of a stage to the thread's results."""
 
 
 def operands(found: Attention) -> tuple[Source, Source, Source]:

@@ -73,13 +73,18 @@ def fused(extents: Sequence[Expr], body: Callable[[tuple[Expr, ...]], Stmt], kin
 
 
 def unfused(extents: Sequence[Expr], row: Expr) -> tuple[Expr, ...]:
-    """The index along each of `extents` of the one along their product."""
+    """The index along each of `extents` of the one along their product.
+
+    None is negative, so that divisions by what is not a constant may truncate: TVM writes a floored
+    one out as a case of signs, once in every other that it is part of.
+    """
     indices = []
     for extent in reversed(extents[1:]):
         if constant(extent) == 0:  # nothing runs
             return (int64(0),) * len(extents)
-        indices.append(tirx.floormod(row, extent))
-        row = tirx.floordiv(row, extent)
+        known = constant(extent) is not None
+        indices.append((tirx.floormod if known else tirx.truncmod)(row, extent))
+        row = (tirx.floordiv if known else tirx.truncdiv)(row, extent)
     return (row, *reversed(indices))
 
 

@@ -7,9 +7,10 @@ stack for every iteration. These functions call the machine's own functions inst
     tvmext_loop(vm, body, counts, {row shape, row dtype}..., fixed..., flag, state..., rest...)
 
 ``body(fixed..., flag, state..., rest...)`` returns ``(flag, state..., row...)`` and runs while the
-flag, a tensor of one element, is true; counts are those of fixed, states and rows. The loop returns ``(state..., rows...)``, where rows of all
-iterations lie one after another in memory that doubles as they come. Everything else, and what a
-flag is made of, is Relax. Source after TVM's calling convention, as in weight_function.py.
+flag, a tensor of one element, is true; counts are those of fixed, states and rows. The loop returns
+``(state..., rows...)``, where rows of all iterations lie one after another in memory that doubles as
+they come. Everything else, and what a flag is made of, is Relax. Source after TVM's calling
+convention, as in weight_function.py.
 """
 
 from __future__ import annotations

@@ -67,8 +67,8 @@ class Usage:
 class Toolchain:
     """NVRTC, set up for one architecture; `usage` holds {kernel: what it takes}.
 
-    Every kernel is compiled alone, several at a time, unless the cache `kept` has it, and is a module of its
-    own in the library. `compiled` counts those that the cache had not.
+    Every kernel is compiled alone, several at a time, unless the cache `kept` has it, and is a module
+    of its own in the library. `compiled` counts those that the cache had not.
     """
 
     def __init__(

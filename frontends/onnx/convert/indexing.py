@@ -16,7 +16,7 @@ from tvmext.errors import ModelError
 
 from .. import graph as graphs
 from ..builder import Call, Converter, Result
-from . import runtime
+from . import runtime, sizes
 from .movement import slice_axes
 
 
@@ -85,7 +85,7 @@ def _one_hot(call: Call) -> Result:
     """y[i, d] = on if indices[i] == d else off, with values = [off, on]."""
     indices, rank = call.tensor(0), call.rank(0) + 1
     axis = call.axis(-1, rank)
-    depth = runtime.out_of(call)[axis]
+    depth = sizes.out_of(call)[axis]
     if not call.builder.has_defined([depth]):
         runtime.define_one(call, 1, depth)
     if call.dtype(0) != "int64":

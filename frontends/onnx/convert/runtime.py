@@ -1,112 +1,50 @@
-"""Shapes, axes and bounds that are tensors: sizes computed by a small kernel, then given names.
-
-    sizes = kernel(x, operand)       int64[k], one kernel on a few numbers
-    (n0, n1, ..) = sizes             a run with a negative one, or with another than is known, fails
-
-From there on the sizes are symbols like others, and the kernels that use them are ordinary ones.
-"""
+"""Operators whose shapes, axes and bounds are tensors (sizes.py computes the sizes)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 from tvm import relax, te, tirx
 from tvm.ir import Expr, Var
 
 from ..builder import Call, DeclinedError
-
-KERNEL = {"op_pattern": 8, "tvmext.apart": 1}
-"""Attributes of a kernel that no pass looks into: opaque to FuseOps, and none of the movement that
-passes/virtual/ joins with its readers: it names sizes that only its output has."""
-
-
-def sizes(call: Call, values: Callable[..., Sequence[Expr]], *tensors: relax.Expr) -> relax.Expr:
-    """int64 numbers as a tensor: those that `values` gives for the tensors, of te."""
-
-    def compute(*args: te.Tensor) -> te.Tensor:
-        found = [value.astype("int64") for value in map(expr, values(*args))]
-
-        def element(i: Expr) -> Expr:
-            chosen = found[-1]
-            for k, value in reversed(list(enumerate(found[:-1]))):
-                chosen = tirx.Select(i.equal(int64(k)), value, chosen)
-            return chosen
-
-        return te.compute((len(found),), element, name="sizes")
-
-    return call.emit(kernel(call, compute, tensors, "sizes"))
-
-
-def matched(call: Call, tensor: relax.Expr, wanted: Sequence[Any]) -> None:
-    """Name the numbers of an int64 tensor; a run in which one is negative fails.
-
-    `wanted` are dims, which are matched if they are known, or variables that get a value.
-    """
-    bb = call.builder.bb
-    dims = [n for n in wanted if not isinstance(n, Var)]
-    call.builder.define(dims)
-    names = [n if isinstance(n, Var) else call.prim(n) for n in wanted]
-    positive = call.emit(relax.op.maximum(tensor, relax.const(np.array(0, np.int64), "int64")))
-    both = call.emit(relax.op.concat([tensor, positive], 0))
-    shape = call.emit(relax.op.tensor_to_shape(both))
-    bb.match_cast(shape, relax.ShapeType([*names, *names]))
-
-
-def integers(call: Call, index: int) -> relax.Expr:
-    """An operand as int64 in one dim."""
-    tensor = call.tensor(index)
-    if call.dtype(index) != "int64":
-        tensor = call.emit(relax.op.astype(tensor, "int64"))
-    return tensor if call.rank(index) == 1 else call.emit(relax.op.reshape(tensor, (-1,)))
-
-
-def count(call: Call, index: int) -> int:
-    """How many numbers an operand has."""
-    shape = call.shape(index)
-    (size,) = call.fixed(shape, "an operand of sizes") if shape else (1,)
-    return size
-
-
-def kernel(
-    call: Call, compute: Callable[..., te.Tensor], tensors: Sequence[Any], name: str
-) -> relax.Expr:
-    """One kernel from tensors and symbols, marked so that no fusion looks into its sizes."""
-    return call.builder.bb.call_te(
-        compute, *tensors, primfunc_name_hint=name, primfunc_attrs=KERNEL
-    )
-
-
-def out_of(call: Call, index: int = 0) -> Sequence[Any]:
-    """The dims of an output, whether the program has them by now or not."""
-    shape = call.builder.value(call.node.output[index]).shape
-    if shape is None:
-        raise DeclinedError("the number of dims of its result is not known")
-    return shape
-
-
-# -------------------------------------------------------------- operators
+from .sizes import (
+    Scalars,
+    all_of,
+    count,
+    expr,
+    int64,
+    integers,
+    kernel,
+    matched,
+    out_of,
+    product,
+    scalar,
+    sizes,
+)
 
 
 def reshape(call: Call) -> relax.Expr:
     """0 copies a dim, -1 takes what is left; sizes that do not fit give -1 everywhere."""
     copies, wanted = not call.attr("allowzero", 0), out_of(call)
 
-    def target(x: te.Tensor, shape: te.Tensor) -> list[Expr]:
+    def target(scalars: Scalars, x: Var, shape: Var) -> list[Expr]:
         dims = []
         for k in range(len(wanted)):
             size = shape[int64(k)]
             if copies:
-                kept = x.shape[k] if k < len(x.shape) else int64(-2)
-                size = tirx.Select(size.equal(int64(0)), expr(kept), size)
-            dims.append(size)
-        total, open_ = _product(x.shape), [size.equal(int64(-1)) for size in dims]
-        rest = _product([tirx.Select(o, int64(1), size) for o, size in zip(open_, dims)])
-        left = tirx.floordiv(total, tirx.max(rest, int64(1)))
-        dims = [tirx.Select(o, left, size) for o, size in zip(open_, dims)]
-        fits = tirx.And(_product(dims).equal(total), _all(size >= int64(0) for size in dims))
-        return [tirx.Select(fits, size, int64(-1)) for size in dims]
+                own = x.shape[k] if k < len(x.shape) else int64(-2)
+                size = tirx.Select(size.equal(int64(0)), expr(own), size)
+            dims.append(scalars.keep(size))
+        total = scalars.keep(product(x.shape))
+        open_ = [size.equal(int64(-1)) for size in dims]
+        rest = product([tirx.Select(o, int64(1), size) for o, size in zip(open_, dims)])
+        left = scalars.keep(tirx.floordiv(total, tirx.max(scalars.keep(rest), int64(1))))
+        dims = [scalars.keep(tirx.Select(o, left, size)) for o, size in zip(open_, dims)]
+        fits = tirx.And(product(dims).equal(total), all_of(size >= int64(0) for size in dims))
+        fits = scalars.keep(fits)
+        return [tirx.Select(fits.equal(int64(1)), size, int64(-1)) for size in dims]
 
     if count(call, 1) != len(wanted):
         raise DeclinedError("the number of dims of its result is not known")
@@ -124,7 +62,7 @@ def together(call: Call, tensors: list[relax.Expr]) -> list[relax.Expr]:
         return tensors
     wanted, rank = out_of(call), max(map(len, shapes))
 
-    def joint(x: te.Tensor, y: te.Tensor) -> list[Expr]:
+    def joint(_: Scalars, x: Var, y: Var) -> list[Expr]:
         dims = []
         for d in range(-rank, 0):
             a, b = (expr(t.shape[d]) if -d <= len(t.shape) else int64(1) for t in (x, y))
@@ -145,21 +83,12 @@ def together(call: Call, tensors: list[relax.Expr]) -> list[relax.Expr]:
     return [call.emit(kernel(call, read, [t, *out.values], "broadcast")) for t in tensors]
 
 
-def is_in(axes: te.Tensor, number: int, axis: int, rank: int) -> Expr:
-    """Whether `axis` is among the axes, which may count from the end."""
-    found = [
-        tirx.Or(axes[int64(k)].equal(int64(axis)), axes[int64(k)].equal(int64(axis - rank)))
-        for k in range(number)
-    ]
-    return _any(found)
-
-
 def squeeze(call: Call) -> relax.Expr:
     rank, number, wanted = call.rank(0), count(call, 1), out_of(call)
 
-    def target(x: te.Tensor, axes: te.Tensor) -> list[Expr]:
-        left = [tirx.Not(is_in(axes, number, d, rank)) for d in range(rank)]
-        return [_nth(left, x.shape, j) for j in range(len(wanted))]
+    def target(scalars: Scalars, x: Var, axes: Var) -> list[Expr]:
+        left = [_is_not_in(axes, number, d, rank) for d in range(rank)]
+        return _chosen(scalars, left, x.shape, len(wanted))
 
     data = call.tensor(0)
     if wanted:
@@ -171,15 +100,15 @@ def unsqueeze(call: Call) -> relax.Expr:
     rank, number = call.rank(0), count(call, 1)
     wanted = out_of(call)
 
-    def target(x: te.Tensor, axes: te.Tensor) -> list[Expr]:
-        new = [is_in(axes, number, d, rank + number) for d in range(rank + number)]
-        dims: list[Expr] = []
+    def target(scalars: Scalars, x: Var, axes: Var) -> list[Expr]:
+        dims, place = [], int64(0)
         for d in range(rank + number):
-            before = sum((tirx.Cast("int64", tirx.Not(n)) for n in new[:d]), int64(0))
+            old = scalars.keep(_is_not_in(axes, number, d, rank + number))
             size = int64(-1)
             for k in range(rank):
-                size = tirx.Select(before.equal(int64(k)), expr(x.shape[k]), size)
-            dims.append(tirx.Select(new[d], int64(1), size))
+                size = tirx.Select(place.equal(int64(k)), expr(x.shape[k]), size)
+            dims.append(tirx.Select(old.equal(int64(1)), size, int64(1)))
+            place = scalars.keep(place + old)
         return dims
 
     data = call.tensor(0)
@@ -209,8 +138,8 @@ def along(call: Call, build: Callable[[int], relax.Expr], index: int) -> relax.E
     for d in range(rank - 1):
         hit = call.emit(
             relax.op.logical_or(
-                call.emit(relax.op.equal(axis, _scalar(d))),
-                call.emit(relax.op.equal(axis, _scalar(d - rank))),
+                call.emit(relax.op.equal(axis, scalar(d))),
+                call.emit(relax.op.equal(axis, scalar(d - rank))),
             )
         )
         result = call.emit(relax.op.where(hit, call.emit(build(d)), call.emit(result)))
@@ -220,13 +149,13 @@ def along(call: Call, build: Callable[[int], relax.Expr], index: int) -> relax.E
 def arange(call: Call) -> relax.Expr:
     """start + i * delta for ceil((limit - start) / delta) numbers i."""
     op, dtype = relax.op, call.dtype(0)
-    start, limit, delta = (call.emit(op.reshape(call.tensor(k), [])) for k in range(3))
+    start, limit, delta = (call.emit(op.reshape(call.tensor(k), [1])) for k in range(3))
     wide = "int64" if "int" in dtype else "float64"
     first, last, step = (call.emit(op.astype(t, wide)) for t in (start, limit, delta))
     if wide == "int64":
 
-        def number(a: te.Tensor, b: te.Tensor, s: te.Tensor) -> list[Expr]:
-            a, b, s = a(), b(), s()
+        def number(_: Scalars, *bounds: Var) -> list[Expr]:
+            a, b, s = (bound[int64(0)] for bound in bounds)
             up = tirx.floordiv(b - a + tirx.max(s, int64(1)) - 1, tirx.max(s, int64(1)))
             width = tirx.max(-s, int64(1))
             down = tirx.floordiv(a - b + width - 1, width)
@@ -234,8 +163,9 @@ def arange(call: Call) -> relax.Expr:
             return [tirx.Select(s.equal(int64(0)), int64(-1), counted)]
     else:
 
-        def number(a: te.Tensor, b: te.Tensor, s: te.Tensor) -> list[Expr]:
-            exact = tirx.ceil((b() - a()) / s())
+        def number(_: Scalars, *bounds: Var) -> list[Expr]:
+            a, b, s = (bound[int64(0)] for bound in bounds)
+            exact = tirx.ceil((b - a) / s)
             most = tirx.const(2.0**53, "float64")
             inside = tirx.And(exact <= most, exact >= -most)  # neither is true of NaN
             none = tirx.const(0.0, "float64")
@@ -256,7 +186,7 @@ def top_k(call: Call) -> list[relax.Expr]:
         raise DeclinedError(f"k is known only at run time, of elements of {call.dtype(0)}")
     wanted = out_of(call)[axis]
 
-    def number(x: te.Tensor, k: te.Tensor) -> list[Expr]:
+    def number(_: Scalars, x: Var, k: Var) -> list[Expr]:
         given = k[int64(0)]
         return [tirx.Select(given <= expr(x.shape[axis]), given, int64(-1))]
 
@@ -279,7 +209,7 @@ def split(call: Call) -> list[relax.Expr]:
     parts = [out_of(call, k)[axis] for k in range(len(call.node.output))]
     data = call.tensor(0)
 
-    def given(x: te.Tensor, split: te.Tensor) -> list[Expr]:
+    def given(_: Scalars, x: Var, split: Var) -> list[Expr]:
         found = [split[int64(k)] for k in range(len(parts))]
         fits = sum(found[1:], found[0]).equal(expr(x.shape[axis]))
         return [tirx.Select(fits, size, int64(-1)) for size in found]
@@ -299,7 +229,7 @@ def split(call: Call) -> list[relax.Expr]:
 
 def define_one(call: Call, index: int, wanted: Any) -> None:
     """A size is the only number of an operand."""
-    matched(call, sizes(call, lambda given: [given[int64(0)]], integers(call, index)), [wanted])
+    matched(call, sizes(call, lambda _, given: [given[int64(0)]], integers(call, index)), [wanted])
 
 
 def trilu(call: Call) -> relax.Expr:
@@ -315,48 +245,22 @@ def trilu(call: Call) -> relax.Expr:
     return op.where(call.emit(compare(beyond, limit)), call.tensor(0), zero)
 
 
-def constant(values: list[int]) -> relax.Expr:
-    return relax.const(np.array(values, np.int64), "int64")
+def _is_not_in(axes: Var, number: int, axis: int, rank: int) -> Expr:
+    """Whether `axis` is none of the axes, which may count from the end."""
+    return all_of(
+        tirx.And(axes[int64(k)] != int64(axis), axes[int64(k)] != int64(axis - rank))
+        for k in range(number)
+    )
 
 
-def _scalar(value: int) -> relax.Expr:
-    return relax.const(np.array(value, np.int64), "int64")
-
-
-def int64(value: int) -> Expr:
-    return tirx.const(value, "int64")
-
-
-def expr(value: Any) -> Expr:
-    return int64(value) if isinstance(value, int) else value
-
-
-def _product(sizes: Sequence[Any]) -> Expr:
-    total = int64(1)
-    for size in sizes:
-        total = total * expr(size)
-    return total
-
-
-def _any(conditions: Sequence[Expr]) -> Expr:
-    found: Expr = tirx.const(False, "bool")
-    for condition in conditions:
-        found = tirx.Or(found, condition)
-    return found
-
-
-def _all(conditions: Any) -> Expr:
-    found: Expr = tirx.const(True, "bool")
-    for condition in conditions:
-        found = tirx.And(found, condition)
-    return found
-
-
-def _nth(chosen: Sequence[Expr], values: Sequence[Any], place: int) -> Expr:
-    """Of the values that are chosen the one at a place; -1 if there are not so many."""
-    result, seen = int64(-1), int64(0)
+def _chosen(scalars: Scalars, chosen: Sequence[Expr], values: Sequence[Any], n: int) -> list[Expr]:
+    """The first n of the values that are chosen; -1 where there are not so many."""
+    found, seen = [int64(-1)] * n, int64(0)
     for one, value in zip(chosen, values):
-        here = tirx.And(one, seen.equal(int64(place)))
-        result = tirx.Select(here, expr(value), result)
-        seen = seen + tirx.Cast("int64", one)
-    return result
+        one = scalars.keep(one)
+        here = [tirx.And(one.equal(int64(1)), seen.equal(int64(j))) for j in range(n)]
+        found = [
+            scalars.keep(tirx.Select(mine, expr(value), old)) for mine, old in zip(here, found)
+        ]
+        seen = scalars.keep(seen + one)
+    return found

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from tvm import relax, te, tirx
-from tvm.ir import Expr
+from tvm.ir import Expr, Var
 
 from ..builder import Call
-from .runtime import constant, count, expr, int64, integers, kernel, matched, out_of, sizes
+from .sizes import Scalars, constant, count, expr, int64, integers, kernel, matched, out_of, sizes
 
 
 def slice_(call: Call) -> relax.Expr:
@@ -17,7 +17,7 @@ def slice_(call: Call) -> relax.Expr:
     axes = integers(call, 3) if call.has(3) else constant(list(range(number)))
     steps = integers(call, 4) if call.has(4) else constant([1] * number)
 
-    def bounds(x: te.Tensor, *given: te.Tensor) -> list[Expr]:
+    def bounds(scalars: Scalars, x: Var, *given: Var) -> list[Expr]:
         starts, ends, axes, steps = given
         found: list[list[Expr]] = []
         for d in range(rank):
@@ -30,6 +30,7 @@ def slice_(call: Call) -> relax.Expr:
                     tirx.Select(mine, one[int64(k)], old)
                     for one, old in ((starts, start), (ends, end), (steps, step))
                 )
+            start, end, step = map(scalars.keep, (start, end, step))
             found.append(_walk(size, start, end, step))
         return [part for k in range(3) for part in (row[k] for row in found)]
 
