@@ -49,7 +49,8 @@ def sizes(call: Call, values: Callable[..., Sequence[Any]], *tensors: relax.Expr
             scalars = Scalars()
             found = [expr(value).astype("int64") for value in values(scalars, *read)]
             stores = [tirx.BufferStore(written[0], v, [int64(k)]) for k, v in enumerate(found)]
-            return tirx.SeqStmt([*scalars.statements, *stores])
+            statements = [*scalars.statements, *stores]
+            return tirx.SeqStmt(statements) if len(statements) > 1 else statements[0]
 
         return te.extern([(number,)], list(args), store, "sizes", dtype="int64")
 
