@@ -45,8 +45,12 @@ def run(
     target: tvm.target.Target,
     options: Options,
     report: Callable[[str, str], None],
+    check: Callable[[tvm.IRModule, str], None] = lambda _mod, _name: None,
 ) -> tvm.IRModule:
-    """What a list of passes makes of a module; `report` is told of every pass as it begins."""
+    """What a list of passes makes of a module; `report` is told of every pass as it begins.
+
+    `check` gets the module after each pass, and the name of the pass.
+    """
     from tvm.ir.instrument import PassTimingInstrument
 
     from .instruments import Watch
@@ -57,6 +61,7 @@ def run(
         for each in passes:
             if each.info.name not in options.disabled_pass:  # TVM asks only inside of Sequential
                 mod = each(mod)
+                check(mod, each.info.name)
         if options.print_pass_times:
             print(timing.render(), flush=True)
     return mod

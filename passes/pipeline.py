@@ -1,4 +1,4 @@
-"""The passes from a model to a module that the virtual machine runs, as one flat list."""
+"""The passes from a model to a module that the virtual machine runs, as one flat list of phases."""
 
 from __future__ import annotations
 
@@ -50,6 +50,13 @@ def pipeline(
     `schedule` turns the fused PrimFuncs of a module into scheduled ones (schedules/schedule.py,
     which knows the machine); `reading` prices one.
     """
+    return [p for phase in phases(model, schedule, reading, kind, options).values() for p in phase]
+
+
+def phases(
+    model: Model, schedule: tvm.transform.Pass, reading: Reading, kind: str, options: Options
+) -> dict[str, list[tvm.transform.Pass]]:
+    """The passes of `pipeline` by the name of their phase, in order; a phase may be empty."""
     # Before constants are folded: weights are seen as they are stored.
     integers = [
         UnsignedActivations(),
@@ -109,22 +116,23 @@ def pipeline(
         ShareKernels(model.dims),
     ]
     views = [transform.RewriteDataflowReshape(), transform.DeadCodeElimination()]
-    return [
-        *normalise,
-        *(layout if options.opt_level >= 2 else []),
-        *clean,
-        *([FuseRmsNorm()] if options.opt_level >= 1 and kind == "llvm" else []),
-        *([FuseAttention(attends, bands=kind == "cuda")] if options.opt_level >= 1 else []),
-        *([VirtualTensors()] if virtual else []),
-        *kernels,
-        *(fuse if options.opt_level >= 1 else views),
-        schedule,
-        *([AlignInputs()] if kind == "llvm" else []),
-        *lowering(
+    return {
+        "normalise": normalise,
+        "layout": layout if options.opt_level >= 2 else [],
+        "clean": clean,
+        "attention": [
+            *([FuseRmsNorm()] if options.opt_level >= 1 and kind == "llvm" else []),
+            *([FuseAttention(attends, bands=kind == "cuda")] if options.opt_level >= 1 else []),
+        ],
+        "virtual-tensors": [VirtualTensors()] if virtual else [],
+        "kernels": kernels,
+        "fuse": fuse if options.opt_level >= 1 else views,
+        "schedule": [schedule, *([AlignInputs()] if kind == "llvm" else [])],
+        "lower": lowering(
             PlanMemory(usual_sizes(model.dims)),
             *([CaptureGraphs()] if options.cuda_graph and kind == "cuda" else []),
         ),
-    ]
+    }
 
 
 def network(model: Model) -> list[tvm.transform.Pass]:

@@ -29,6 +29,7 @@ WALK_OF_THE_DATA = (
     "report",
     "measure",
     "reduction",
+    "opt",
     "api",
     "onnx_backend",
     "cli",

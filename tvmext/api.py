@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import pickle
-import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from . import verification
-from .arch import target_fields
 from .build import CompileRequest, Progress, compile_in_child
 from .errors import OptionWarning
 from .frontends.dims import DimSpec
-from .model_file import model_file
+from .model_file import request_for
 from .options import Options
 from .report import Explanation
 from .runtime import CompiledModel, load
@@ -60,7 +57,7 @@ def compile(
     UnsupportedError for operators, ToolchainError without a linker, InternalError for a defect.
     Warns with OptionWarning of an input in `options.donate` that nothing updates.
     """
-    with _request(model, target, dims, options, trust, model_format) as request:
+    with request_for(model, target, dims, options, trust, model_format) as request:
         prefix = Path(dump_prefix or Path(request.name).stem).absolute()
         chosen = replace(request, dump_prefix=str(prefix), cache=cache)
         compile_in_child(chosen, progress, output)
@@ -89,33 +86,10 @@ def explain(
     The arguments are those of `compile`; no code is generated. A free dim counts with its usual
     size if it has one, else with 64 or what its range says is nearest.
     """
-    with _request(model, target, dims, options, trust, model_format) as request:
+    with request_for(model, target, dims, options, trust, model_format) as request:
         compile_in_child(request, progress, output, entry="tvmext.report:explain_here")
         explanation: Explanation = pickle.loads(Path(request.output).read_bytes())
         return explanation
-
-
-@contextmanager
-def _request(
-    model: Any,
-    target: Any,
-    dims: Mapping[str, DimSpec] | None,
-    options: Options | None,
-    trust: bool,
-    model_format: str | None,
-) -> Iterator[CompileRequest]:
-    """A request whose files live as long as the context."""
-    with tempfile.TemporaryDirectory(prefix="tvmext-") as folder, model_file(model) as (path, name):
-        yield CompileRequest(
-            model=str(path),
-            output=str(Path(folder) / "model.so"),
-            target=target if isinstance(target, str) else target_fields(target),
-            dims=dict(dims or {}),
-            options=options or Options(),
-            trust=trust,
-            model_format=model_format,
-            name=name,
-        )
 
 
 def verify(

@@ -5,12 +5,41 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from .arch import target_fields
+from .build import CompileRequest
 from .errors import ModelError
+from .frontends.dims import DimSpec
+from .options import Options
+
+
+@contextmanager
+def request_for(
+    model: Any,
+    target: Any = "llvm",
+    dims: Mapping[str, DimSpec] | None = None,
+    options: Options | None = None,
+    trust: bool = False,
+    model_format: str | None = None,
+    asked: Mapping[str, Any] | None = None,
+) -> Iterator[CompileRequest]:
+    """A request, as `tvmext.compile` is called, whose files live as long as the context."""
+    with tempfile.TemporaryDirectory(prefix="tvmext-") as folder, model_file(model) as (path, name):
+        yield CompileRequest(
+            model=str(path),
+            output=str(Path(folder) / "model.so"),
+            target=target if isinstance(target, str) else target_fields(target),
+            dims=dict(dims or {}),
+            options=options or Options(),
+            trust=trust,
+            model_format=model_format,
+            name=name,
+            asked=dict(asked or {}),
+        )
 
 
 @contextmanager

@@ -34,6 +34,8 @@ class CompileRequest:
     name: str = ""
     one_by_one: bool = False
     cache: str | None = None
+    asked: Mapping[str, Any] = field(default_factory=dict)
+    """What functions other than `tvmext.api.compile_here` are told beside, in terms of JSON."""
 
     def to_json(self) -> str:
         """One line of text that `from_json` reads back. Raises OptionError for foreign objects."""

@@ -171,16 +171,34 @@ def cache_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def compile_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add one command line option per field of `Options`, in the order of the fields."""
-    hints = get_type_hints(Options)
-    for field in reversed(fields(Options)):
-        function = _click_option(field, hints[field.name])(function)
-    return function
+    return options_of(*(field.name for field in fields(Options)))(function)
 
 
-def as_options(values: Mapping[str, Any]) -> Options:
-    """The `Options` that the parsed command line says; `values` may hold other parameters too."""
+def options_of(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add the options of these fields of `Options`; the others keep their defaults."""
+    hints, known = get_type_hints(Options), {field.name: field for field in fields(Options)}
+
+    def add(function: Callable[..., Any]) -> Callable[..., Any]:
+        for name in reversed(names):
+            function = _click_option(known[name], hints[name])(function)
+        return function
+
+    return add
+
+
+def as_options(values: Mapping[str, Any], **more: Any) -> Options:
+    """The `Options` that the parsed command line says; `values` may hold other parameters too.
+
+    `more` are values of fields that the verb has other options for.
+    """
     hints = get_type_hints(Options)
-    return Options(**{f.name: _value(hints[f.name], values[f.name]) for f in fields(Options)})
+    said = {f.name: values[f.name] for f in fields(Options) if f.name in values}
+    return Options(**{name: _value(hints[name], value) for name, value in said.items()} | more)
+
+
+def names(given: tuple[str, ...]) -> tuple[str, ...]:
+    """The names of a repeatable option that takes several at once, ``A,B``."""
+    return tuple(name for text in given for name in text.split(",") if name)
 
 
 def collect(pairs: tuple[str, ...], read: Callable[[str], tuple[str, Any]]) -> dict[str, Any]:
@@ -218,13 +236,16 @@ def compile_model(
     return compiled
 
 
-def model_arguments(path: Path, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of `tvmext.compile` and `tvmext.explain` that the command line says."""
+def model_arguments(path: Path, given: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    """The arguments of `tvmext.compile` and `tvmext.explain` that the command line says.
+
+    `more` are as in `as_options`.
+    """
     form = {"trust": given["trust"], "model_format": given.get("model_format")}
     dims = collect(given.get("dims", ()), dim_spec)
     if shapes := given.get("input_shapes"):
         dims = bind_shapes(path, input_shapes(shapes), dims, **form)
-    options = as_options(given) if "opt_level" in given else None
+    options = as_options(given, **more)
     return {"target": target_of(given), "dims": dims, "options": options, **form}
 
 
@@ -249,7 +270,7 @@ def _value(kind: Any, given: Any) -> Any:
     if get_origin(kind) is not tuple:
         return given
     if get_args(kind)[0] is str:
-        return tuple(name for text in given for name in text.split(",") if name)
+        return names(given)
     return tuple(_setting(text) for text in given)
 
 
