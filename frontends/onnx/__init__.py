@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 
 from ..dims import DimSpec
 from ..model import Model
+from .elements import with_elements
+
+__all__ = ["load_onnx", "with_elements"]
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -28,10 +31,11 @@ def load_onnx(
     source = load.load(model, name)
     check.check(source)
     prepared = prepare.prepare(source, driver.operators())
-    while True:  # each round has fewer Ifs
+    while True:  # each round has fewer Ifs and sequences
+        prepared = prepare.with_tensor_outputs(prepared)
         sizes = scalars.find(prepared)
         shapes = symbolic.infer(prepared.model, dims, sizes)
-        decided = prepare.decided_conditions(prepared, shapes)
-        if not decided:
+        settled = prepare.settle(prepared, shapes)
+        if settled is None:
             return driver.import_graph(prepared, shapes, sizes)
-        prepared = prepare.inline_branches(prepared, decided)
+        prepared = settled

@@ -140,7 +140,7 @@ class Builder:
     def _from_known(self, name: str) -> relax.Expr:
         value, data = self.value(name), self.known(name)
         if data is None:
-            raise DeclinedError(f"'{name}' has no value here")
+            raise DeclinedError(f"'{name}' is no tensor here, or a sequence of unknown length")
         if not any(isinstance(element, Expr) for element in data.flat):
             return self.weight(name, data.astype(value.dtype))
         tensor = self.bb.emit(relax.op.shape_to_tensor(self.prims.shape(list(data.flat))))

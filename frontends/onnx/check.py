@@ -66,10 +66,15 @@ def _check_types(graph: GraphProto, source: Source) -> None:
         where = f"input '{value.name}' of '{source.name}'"
         if value.name in source.constants:
             continue
-        if value.type.WhichOneof("value") != "tensor_type":
-            raise ModelError(
-                f"{where} is not a tensor", hint="sequences, maps and optionals are not supported"
+        kind = value.type.WhichOneof("value")
+        if kind in ("sequence_type", "optional_type"):
+            reason = "how many tensors it holds is not known"
+            raise UnsupportedError(
+                [UnsupportedOp(kind.replace("_type", " input"), "", 0, value.name, reason)],
+                hint="say it with tvmext.frontends.onnx.with_elements(model, ..)",
             )
+        if kind != "tensor_type":
+            raise ModelError(f"{where} is not a tensor", hint="maps are not supported")
         tensor = value.type.tensor_type
         if tensor.elem_type not in onnx.TensorProto.DataType.values() or not tensor.elem_type:
             raise ModelError(f"{where} has no data type", hint=EXPORT_AGAIN)

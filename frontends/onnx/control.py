@@ -19,7 +19,7 @@ from ..dims import Expr, names_of, substitute
 from . import graph as graphs
 from . import tensors
 from .load import Source
-from .prepare import Prepared, decided_conditions, inline_branches, prepare
+from .prepare import Prepared, prepare, settle
 from .symbolic_facts import is_unknown, symbol_of
 from .symbolic_node import Shape, Size, Value
 
@@ -98,10 +98,10 @@ def analyse(
     prepared = prepare(Source(inner, own, graph.name or "a body"), driver.operators())
     while True:
         shapes = symbolic.infer(prepared.model, None, data)
-        decided = decided_conditions(prepared, shapes)
-        if not decided:
+        settled = settle(prepared, shapes)
+        if settled is None:
             break
-        prepared = inline_branches(prepared, decided)
+        prepared = settled
     dims: dict[str, Size] = {str(inside): symbol for inside, symbol in zip(names, outside)}
     declared = tuple(name for name, _ in inputs)
     return Body(prepared, shapes, declared, tuple(name for name, _ in read), dims)

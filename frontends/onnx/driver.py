@@ -29,6 +29,7 @@ from .convert.control import FLAG, NUMBER, End, Start
 from .convert.narrow import check_operand
 from .merge import OUTERMOST, merge
 from .prepare import Prepared
+from .sequences import MADE
 
 if TYPE_CHECKING:
     from .symbolic import Shapes
@@ -174,8 +175,10 @@ def _known(builder: Builder, node: NodeProto) -> bool:
     """Whether every result is known before run time, so that the node computes nothing.
 
     What a size read from an input leads to is computed all the same, from that input: it may be
-    needed as a tensor, and is dropped where it is not.
+    needed as a tensor, and is dropped where it is not. A sequence is nothing to compute.
     """
+    if node.op_type in MADE and not graphs.domain_of(node):
+        return True
     for name in node.output:
         data = builder.known(name) if name else np.array(())
         if data is None or any(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 import onnx
@@ -138,26 +138,38 @@ def _write_defaults(node: NodeProto, version: int) -> None:
             node.attribute.append(attribute.default_value)
 
 
-def branch(node: NodeProto, taken: bool) -> tuple[list[NodeProto], GraphProto]:
-    """Nodes that compute what the If `node` computes when its condition is `taken`.
+def branch(node: NodeProto, taken: bool) -> list[NodeProto]:
+    """Nodes that compute what the If `node` computes when its condition is `taken`."""
+    chosen: GraphProto = graphs.attributes(node)["then_branch" if taken else "else_branch"]
+    return body(chosen, next(filter(None, node.output), node.name), (), node.output)
 
-    Names inside the branch get the prefix of the If's label, so that they stay unique. The second
-    value is the renamed branch, for its initializers.
+
+def body(
+    graph: GraphProto, prefix: str, inputs: Sequence[str], outputs: Sequence[str]
+) -> list[NodeProto]:
+    """The nodes of a graph with these inputs, and results under these names.
+
+    Names of its own get the prefix, so that they stay unique; initializers become Constants.
     """
-    attributes = graphs.attributes(node)
-    body: GraphProto = attributes["then_branch" if taken else "else_branch"]
-    own = {tensor.name for tensor in body.initializer}
-    own.update(name for inner in body.node for name in inner.output if name)
-    names = {name: f"{graphs.label(node)}/{name}" for name in own}
+    own = {tensor.name for tensor in graph.initializer}
+    own.update(name for inner in graph.node for name in inner.output if name)
+    names = {name: f"{prefix}/{name}" for name in own}
+    names.update(zip((value.name for value in graph.input), inputs))
     renamed = GraphProto()
-    renamed.CopyFrom(body)
+    renamed.CopyFrom(graph)
     _rename(renamed, names)
+    for node in renamed.node:
+        node.name = f"{prefix}/{node.name}" if node.name else ""
+    constants = [
+        helper.make_node("Constant", [], [tensor.name], value=tensor)
+        for tensor in renamed.initializer
+    ]
     links = [
         helper.make_node("Identity", [inner.name], [outer])
-        for inner, outer in zip(renamed.output, node.output)
+        for inner, outer in zip(renamed.output, outputs)
         if outer
     ]
-    return [*renamed.node, *links], renamed
+    return [*constants, *renamed.node, *links]
 
 
 def _rename(graph: GraphProto, names: dict[str, str]) -> None:

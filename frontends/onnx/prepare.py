@@ -6,19 +6,20 @@ in order of computation. What is left is what symbolic shapes and the converters
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
-from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 from tvmext.errors import ModelError
 
-from . import contrib, inline, tensors
+from . import contrib, inline, sequences, tensors, unroll
 from . import graph as graphs
 from .fold import fold
 from .load import Source
+from .sequences import Known, Sequences
 
 if TYPE_CHECKING:
     from .symbolic import Shapes
@@ -57,16 +58,24 @@ def prepare(source: Source, operators: Iterable[str]) -> Prepared:
     return finish(model, state.nodes, state.constants, inputs, source.name)
 
 
-def inline_branches(prepared: Prepared, decided: dict[str, bool]) -> Prepared:
-    """Replace the Ifs whose condition is in `decided` and fold again."""
-    state = _Folding(dict(prepared.constants), prepared.versions, prepared.name)
+def settle(prepared: Prepared, shapes: Shapes) -> Prepared | None:
+    """The graph with what its shapes decide put in: the branch of an If, elements of sequences.
+
+    None if they decide nothing.
+    """
+    decided = _conditions(prepared, shapes)
+    if not decided and not sequences.is_waiting(prepared.model.graph):
+        return None
+    state = _Folding(dict(prepared.constants), prepared.versions, prepared.name, shapes)
     state.decided = decided
     for node in prepared.model.graph.node:
         state.visit(node)
+    if not decided and not state.sequences.changed:
+        return None
     return finish(prepared.model, state.nodes, state.constants, prepared.inputs, prepared.name)
 
 
-def decided_conditions(prepared: Prepared, shapes: Shapes) -> dict[str, bool]:
+def _conditions(prepared: Prepared, shapes: Shapes) -> dict[str, bool]:
     """{condition: value} of the Ifs that the sizes decide."""
     found: dict[str, bool] = {}
     conditions = {n.input[0] for n in prepared.model.graph.node if n.op_type == "If"}
@@ -75,6 +84,19 @@ def decided_conditions(prepared: Prepared, shapes: Shapes) -> dict[str, bool]:
         if data is not None and data.size and isinstance(data.flat[0], bool | int):
             found[name] = bool(data.flat[0])
     return found
+
+
+def with_tensor_outputs(prepared: Prepared) -> Prepared:
+    """The graph with the elements in the place of outputs that are sequences or optionals."""
+    model = prepared.model
+    if not any(node.op_type in sequences.MADE for node in model.graph.node):
+        return prepared
+    flat = ModelProto()
+    flat.CopyFrom(model)
+    nodes, outputs = sequences.with_tensor_outputs(model.graph.node, model.graph.output)
+    del flat.graph.output[:]
+    flat.graph.output.extend(outputs)
+    return finish(flat, nodes, prepared.constants, prepared.inputs, prepared.name)
 
 
 def finish(
@@ -121,37 +143,65 @@ class _Folding:
     """One walk over nodes in order: collects constants, and the nodes that stay."""
 
     def __init__(
-        self, constants: dict[str, np.ndarray], versions: dict[str, int], name: str
+        self,
+        constants: dict[str, np.ndarray],
+        versions: dict[str, int],
+        name: str,
+        shapes: Shapes | None = None,
     ) -> None:
         self.constants = constants
         self.versions = versions
         self.name = name
         self.nodes: list[NodeProto] = []
         self.decided: dict[str, bool] = {}
+        self.sequences = Sequences(Known(constants, shapes, versions))
 
     def visit(self, node: NodeProto) -> None:
         if node.op_type == "Constant" and not graphs.domain_of(node):
             self.constants[node.output[0]] = _constant(node, self.name)
         elif node.op_type == "If" and (taken := self._condition(node)) is not None:
-            nodes, body = inline.branch(node, taken)
-            self._take_initializers(body)
-            for inner in graphs.in_order(nodes, self.name):
-                self.visit(inner)
+            self._visit_all(inline.branch(node, taken))
+        elif self.sequences.takes(node):
+            self._lower(node)
+        elif node.op_type == "Loop" and (steps := unroll.Steps(self.sequences, node)).wanted:
+            self._unroll(node, steps)
         elif node.input and all(name in self.constants for name in node.input if name):
             self._fold(node)
         else:
-            self.nodes.append(node)
+            self.nodes.append(self.sequences.closed(node))
+
+    def _visit_all(self, nodes: Sequence[NodeProto]) -> None:
+        for node in graphs.in_order(nodes, self.name):
+            self.visit(node)
+
+    def _lower(self, node: NodeProto) -> None:
+        """A node on sequences, if enough is known; else it stays for when more is."""
+        found = self.sequences.lower(node)
+        for new in [node] if found is None else found:
+            if found is None or new.op_type in sequences.MADE:
+                self.nodes.append(self.sequences.closed(new))
+            else:
+                self.visit(new)
+
+    def _unroll(self, node: NodeProto, steps: unroll.Steps) -> None:
+        """One iteration after the other; the Loop stays if it turns out that one is undecided."""
+        before, changed = len(self.nodes), self.sequences.changed
+        while steps.goes_on():
+            self._visit_all(steps.next())
+        end = steps.end()
+        if end is None:
+            del self.nodes[before:]
+            self.sequences.changed = changed
+            self.nodes.append(self.sequences.closed(node))
+        else:
+            self.sequences.changed = True
+            self._visit_all(end)
 
     def _condition(self, node: NodeProto) -> bool | None:
         name = node.input[0]
         if name in self.constants:
             return bool(self.constants[name].reshape(-1)[0])
         return self.decided.get(name)
-
-    def _take_initializers(self, body: GraphProto) -> None:
-        for tensor in body.initializer:
-            where = f"initializer '{tensor.name}' of '{self.name}'"
-            self.constants[tensor.name] = tensors.to_array(tensor, where, None)
 
     def _fold(self, node: NodeProto) -> None:
         inputs = [self.constants[name] for name in node.input if name]

@@ -19,7 +19,7 @@ from tvmext.errors import InternalError, ModelError
 
 from ..dims import Dim, DimSpec, Expr, Guard, bind_dims, names_of
 from ..expr_atoms import divisors
-from . import symbolic_control
+from . import sequences, symbolic_control
 from .symbolic_elementwise import RULES as ELEMENTWISE
 from .symbolic_facts import Facts, has_unknown, is_unknown
 from .symbolic_fallback import OnnxInference
@@ -171,6 +171,8 @@ class _Walk:
     def _outputs(self, node: Node, values: Mapping[str, Value]) -> list[Value]:
         rule = RULES.get(node.op_type) if node.proto.domain in CORE else None
         found: Value | list[Value] | None
+        if node.op_type in sequences.OPERATORS and node.proto.domain in CORE:
+            return [Value("", None) for _ in node.proto.output]
         try:
             if node.op_type in CONTROL and node.proto.domain in CORE:
                 found = symbolic_control.infer(node, values, self.model)

@@ -17,6 +17,7 @@ from . import (
     reduce,
     resize,
     sampling,
+    sequences,
     signal,
     text,
 )
@@ -35,6 +36,7 @@ CONVERTERS: dict[str, Converter] = {
     **reduce.CONVERTERS,
     **resize.CONVERTERS,
     **sampling.CONVERTERS,
+    **sequences.CONVERTERS,
     **signal.CONVERTERS,
     **text.CONVERTERS,
 }
