@@ -23,16 +23,21 @@ def lower(
     target: tvm.target.Target,
     options: Options,
     report: Callable[[str, str], None],
+    count: int | None = None,
 ) -> tvm.IRModule:
     """The module of `model` as VM calls and scheduled PrimFuncs, which code generation takes.
 
     `schedule` is the pass that schedules PrimFuncs for `target`, and `reading` tells its
-    rule and price of one; `report` is told of every pass as it begins.
+    rule and price of one; `report` is told of every pass as it begins. With a `count`, passes after
+    the first so many are left out where they can be.
     """
     from .capture_graphs import refuse_scratch
     from .pipeline import pipeline
+    from .prefix import prefix
 
     passes = pipeline(model, schedule, reading, target.kind.name, options)
+    if count is not None:
+        passes = prefix(passes, count, target.kind.name)
     mod = run(passes, model.mod, target, options, report)
     if options.cuda_graph and target.kind.name == "cuda":
         refuse_scratch(mod)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from . import verification
+from .arch import target_fields
 from .build import CompileRequest, Progress, compile_in_child
 from .errors import OptionWarning
 from .frontends.dims import DimSpec
@@ -23,6 +25,7 @@ from .options import Options
 from .report import Explanation
 from .runtime import CompiledModel, load
 from .verification import Report
+from .verification.verify import Passes
 
 __all__ = ["compile", "compile_here", "explain", "load", "verify"]
 
@@ -60,14 +63,22 @@ def compile(
     with request_for(model, target, dims, options, trust, model_format) as request:
         prefix = Path(dump_prefix or Path(request.name).stem).absolute()
         chosen = replace(request, dump_prefix=str(prefix), cache=cache)
-        compile_in_child(chosen, progress, output)
-        compiled = CompiledModel(request.output, deferred=True)
+        compiled = _compiled(chosen, progress, output)
     updated = compiled.metadata.updated_inputs.values()
     for name in request.options.donate:
         if name not in updated:
             told = f"donate: nothing updates input '{name}' in place; a run leaves it as it is"
             warnings.warn(told, OptionWarning, stacklevel=2)
     return compiled
+
+
+def _compiled(
+    request: CompileRequest,
+    progress: Callable[[Progress], None] | None = None,
+    output: Callable[[str], None] | None = None,
+) -> CompiledModel:
+    compile_in_child(request, progress, output)
+    return CompiledModel(request.output, deferred=True)
 
 
 def explain(
@@ -97,25 +108,49 @@ def verify(
     compiled: CompiledModel | str | Path | None = None,
     *,
     every_value: bool = False,
+    bisect_passes: bool = False,
+    trust: bool = False,
+    progress: Callable[[Progress], None] = lambda _: None,
     **arguments: Any,
 ) -> Report:
     """Compare a compiled model with a reference: see `verification.verify` for the arguments.
 
     `compiled` is the model or its library, made from `model`; without it `model` is compiled for
-    this machine. With `every_value`, a failure is traced to the first value that differs.
+    this machine. With `every_value`, a failure is traced to the first value that differs, with
+    `bisect_passes` to the first pass that changes results. `trust` is as in `compile`.
     """
+    form = arguments.get("model_format")
     if compiled is None:
-        compiled = compile(model, model_format=arguments.get("model_format"))
+        compiled = compile(model, trust=trust, model_format=form)
     elif not isinstance(compiled, CompiledModel):
         compiled = load(compiled)
     target = compiled.metadata.target
     options = replace(compiled.metadata.options, donate=())  # a variant may lack the input
+    started = time.monotonic()
 
     def again(variant: Any, dims: Mapping[str, DimSpec]) -> CompiledModel:
         return compile(variant, target, dims, options)
 
-    compiler = again if every_value else None
-    return verification.verify(model, compiled, compiler=compiler, **arguments)
+    def with_passes(count: int, dims: Mapping[str, DimSpec]) -> CompiledModel:
+        with request_for(model, target, dims, options, trust, form, {"passes": count}) as request:
+            return _compiled(request)
+
+    return verification.verify(
+        model,
+        compiled,
+        compiler=again if every_value else None,
+        passes=_passes(target, options, with_passes) if bisect_passes else None,
+        told=lambda step, detail: progress(Progress(step, detail, time.monotonic() - started)),
+        **arguments,
+    )
+
+
+def _passes(target: Any, options: Options, compiler: Callable[..., CompiledModel]) -> Passes:
+    from .opt import passes_of
+    from .passes.prefix import required
+
+    names = [name for phase in passes_of(target, options).values() for name in phase]
+    return Passes(names, required(target_fields(target)["kind"]), compiler)
 
 
 def compile_here(request: CompileRequest, report: Callable[..., None]) -> None:
@@ -158,7 +193,15 @@ def compile_here(request: CompileRequest, report: Callable[..., None]) -> None:
         calls.extend(calls_of(kernels, net))
 
     schedule = ScheduleKernels(arch, rules_for(arch, request.options), seen)
-    mod = lower(model, schedule, schedule.reading, target, request.options, report)
+    mod = lower(
+        model,
+        schedule,
+        schedule.reading,
+        target,
+        request.options,
+        report,
+        request.asked.get("passes"),
+    )
 
     metadata = ArtifactMetadata(
         inputs=model.inputs,

@@ -11,10 +11,11 @@ from tvmext.errors import CheckFailed
 
 from . import console, parameters
 from .library import library_options, opened, sizes
+from .progress import Progress
 from .session import Session, common_options
 
 if TYPE_CHECKING:
-    from tvmext.verification import Comparison, Report
+    from tvmext.verification import Comparison, PassChange, Report
 
 
 @click.command(
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 Examples:
   tvmext verify model.onnx
   tvmext verify model.onnx model.so --dim batch=1,3,7 --rtol 1e-3 --atol 1e-4
+  tvmext verify model.onnx model.so --every-value --bisect-passes
 """,
 )
 @click.argument("model", type=click.Path(path_type=Path))
@@ -53,6 +55,11 @@ Examples:
 @click.option(
     "--every-value", is_flag=True, help="Find the first value inside the model that diverges."
 )
+@click.option(
+    "--bisect-passes",
+    is_flag=True,
+    help="Find the first pass of the compiler that changes results.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random inputs.")
 @library_options
 @common_options
@@ -67,6 +74,7 @@ def command(
     atol: float | None,
     dims: tuple[str, ...],
     every_value: bool,
+    bisect_passes: bool,
     seed: int,
     **given: Any,
 ) -> None:
@@ -79,18 +87,22 @@ def command(
 
     compiled = opened(model, artifact, given)
     at = {name: (size,) for name, size in sizes(compiled, given).items()}
-    report = tvmext.verify(
-        model,
-        compiled,
-        every_value=every_value,
-        model_format=given["model_format"],
-        inputs=inputs_path,
-        dims=at | parameters.collect(dims, parameters.dim_sizes),
-        seed=seed,
-        reference=reference,
-        rtol=rtol,
-        atol=atol,
-    )
+    with Progress() as progress:
+        report = tvmext.verify(
+            model,
+            compiled,
+            every_value=every_value,
+            bisect_passes=bisect_passes,
+            trust=given["trust"],
+            progress=progress,
+            model_format=given["model_format"],
+            inputs=inputs_path,
+            dims=at | parameters.collect(dims, parameters.dim_sizes),
+            seed=seed,
+            reference=reference,
+            rtol=rtol,
+            atol=atol,
+        )
     if session.json:
         console.print_json(report.to_json())
     else:
@@ -98,8 +110,11 @@ def command(
     if not report.passed:
         raise CheckFailed(
             f"outputs of '{artifact or model}' differ from {report.reference}",
-            hint="" if every_value else "--every-value, to find the first value that differs",
+            hint="" if every_value or bisect_passes else _NEXT,
         )
+
+
+_NEXT = "--every-value, for the first value that differs, --bisect-passes, for the pass at fault"
 
 
 def _print(report: Report) -> None:
@@ -119,6 +134,19 @@ def _print(report: Report) -> None:
             click.echo(f"first value that differs: {at}: {difference}")
         else:
             click.echo(f"{found.values_compared} values compared: {found.reason}")
+    if change := report.change:
+        click.echo()
+        click.echo(_change(change))
+
+
+def _change(change: PassChange) -> str:
+    tried = f"{change.tried} compilations"
+    if not change.passes:
+        return f"{tried}: {change.reason}"
+    if len(change.passes) == 1:
+        where = f"pass {change.place} of {change.total}, {tried}"
+        return f"first pass that changes results: {change.passes[0]} ({where})"
+    return f"a pass that changes results is among {', '.join(change.passes)} ({tried})"
 
 
 def _row(output: Comparison) -> tuple[str, ...]:

@@ -39,12 +39,28 @@ class Divergence:
 
 
 @dataclass(frozen=True)
+class PassChange:
+    """The first pass that changes results: one of `passes`, of which there is one as a rule.
+
+    There are `total` passes; `place` is the number of the last of `passes`, from 1. `tried` counts
+    the compilations. Without `passes`, `reason` says what is known instead.
+    """
+
+    passes: tuple[str, ...]
+    total: int
+    tried: int
+    reason: str = ""
+    place: int = 0
+
+
+@dataclass(frozen=True)
 class Report:
     """All cases, and with what they were compared."""
 
     reference: str
     cases: tuple[Case, ...]
     divergence: Divergence | None = None
+    change: PassChange | None = None
 
     @property
     def passed(self) -> bool:
@@ -66,6 +82,7 @@ class Report:
             "reference": self.reference,
             "cases": cases,
             "divergence": asdict(self.divergence) if self.divergence else None,
+            "first_pass": asdict(self.change) if self.change else None,
         }
         return _finite(report)
 

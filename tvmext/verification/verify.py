@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tvmext.errors import DimError, InputError, ModelError
+from tvmext.errors import DimError, InputError, ModelError, TvmextError
 from tvmext.frontends.dims import as_symbol, bind_dims
 from tvmext.runtime import CompiledModel
 
@@ -16,11 +17,24 @@ from .compare import Comparison, Override, compare, tolerance_of
 from .divergence import Compiler, Search
 from .inputs import choose_sizes, random_inputs
 from .limits import index_limits
+from .passes import first_change
 from .reference import Arrays, Reference, make_reference, read_arrays
-from .report import Case, Report
+from .report import Case, PassChange, Report
 from .source import OnnxSource
 
 Sizes = Mapping[str, int | Sequence[int]]
+
+
+@dataclass(frozen=True)
+class Passes:
+    """The passes of a compilation: their names, and which of them cannot be left out.
+
+    ``compiler(count, dims)`` compiles with the first `count` and those.
+    """
+
+    names: Sequence[str]
+    needed: frozenset[str]
+    compiler: Callable[[int, Mapping[str, Any]], CompiledModel]
 
 
 def verify(
@@ -34,7 +48,9 @@ def verify(
     rtol: Override = None,
     atol: Override = None,
     compiler: Compiler | None = None,
+    passes: Passes | None = None,
     model_format: str | None = None,
+    told: Callable[[str, str], None] = lambda _step, _detail: None,
 ) -> Report:
     """Run `compiled` and the reference on the same inputs and compare every output.
 
@@ -44,7 +60,8 @@ def verify(
     `reference` is "auto", "onnxruntime", "onnx", or an .npz file with the expected outputs by name.
     `rtol` and `atol` replace the tolerance of the output's dtype (`compare.TOLERANCES`), for all
     outputs or by name. With a `compiler`, a failure is traced to the first value in the graph that
-    differs. `model_format`, "onnx" or "relax", is for files whose suffix does not say it.
+    differs; with `passes`, to the first pass that changes results. `model_format`, "onnx" or "relax",
+    is for files whose suffix does not say it. `told` hears of (step, detail) as work on it begins.
 
     Raises InputError, DimError or OptionError for arguments that do not fit, ModelError if the
     reference cannot load the model.
@@ -61,6 +78,7 @@ def verify(
     cases, failure = [], None
     for asked in _choices(dims or {}):
         sizes = choose_sizes(_fixed(asked, given, compiled), compiled)
+        told("verify", ", ".join(f"{name}={size}" for name, size in sizes.items()))
         arrays = random_inputs(compiled.inputs, sizes, limits, seed) | given
         case = Case(sizes, _outputs(compiled, expected, arrays, rtol, atol))
         cases.append(case)
@@ -69,9 +87,41 @@ def verify(
     if failure and compiler and source and expected.computes:
         output, arrays = failure
         bound = source.dims_of(compiled)
+        told("look at every value", "")
         find = Search(source, compiler, str(reference), arrays, bound, rtol, atol)
         divergence = find.first_divergence(output.name)
-    return Report(expected.title, tuple(cases), divergence)
+    change = None
+    if failure and passes:
+        _, arrays = failure
+        bound = source.dims_of(compiled) if source else _ranges(compiled)
+
+        def outputs(variant: CompiledModel) -> tuple[Comparison, ...]:
+            return _outputs(variant, expected, arrays, rtol, atol)
+
+        change = _first_change(passes, bound, outputs, told)
+    return Report(expected.title, tuple(cases), divergence, change)
+
+
+def _first_change(
+    passes: Passes,
+    dims: Mapping[str, Any],
+    outputs: Callable[[CompiledModel], tuple[Comparison, ...]],
+    told: Callable[[str, str], None],
+) -> PassChange:
+    """The first pass with which some output differs."""
+
+    def differs(count: int) -> bool | None:
+        told("bisect", f"{count} of {len(passes.names)} passes")
+        try:
+            return not all(output.passed for output in outputs(passes.compiler(count, dims)))
+        except TvmextError:
+            return None
+
+    return first_change(passes.names, passes.needed, differs)
+
+
+def _ranges(compiled: CompiledModel) -> dict[str, Any]:
+    return {dim.title: (dim.low, dim.high) for dim in compiled.metadata.dims.values()}
 
 
 def _is_onnx(model: Any, model_format: str | None) -> bool:
