@@ -43,10 +43,10 @@ def first_change(names: Sequence[str], needed: Collection[str], differs: Differs
 
 
 _NOT_AGAIN = (
-    "compiled anew, with nothing donated, its outputs agree: the library comes from another version "
-    "or other options, or the difference comes from updating an input in place"
+    "compiled anew, with nothing donated, its outputs agree: the library comes from another "
+    "version or other options, or the difference comes from updating an input in place"
 )
 _FROM_THE_START = (
-    "outputs differ already where every pass is left out that can be: the model is read wrongly, or "
-    "an operator is lowered wrongly (LegalizeOps)"
+    "outputs differ already where every pass is left out that can be: the model is read wrongly, "
+    "or an operator is lowered wrongly (LegalizeOps)"
 )

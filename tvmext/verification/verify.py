@@ -60,8 +60,9 @@ def verify(
     `reference` is "auto", "onnxruntime", "onnx", or an .npz file with the expected outputs by name.
     `rtol` and `atol` replace the tolerance of the output's dtype (`compare.TOLERANCES`), for all
     outputs or by name. With a `compiler`, a failure is traced to the first value in the graph that
-    differs; with `passes`, to the first pass that changes results. `model_format`, "onnx" or "relax",
-    is for files whose suffix does not say it. `told` hears of (step, detail) as work on it begins.
+    differs; with `passes`, to the first pass that changes results. `model_format`, "onnx" or
+    "relax", is for files whose suffix does not say it. `told` hears of (step, detail) as work on it
+    begins.
 
     Raises InputError, DimError or OptionError for arguments that do not fit, ModelError if the
     reference cannot load the model.
