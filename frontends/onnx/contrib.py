@@ -1,21 +1,24 @@
 """Operators of ONNX Runtime's domain com.microsoft, written in ONNX's own.
 
 Optimizers and quantizers of ONNX Runtime leave them in exported files. Each becomes nodes of the
-default domain before anything else looks at the graph, so shapes, folding and passes see what they
-know. Definitions: ContribOperators.md of ONNX Runtime.
+default domain before anything else looks at the graph, or as soon as shapes are known where its
+body depends on them; so shapes, folding and passes see what they know. Definitions:
+ContribOperators.md of ONNX Runtime.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, numpy_helper
 
+from . import contrib_attention, contrib_grouped, contrib_quantized, ml
 from . import graph as graphs
-from . import ml
 from .contrib_body import Body, UnwrittenError
+from .contrib_rotary import rotary
+from .symbolic_node import Value
 
 DOMAIN = "com.microsoft"
 
@@ -30,28 +33,49 @@ def expand(model: ModelProto, constants: Mapping[str, np.ndarray]) -> ModelProto
     return written
 
 
+def _expand(graph: GraphProto, constants: Mapping[str, np.ndarray]) -> None:
+    for node in graph.node:
+        for inner in graphs.subgraphs(node):
+            _expand(inner, constants)
+    nodes = [part for node in graph.node for part in _body(node, constants, {}) or [node]]
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def with_shapes(
+    nodes: Iterable[NodeProto],
+    constants: Mapping[str, np.ndarray],
+    values: Mapping[str, Value],
+) -> tuple[list[NodeProto], bool]:
+    """`nodes` with the bodies that can be written now, and whether there are any."""
+    bodies = [(node, _body(node, constants, values)) for node in nodes]
+    return [part for node, body in bodies for part in body or [node]], any(b for _, b in bodies)
+
+
+def _body(
+    node: NodeProto, constants: Mapping[str, np.ndarray], values: Mapping[str, Value]
+) -> list[NodeProto]:
+    """The nodes that take the place of `node`; none if it stays.
+
+    It stays where it is another operator, or malformed, which whoever reports it will see, and
+    where a body needs to know shapes: with `values` it is written then.
+    """
+    build, written = _body_of(node), Body(node, constants, values)
+    if not build:
+        return []
+    try:
+        build(written)
+    except (UnwrittenError, ArithmeticError, IndexError, KeyError, TypeError, ValueError):
+        return []
+    return written.nodes
+
+
 def _body_of(node: NodeProto) -> Callable[[Body], None] | None:
     if node.op_type == "SimplifiedLayerNormalization" and not graphs.domain_of(node):
         return BODIES["SimplifiedLayerNormalization"]
     if node.domain == "ai.onnx.ml":
         return ml.BODIES.get(node.op_type)
     return BODIES.get(node.op_type) if node.domain == DOMAIN else None
-
-
-def _expand(graph: GraphProto, constants: Mapping[str, np.ndarray]) -> None:
-    nodes: list[NodeProto] = []
-    for node in graph.node:
-        for inner in graphs.subgraphs(node):
-            _expand(inner, constants)
-        build, body = _body_of(node), Body(node, constants)
-        try:
-            if build:
-                build(body)
-        except (UnwrittenError, ArithmeticError, IndexError, KeyError, TypeError, ValueError):
-            body.nodes = []  # or the node is malformed, which whoever reports it will see
-        nodes += body.nodes or [node]
-    del graph.node[:]
-    graph.node.extend(nodes)
 
 
 def _gelu(b: Body) -> None:
@@ -122,15 +146,56 @@ def _embed_norm(b: Body) -> None:
 
 def _fused_conv(b: Body) -> None:
     """activation(conv(x) + z)"""
-    kind, params = b.attr("activation", ""), list(b.attr("activation_params", ()))
-    attributes = {
-        name: value
-        for name, value in b.attributes.items()
-        if name not in ("activation", "activation_params")
-    }
-    y = b.op("Conv", *[b.input(k) for k in range(min(3, len(b.node.input)))], **attributes)
+    y = b.op("Conv", *b.node.input[:3], **_plain_attributes(b))
     if b.has(3):
         y = b.op("Add", y, b.input(3))
+    b.result(0, _activated(b, y, list(b.attr("activation_params", ()))))
+
+
+def _nhwc_conv(b: Body) -> None:
+    """Data channels-last, weights as those of Conv; activation(conv(x) + z)"""
+    rank = len(b.shape(1))
+    last, first = [0, *range(2, rank), 1], [0, rank - 1, *range(1, rank - 1)]
+    x = b.op("Transpose", b.input(0), perm=first)
+    y = b.op("Transpose", b.op("Conv", x, *b.node.input[1:3], **_plain_attributes(b)), perm=last)
+    if b.has(3):
+        y = b.op("Add", y, b.input(3))
+    b.result(0, _activated(b, y, list(b.attr("activation_params", ()))))
+
+
+def _fused_gemm(b: Body) -> None:
+    """activation(gemm(a, b, c))"""
+    y = b.op("Gemm", *b.node.input, **_plain_attributes(b))
+    b.result(0, _activated(b, y, _activation_numbers(b)))
+
+
+def _fused_matmul(b: Body) -> None:
+    """activation(alpha * a' @ b'), the last two dims of each swapped where an attribute says so."""
+    if b.attr("transBatchA", 0) or b.attr("transBatchB", 0):
+        b.unwritten()
+    sides = [b.input(0), b.input(1)]
+    for index, name in enumerate(("transA", "transB")):
+        if b.attr(name, 0) and (rank := len(b.shape(index))) > 1:
+            perm = [*range(rank - 2), rank - 1, rank - 2]
+            sides[index] = b.op("Transpose", sides[index], perm=perm)
+    y = b.op("MatMul", *sides)
+    if b.attr("alpha", 1.0) != 1:
+        y = b.op("Mul", y, b.op("CastLike", b.constant(b.attr("alpha"), "float32"), b.input(0)))
+    b.result(0, _activated(b, y, _activation_numbers(b)))
+
+
+def _plain_attributes(b: Body) -> dict[str, Any]:
+    """Those that the operator has without its activation."""
+    return {k: v for k, v in b.attributes.items() if not k.startswith("activation")}
+
+
+def _activation_numbers(b: Body) -> list[float]:
+    names = ("activation_alpha", "activation_beta")
+    return [b.attr(name) for name in names if name in b.attributes]
+
+
+def _activated(b: Body, y: str, params: list[float]) -> str:
+    kind = b.attr("activation", "")
     if kind == "LeakyRelu":
         y = b.op(kind, y, alpha=params[0])
     elif kind == "HardSigmoid":
@@ -140,73 +205,8 @@ def _fused_conv(b: Body) -> None:
     elif kind in ("Relu", "Tanh", "Sigmoid"):
         y = b.op(kind, y)
     elif kind:
-        raise UnwrittenError
-    b.result(0, y)
-
-
-def _matmul_n_bits(b: Body) -> None:
-    """x @ w', with w in blocks of a row that share a scale and a zero point; lowest bits first."""
-    bits, block = b.attr("bits", 4), b.attr("block_size", 32)
-    rows, length = b.attr("N"), b.attr("K")
-    if bits not in (2, 4, 8) or b.has(4) or b.has(5):
-        raise UnwrittenError
-    blocks = -(-length // block)
-    weight = _unpacked(b, b.input(1), bits, [rows, blocks * block])
-    scales = b.op("Reshape", b.input(2), b.constant([rows, blocks]))
-    given = b.constants.get(b.input(3)) if b.has(3) else None
-    if b.has(3) and (given is None or given.dtype != np.uint8):
-        raise UnwrittenError
-    if given is None:
-        zeros = b.constant(np.full((rows, blocks), 1 << (bits - 1)), "uint8")
-    else:
-        padded = -(-blocks * bits // 8) * 8 // bits
-        zeros = _unpacked(b, b.input(3), bits, [rows, padded])
-        zeros = b.op("Slice", zeros, *(b.constant([k]) for k in (0, blocks, 1)))
-    real = b.op("DequantizeLinear", weight, scales, zeros, axis=1, block_size=block)
-    if blocks * block != length:
-        real = b.op("Slice", real, *(b.constant([k]) for k in (0, length, 1)))
-    b.result(0, b.op("MatMul", b.input(0), b.op("Transpose", real, perm=[1, 0])))
-
-
-def _unpacked(b: Body, packed: str, bits: int, dims: list[int]) -> str:
-    """Each byte as the 8 / `bits` numbers in it."""
-    if packed not in b.constants:
-        raise UnwrittenError
-    whole = b.constants[packed]
-    parts = [(whole >> shift) & ((1 << bits) - 1) for shift in range(0, 8, bits)]
-    return b.constant(np.stack(parts, -1).reshape(dims), "uint8")
-
-
-def _quantized(op_type: str, operands: int, **extra: Any) -> Callable[[Body], None]:
-    """quantize(f(dequantize(x, scale, zero), ..)): three inputs an operand, two of the result."""
-
-    def build(b: Body) -> None:
-        real = [b.op("DequantizeLinear", *_scaled(b, 3 * k)) for k in range(operands)]
-        passed = {k: v for k, v in b.attributes.items() if k == "alpha"} | extra
-        y = b.op(op_type, *real, **passed)
-        last = 3 * operands
-        zero = [b.input(last + 1)] if b.has(last + 1) else []
-        b.result(0, b.op("QuantizeLinear", y, b.input(last), *zero))
-
-    return build
-
-
-def _scaled(b: Body, first: int) -> list[str]:
-    return [b.input(k) for k in range(first, first + 3) if b.has(k)]
-
-
-def _quantized_pool(b: Body) -> None:
-    if b.attr("channels_last", 0):
-        raise UnwrittenError
-    _quantized("GlobalAveragePool", 1)(b)
-
-
-def _quantized_concat(b: Body) -> None:
-    """Scale and zero point of the result, then three inputs an operand."""
-    count = (len(b.node.input) - 2) // 3
-    real = [b.op("DequantizeLinear", *_scaled(b, 2 + 3 * k)) for k in range(count)]
-    joined = b.op("Concat", *real, axis=b.attr("axis"))
-    b.result(0, b.op("QuantizeLinear", joined, b.input(0), b.input(1)))
+        b.unwritten()
+    return y
 
 
 BODIES: dict[str, Callable[[Body], None]] = {
@@ -214,16 +214,19 @@ BODIES: dict[str, Callable[[Body], None]] = {
     "EmbedLayerNormalization": _embed_norm,
     "FastGelu": _gelu,
     "FusedConv": _fused_conv,
+    "FusedGemm": _fused_gemm,
+    "FusedMatMul": _fused_matmul,
+    "FusedMatMulActivation": _fused_matmul,
     "Gelu": _gelu,
-    "MatMulNBits": _matmul_n_bits,
-    "QLinearAdd": _quantized("Add", 2),
-    "QLinearConcat": _quantized_concat,
-    "QLinearGlobalAveragePool": _quantized_pool,
-    "QLinearLeakyRelu": _quantized("LeakyRelu", 1),
-    "QLinearMul": _quantized("Mul", 2),
-    "QLinearSigmoid": _quantized("Sigmoid", 1),
+    "NhwcConv": _nhwc_conv,
+    "NhwcFusedConv": _nhwc_conv,
     "QuickGelu": _quick_gelu,
+    "RotaryEmbedding": rotary,
     "SimplifiedLayerNormalization": _simple_norm,
     "SkipLayerNormalization": _skip_norm,
     "SkipSimplifiedLayerNormalization": _skip_norm,
+    "TransposeMatMul": _fused_matmul,
+    **contrib_attention.BODIES,
+    **contrib_grouped.BODIES,
+    **contrib_quantized.BODIES,
 }

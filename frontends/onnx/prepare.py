@@ -59,18 +59,22 @@ def prepare(source: Source, operators: Iterable[str]) -> Prepared:
 
 
 def settle(prepared: Prepared, shapes: Shapes) -> Prepared | None:
-    """The graph with what its shapes decide put in: the branch of an If, elements of sequences.
+    """The graph with what its shapes decide put in: the branch of an If, elements of sequences,
+    bodies of operators of other domains that depend on shapes.
 
     None if they decide nothing.
     """
     decided = _conditions(prepared, shapes)
-    if not decided and not sequences.is_waiting(prepared.model.graph):
+    nodes, written = contrib.with_shapes(
+        prepared.model.graph.node, prepared.constants, shapes.values
+    )
+    if not decided and not written and not sequences.is_waiting(prepared.model.graph):
         return None
     state = _Folding(dict(prepared.constants), prepared.versions, prepared.name, shapes)
     state.decided = decided
-    for node in prepared.model.graph.node:
+    for node in nodes:
         state.visit(node)
-    if not decided and not state.sequences.changed:
+    if not decided and not written and not state.sequences.changed:
         return None
     return finish(prepared.model, state.nodes, state.constants, prepared.inputs, prepared.name)
 

@@ -20,6 +20,7 @@ from tvmext.errors import InternalError, ModelError
 from ..dims import Dim, DimSpec, Expr, Guard, bind_dims, names_of
 from ..expr_atoms import divisors
 from . import sequences, symbolic_control
+from .symbolic_contrib import RULES as CONTRIB
 from .symbolic_elementwise import RULES as ELEMENTWISE
 from .symbolic_facts import Facts, has_unknown, is_unknown
 from .symbolic_fallback import OnnxInference
@@ -34,6 +35,7 @@ __all__ = ["Shapes", "Value", "infer"]
 
 RULES = {**ELEMENTWISE, **INDEXING, **MOVEMENT, **SPATIAL}
 CORE = ("", "ai.onnx")
+_BY_DOMAIN = {**dict.fromkeys(CORE, RULES), "com.microsoft": CONTRIB}
 CONTROL = ("If", "Loop", "Scan")
 MAX_PASSES = 32
 """A pass is repeated while it learns something; real networks need two or three."""
@@ -169,7 +171,7 @@ class _Walk:
                 self.facts.assume_at_least(divisor, 1, where)
 
     def _outputs(self, node: Node, values: Mapping[str, Value]) -> list[Value]:
-        rule = RULES.get(node.op_type) if node.proto.domain in CORE else None
+        rule = _BY_DOMAIN.get(node.proto.domain, {}).get(node.op_type)
         found: Value | list[Value] | None
         if node.op_type in sequences.OPERATORS and node.proto.domain in CORE:
             return [Value("", None) for _ in node.proto.output]

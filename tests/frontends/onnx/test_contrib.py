@@ -62,6 +62,56 @@ CASES = {
         {"bits": 4, "block_size": 32, "K": 96, "N": 6},
         1,
     ),
+    "MatMulNBits, bias": (
+        "MatMulNBits",
+        [floats(3, 32), bytes_(6, 1, 16), np.abs(floats(6)), None, None, floats(6)],
+        {"bits": 4, "block_size": 32, "K": 32, "N": 6},
+        1,
+    ),
+    "FusedMatMul": (
+        "FusedMatMul", [X, floats(2, 8, 5)], {"transA": 1, "transB": 1, "alpha": 0.3}, 1,
+    ),
+    "FusedGemm": (
+        "FusedGemm",
+        [floats(8, 5), floats(8, 6), floats(6)],
+        {"transA": 1, "alpha": 0.5, "activation": "LeakyRelu", "activation_alpha": 0.2},
+        1,
+    ),
+    "DynamicQuantizeMatMul": (
+        "DynamicQuantizeMatMul",
+        [X, bytes_(8, 6), np.abs(floats(6)), bytes_(6), floats(6)],
+        {},
+        1,
+    ),
+    "MatMulIntegerToFloat": (
+        "MatMulIntegerToFloat",
+        [bytes_(2, 5, 8), bytes_(8, 6), SCALE, np.abs(floats(6)), ZERO, bytes_(6), floats(6)],
+        {},
+        1,
+    ),
+    "MatMulInteger16": (
+        "MatMulInteger16", [np.int16(X * 99), np.int16(floats(8, 6) * 99)], {}, 1,
+    ),
+    "QGemm": (
+        "QGemm",
+        [bytes_(5, 8), SCALE, ZERO, bytes_(6, 8), np.abs(floats(6)), bytes_(6),
+         RNG.integers(-99, 99, 6, np.int32), *OUT],
+        {"transB": 1, "alpha": 0.5},
+        1,
+    ),
+    "QLinearSoftmax": (
+        "QLinearSoftmax",
+        [*QUANTIZED, np.float32(1 / 256), np.uint8(0)],
+        {"axis": -1, "opset": 13},
+        1,
+    ),
+    "QLinearAveragePool": (
+        "QLinearAveragePool",
+        [*QUANTIZED, *OUT],
+        {"channels_last": 1, "kernel_shape": [2, 2], "pads": [0, 1, 0, 1]},
+        1,
+    ),
+    "QLinearWhere": ("QLinearWhere", [QUANTIZED[0] > 99, *QUANTIZED, *QUANTIZED, *OUT], {}, 1),
     "QLinearAdd": ("QLinearAdd", [*QUANTIZED, *QUANTIZED, *OUT], {}, 1),
     "QLinearMul": ("QLinearMul", [*QUANTIZED, *QUANTIZED, *OUT], {}, 1),
     "QLinearSigmoid": ("QLinearSigmoid", [*QUANTIZED, *OUT], {}, 1),
@@ -75,11 +125,13 @@ DATA = {"EmbedLayerNormalization": (0, 1, 7), "QLinearConcat": (2, 5)}
 
 def model(op: str, arrays: list, attributes: dict, outputs: int):
     data = DATA.get(op, (0,))
-    names = [f"x{k}" for k in range(len(arrays))]
+    names = ["" if array is None else f"x{k}" for k, array in enumerate(arrays)]
     results = ["y", *(f"y{k}" if k == outputs - 1 else "" for k in range(1, outputs))]
     node = helper.make_node(op, names, results, domain="com.microsoft", **attributes)
     inputs, weights = [], []
     for k, (name, array) in enumerate(zip(names, map(np.asarray, arrays))):
+        if not name:
+            continue
         kind = helper.np_dtype_to_tensor_dtype(array.dtype)
         if k in data:
             inputs.append(helper.make_tensor_value_info(name, kind, array.shape))
@@ -104,6 +156,18 @@ def test_against_onnx_runtime(name: str) -> None:
             assert np.abs(got.astype(int) - want).max() <= 1
         else:
             np.testing.assert_allclose(got, want, rtol=1e-4, atol=2e-4 if "Gelu" in op else 1e-5)
+
+
+def test_channels_last_convolution() -> None:
+    """NhwcConv, which ONNX Runtime does not have on a CPU, against Conv of the transposed."""
+    x, w = floats(1, 6, 6, 4), floats(4, 2, 3, 3)
+    attributes = {"group": 2, "pads": [1, 1, 1, 1], "strides": [2, 2]}
+    proto, _ = model("NhwcConv", [x, w], attributes, 1)
+    nchw, _ = model("FusedConv", [x.transpose(0, 3, 1, 2), w], attributes, 1)
+    session = onnxruntime.InferenceSession(nchw.SerializeToString())
+    (want,) = session.run(None, {"x0": x.transpose(0, 3, 1, 2)})
+    (got,) = InProcessBackend.run_model(proto, [x])
+    np.testing.assert_allclose(got, want.transpose(0, 2, 3, 1), rtol=1e-4, atol=1e-5)
 
 
 def test_every_unknown_operator_is_named() -> None:
