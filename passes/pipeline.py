@@ -36,6 +36,7 @@ from .safe_division import SafeDivision
 from .share_kernels import ShareKernels
 from .virtual.donate import UpdateDonated
 from .virtual.join import JoinLoaders, Reading
+from .virtual.narrow import NarrowRows
 from .virtual.placement import JoinStores
 from .virtual.views import Views
 from .virtual.virtualize import VirtualTensors
@@ -119,7 +120,7 @@ def phases(
     return {
         "normalise": normalise,
         "layout": layout if options.opt_level >= 2 else [],
-        "clean": clean,
+        "clean": [*clean, *([NarrowRows()] if virtual else [])],
         "attention": [
             *([FuseRmsNorm()] if options.opt_level >= 1 and kind == "llvm" else []),
             *([FuseAttention(attends, bands=kind == "cuda")] if options.opt_level >= 1 else []),
