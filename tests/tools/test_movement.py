@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
+import json
+from pathlib import Path
 from typing import Any
 
 from tools.movement import __main__ as movement
@@ -42,6 +45,16 @@ def test_a_failure_is_a_row() -> None:
     assert "| c | static | exit -11: ended / with -11 |" in text
     widths = {line.count("|") for line in text.splitlines() if line.startswith("|")}
     assert widths == {len(movement.COLUMNS) + 1}
+
+
+def test_what_was_timed_belongs_to_its_row(tmp_path: Path) -> None:
+    args = argparse.Namespace(libraries=tmp_path)
+    folder = tmp_path / "a.static"
+    folder.mkdir()
+    times = {"ratios": {"off": {"value": 1.25, "low": 1.2, "high": 1.3}}}
+    (folder / movement.TIMES).write_text(json.dumps(times))
+    rows = [movement.with_time(row(name, 3_000_000), args) for name in "ab"]
+    assert "geometric mean 1.25, 1.25 to 1.25" in movement.table(rows)
 
 
 def test_what_is_found_of_a_network() -> None:

@@ -20,7 +20,7 @@ def component(cycles: float, greedy: float, exact: bool = True) -> dict[str, Any
 def test_gaps_are_those_of_exact_decisions() -> None:
     components = [component(10, 10), component(10, 12), component(5, 5, exact=False)]
     text = plans.table([row("static", [[["concat"], ""], [["pad"], "priced"]], components)])
-    assert "| a | static | 2 | 1 | 3 | 2 | 2 | 1 | 10.0 % | 20.0 % | 0.50 | 0.25 |" in text
+    assert "| a | static | 2 | 1 | 3 | 2 | 2 | 1 | 10.0 % | 20.0 % | 0.75 |" in text
     assert "3 components, 2 decided exactly; greedy as good in 50.0 %" in text
     assert "dearer by 10.00 % on average and 20.0 % at worst" in text
 

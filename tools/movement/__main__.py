@@ -3,32 +3,37 @@
     python -m tools.movement                               # all, with fixed sizes
     python -m tools.movement --dynamic --only 'swin*'      # some, with free sizes
     python -m tools.movement --only gpt2.legacy.dyn --kernels    # and each kernel that is left
-    python -m tools.movement --resume --latency --under /usr/local/bin/quiet
+    python -m tools.movement --resume --compile            # and both libraries of each, to be timed
+    quiet python -m tools.movement --time 120              # some of those, in two minutes
 
 Each network runs in a process of its own. Figures are those of `tvmext explain`: bytes that kernels
 read and write, memory that is planned; a free dim counts with the size that the network is stored
-with. --latency also times each network with virtual tensors and without, in turns. The table
-(Markdown) goes to stdout, the figures to --json. The exit code is 1 if a network failed.
+with. --compile also makes a library with virtual tensors and one without, in --libraries; --time
+lets them take turns, one thread, and leaves figures in their place, which the table takes in: what
+is timed can run alone on a machine. The table (Markdown) goes to stdout, the figures to --json,
+with the revision of each row. The exit code is 1 if a network failed.
 """
 
 from __future__ import annotations
 
 import argparse
-import shlex
+import json
+import shutil
 import statistics
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from tvmext.measure.host import cpu_name
 
 from ..bench.report import ratio_text
 from ..zoo.case import MODES, wanted
-from ..zoo.runner import Row, all_rows, run_module
+from ..zoo.runner import Row, all_rows, revision, run_module
 
 CASE = "tools.movement.case"
+TIMES = "times.json"
 SIDES = ("stock", "ours")
 COLUMNS = (
     *("network", "dims", "movement operators"),
@@ -114,14 +119,36 @@ def row_of(network: str, mode: str, args: argparse.Namespace) -> Row:
     """The figures of one network, or why there are none."""
     case = [network, mode]
     row = run_module([CASE, "explain", *case], args.timeout)
-    if args.latency and row["exit_code"] == 0:
-        with TemporaryDirectory(prefix="tvmext-movement-") as folder:
-            files = ["--folder", folder]
-            row |= run_module([CASE, "compile", *case, *files], args.timeout)
-            if row["exit_code"] == 0:
-                under = shlex.split(args.under)
-                row |= run_module([CASE, "time", *case, *files], args.timeout, under=under)
-    return {"network": network, "mode": mode} | row
+    if args.compile and row["exit_code"] == 0:
+        folder = args.libraries.absolute() / ".".join(case)
+        shutil.rmtree(folder, ignore_errors=True)
+        row |= run_module([CASE, "compile", *case, "--folder", str(folder)], args.timeout)
+    return {"network": network, "mode": mode, "revision": revision()} | row
+
+
+def time_some(cases: Sequence[tuple[str, str]], args: argparse.Namespace) -> None:
+    """Time libraries that wait, as long as --time lasts; the figures take their place."""
+    started = time.monotonic()
+    for case in cases:
+        folder = args.libraries.absolute() / ".".join(case)
+        left = args.time - (time.monotonic() - started)
+        if left < args.seconds or not all(
+            (folder / f"{side}.so").exists() for side in ("on", "off")
+        ):
+            continue
+        options = ["--folder", str(folder), "--seconds", str(args.seconds)]
+        found = run_module([CASE, "time", *case, *options], left)
+        print(f"{' '.join(case)}: {found.get('ratios', found)}", file=sys.stderr)
+        if found["exit_code"] == 0:
+            (folder / TIMES).write_text(json.dumps(found))
+            for library in folder.glob("*.so"):
+                library.unlink()
+
+
+def with_time(row: Row, args: argparse.Namespace) -> Row:
+    """A row with what was timed of the libraries that were compiled for it."""
+    times = args.libraries / f"{row['network']}.{row['mode']}" / TIMES
+    return row | json.loads(times.read_text()) if times.exists() else row
 
 
 def parse() -> argparse.Namespace:
@@ -134,10 +161,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--static", action="store_true", help="with all dims bound (the default)")
     parser.add_argument("--dynamic", action="store_true", help="with all dims free")
     parser.add_argument("--kernels", action="store_true", help="list the kernels that are left")
-    parser.add_argument("--latency", action="store_true", help="time it with and without")
+    parser.add_argument("--compile", action="store_true", help="make libraries to be timed")
     parser.add_argument(
-        "--under", default="", metavar="COMMAND", help="run what is timed under this command"
+        "--time", type=float, metavar="SECONDS", help="time libraries, for as long as this"
     )
+    parser.add_argument("--seconds", type=float, default=10, help="to time one network for")
+    parser.add_argument("--libraries", type=Path, default=Path("build/movement"), metavar="FOLDER")
     parser.add_argument("--timeout", type=float, default=600, metavar="SECONDS")
     parser.add_argument(
         "--resume", action="store_true", help="keep the rows of --json, add the rest"
@@ -151,8 +180,13 @@ def main() -> int:
     args = parse()
     only = [mode for mode in MODES if getattr(args, mode)] or ["static"]
     cases = wanted(args.only, only)
+    if args.time:
+        time_some(cases, args)
+        return 0
     rows = all_rows(cases, args.json, args.resume, lambda *case: row_of(*case, args))
-    print(f"{cpu_name()}; MB are millions of bytes.\n")
+    rows = [with_time(row, args) for row in rows]
+    revisions = sorted({row.get("revision", "unknown") for row in rows})
+    print(f"{cpu_name()}; revision {' and '.join(revisions)}; MB are millions of bytes.\n")
     print(table(rows))
     for row in rows if args.kernels else ():
         print(f"\n{row['network']} {row['mode']}:")

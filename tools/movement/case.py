@@ -18,8 +18,6 @@ from ..zoo.case import MODES, bound_dims, drawn, networks
 SIDES = {"on": "latency", "off": "off"}
 """The option `virtual_tensors` of either library."""
 
-TIMING_SECONDS = 20.0
-
 
 def explain(network: str, mode: str) -> dict[str, Any]:
     """`Explanation.to_json`, less its operators."""
@@ -54,7 +52,7 @@ def compile_both(network: str, mode: str, folder: Path) -> dict[str, Any]:
     return {"compile_seconds": seconds}
 
 
-def timed(folder: Path) -> dict[str, Any]:
+def timed(folder: Path, seconds: float) -> dict[str, Any]:
     """One thread, both libraries in turns: `tvmext.measure.figures`."""
     import numpy as np
 
@@ -67,7 +65,7 @@ def timed(folder: Path) -> dict[str, Any]:
     inputs = dict(np.load(folder / "inputs.npz"))
     libraries = {name: tvmext.load(folder / f"{name}.so", num_threads=1) for name in SIDES}
     calls = {name: lambda it=library: it.run(inputs) for name, library in libraries.items()}
-    return figures(measure(calls, Machine(1), interruptions(1), seconds=TIMING_SECONDS), "on")
+    return figures(measure(calls, Machine(1), interruptions(1), seconds=seconds), "on")
 
 
 def main() -> int:
@@ -77,6 +75,7 @@ def main() -> int:
     parser.add_argument("network", choices=networks(), metavar="NETWORK")
     parser.add_argument("mode", choices=MODES)
     parser.add_argument("--folder", type=Path, metavar="FOLDER")
+    parser.add_argument("--seconds", type=float, default=10, help="to time for")
     args = parser.parse_args()
 
     from tvmext.errors import TvmextError
@@ -87,7 +86,7 @@ def main() -> int:
         elif args.what == "compile":
             result = compile_both(args.network, args.mode, args.folder)
         else:
-            result = timed(args.folder)
+            result = timed(args.folder, args.seconds)
     except TvmextError as error:
         print(error, file=sys.stderr)
         return error.exit_code

@@ -30,15 +30,10 @@ def run_case(
     return {"network": network, "mode": mode} | run_module(command, limit, threads)
 
 
-def run_module(
-    command: Sequence[str], limit: float, threads: int = 1, under: Sequence[str] = ()
-) -> Row:
-    """What ``python -m command`` prints as JSON, with its "exit_code", or that and "error".
-
-    `under` is a command that runs it.
-    """
+def run_module(command: Sequence[str], limit: float, threads: int = 1) -> Row:
+    """What ``python -m command`` prints as JSON, with its "exit_code", or that and "error"."""
     process = subprocess.Popen(
-        [*under, sys.executable, "-m", *command],
+        [sys.executable, "-m", *command],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -83,6 +78,13 @@ def all_rows(
                 json.dumps({"machine": cpu_name(), "rows": list(rows.values())}, indent=1)
             )
     return [rows[case] for case in cases]
+
+
+def revision() -> str:
+    """The commit of this checkout, "-dirty" behind it if files differ from that."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=7", "--exclude=*"]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return found.stdout.strip() or "unknown"
 
 
 def first_line(text: str) -> str:
