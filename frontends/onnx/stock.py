@@ -22,7 +22,6 @@ CONST_ELEMENTS = 1024
 WRONG = frozenset({
     "Attention",  # the one of com.microsoft under the name of ONNX's own
     "Loop", "Scan", "If",
-    "NonMaxSuppression",  # finds nothing where its limits are inputs of the network
     "SequenceConstruct", "SequenceEmpty", "SequenceErase", "SequenceInsert", "SequenceLength",
     "SequenceAt", "SplitToSequence", "ConcatFromSequence",
     "Optional", "OptionalHasElement", "OptionalGetElement",

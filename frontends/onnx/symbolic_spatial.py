@@ -189,6 +189,16 @@ def max_unpool(node: Node) -> Value | None:
     return node.value(node.dtype(), shape) if shape else None
 
 
+def non_max_suppression(node: Node) -> Value | None:
+    """y[n, 3], n known only to the run, of boxes[b, i, 4] and scores[b, c, i]."""
+    boxes, scores = node.shape(0), node.shape(1)
+    if boxes is None or scores is None or len(boxes) != 3 or len(scores) != 3:
+        return None
+    for a, b in ((boxes[0], scores[0]), (boxes[1], scores[2]), (boxes[2], 4)):
+        node.facts.require_equal(a, b, node.where)
+    return node.value("int64", [node.unknown(0), 3])
+
+
 def stft(node: Node) -> Value | None:
     """y[batch, frames, bins, 2]; ONNX's own inference forgets that `onesided` is the default."""
     shape, step = node.shape(0), node.ints(1)
@@ -211,6 +221,7 @@ RULES: dict[str, Callable[[Node], Value | list[Value] | None]] = {
     "Einsum": einsum,
     "Gemm": gemm,
     "MaxUnpool": max_unpool,
+    "NonMaxSuppression": non_max_suppression,
     "STFT": stft,
     "SpaceToDepth": space_to_depth,
 }

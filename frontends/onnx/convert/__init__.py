@@ -6,6 +6,7 @@ from ..builder import Converter
 from . import (
     control,
     conv,
+    detection,
     elementwise,
     indexing,
     matmul,
@@ -25,6 +26,7 @@ from . import (
 CONVERTERS: dict[str, Converter] = {
     **control.CONVERTERS,
     **conv.CONVERTERS,
+    **detection.CONVERTERS,
     **elementwise.CONVERTERS,
     **indexing.CONVERTERS,
     **matmul.CONVERTERS,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import onnxruntime
 import pytest
 
-from tests.frontends.onnx.stock import assert_matches, one_node
+from tests.frontends.onnx.stock import assert_matches, one_node, run
 from tvmext.frontends import load
 
 X = np.random.default_rng(0).standard_normal((2, 3, 4)).astype(np.float32)
@@ -32,3 +33,23 @@ def test_operator(name):
     op, arrays, options = CASES[name]
     proto, feeds = one_node(op, arrays, **options)
     assert_matches(load(proto), proto, feeds)
+
+
+@pytest.mark.parametrize("center", [0, 1])
+@pytest.mark.parametrize("most", [-1, 3, 99])
+def test_non_max_suppression(center, most):
+    """Against ONNX Runtime: equal scores, boxes without area, no box, fewer boxes than wanted."""
+    rng = np.random.default_rng(center)
+    for count in (0, 1, 17):
+        boxes = rng.integers(0, 6, (2, count, 4)).astype(np.float32)
+        scores = rng.integers(0, 5, (2, 3, count)).astype(np.float32)
+        limits = [np.array([value], np.float32) for value in (0.3, 0.5)]
+        proto, feeds = one_node(
+            "NonMaxSuppression",
+            [boxes, scores, i64(most), *limits],
+            shapes={0: (2, "n", 4), 1: (2, 3, "n")},
+            center_point_box=center,
+        )
+        session = onnxruntime.InferenceSession(proto.SerializeToString())
+        (found,) = run(load(proto), feeds)
+        np.testing.assert_array_equal(found, session.run(None, feeds)[0])
