@@ -41,6 +41,14 @@ def run_module(command: Sequence[str], limit: float, threads: int = 1) -> Row:
         env=os.environ | {"TVM_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)},
         start_new_session=True,
     )
+    return finished(process, limit)
+
+
+def finished(process: subprocess.Popen[str], limit: float) -> Row:
+    """The row of a process that prints JSON and leads a session of its own.
+
+    After `limit` seconds, and if the caller is interrupted, the whole session is killed.
+    """
     try:
         out, err = process.communicate(timeout=limit)
     except subprocess.TimeoutExpired:

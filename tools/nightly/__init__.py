@@ -1,0 +1,1 @@
+"""One run a night: what is right, how fast, how large, against the last good commit."""

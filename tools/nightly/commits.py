@@ -1,0 +1,108 @@
+"""Other commits: checkouts in a temporary folder, and what their compiler makes of a model."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from ..zoo.runner import Row, finished
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = Path(__file__).with_name("build_side.py").read_text(encoding="utf-8")
+"""What runs in a checkout; it knows only the public functions of tvmext."""
+
+
+class UnknownCommit(Exception):
+    """There is no such commit in this clone."""
+
+
+def git(*arguments: str, root: Path = ROOT) -> str:
+    """What git prints; raises UnknownCommit with what it complains of."""
+    done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True)
+    if done.returncode:
+        raise UnknownCommit(done.stderr.strip() or f"git {arguments[0]} failed")
+    return done.stdout.strip()
+
+
+def commit_of(name: str, root: Path = ROOT) -> str:
+    """The full hash of a commit."""
+    return git("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}", root=root)
+
+
+def is_clean(root: Path = ROOT) -> bool:
+    """Whether the checkout is its commit and nothing else."""
+    return not git("status", "--porcelain", "--untracked-files=no", root=root)
+
+
+def subject(commit: str, root: Path = ROOT) -> str:
+    """``1234567 What it does``."""
+    return git("log", "-1", "--format=%h %s", commit, root=root)
+
+
+def between(good: str, bad: str, root: Path = ROOT) -> list[str]:
+    """The commits after `good` up to and with `bad`, oldest first, as main went through them."""
+    found = git("rev-list", "--first-parent", "--reverse", f"{good}..{bad}", root=root)
+    return found.split()
+
+
+class Checkouts:
+    """Worktrees of commits, made when they are asked for; `folder` must outlive this."""
+
+    def __init__(self, folder: Path, root: Path = ROOT) -> None:
+        self.folder, self.root = folder, root
+        self._made: dict[str, Path] = {}
+
+    def of(self, commit: str) -> Path:
+        """The checkout of a commit."""
+        if commit not in self._made:
+            path = self.folder / commit[:12]
+            git("worktree", "add", "--detach", "--force", str(path), commit, root=self.root)
+            self._made[commit] = path
+        return self._made[commit]
+
+    def remove(self) -> None:
+        """Take all of them out of git's list, too."""
+        for path in self._made.values():
+            git("worktree", "remove", "--force", str(path), root=self.root)
+
+
+@contextmanager
+def checkouts(root: Path = ROOT) -> Iterator[Checkouts]:
+    """Checkouts that go with the context."""
+    with TemporaryDirectory(prefix="tvmext-commits-") as folder:
+        made = Checkouts(Path(folder), root)
+        try:
+            yield made
+        finally:
+            made.remove()
+
+
+def build(root: Path, request: Mapping[str, Any], limit: float) -> Row:
+    """What the compiler in the checkout `root` makes of a request (build_side.py), or its error."""
+    return builds([(root, request)], limit)[0]
+
+
+def builds(wanted: Sequence[tuple[Path, Mapping[str, Any]]], limit: float) -> list[Row]:
+    """`build` for several checkouts at once."""
+    started = []
+    for root, request in wanted:
+        environment = os.environ | {"PYTHONPATH": str(root), "TVM_NUM_THREADS": "1"}
+        started.append(
+            subprocess.Popen(
+                [sys.executable, "-c", SCRIPT, json.dumps(request)],
+                cwd=root,
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+            )
+        )
+    return [finished(process, limit) for process in started]
