@@ -292,3 +292,5 @@ def test_a_module_that_prints_no_json_is_a_row() -> None:
     row = run_module(["tools.nightly.case", "draw", "--folder", "/nowhere/at/all"], 60)
     assert row["exit_code"] and row["error"]
     assert json.dumps(row)
+    nothing = run_module(["tools.nightly.case", "--help"], 60, under=["true"])
+    assert nothing == {"exit_code": 0, "error": "ended with 0"}

@@ -30,10 +30,15 @@ def run_case(
     return {"network": network, "mode": mode} | run_module(command, limit, threads)
 
 
-def run_module(command: Sequence[str], limit: float, threads: int = 1) -> Row:
-    """What ``python -m command`` prints as JSON, with its "exit_code", or that and "error"."""
+def run_module(
+    command: Sequence[str], limit: float, threads: int = 1, under: Sequence[str] = ()
+) -> Row:
+    """What ``python -m command`` prints as JSON, with its "exit_code", or that and "error".
+
+    `under` is a command that runs it.
+    """
     process = subprocess.Popen(
-        [sys.executable, "-m", *command],
+        [*under, sys.executable, "-m", *command],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
