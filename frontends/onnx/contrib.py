@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
-from onnx import GraphProto, ModelProto, NodeProto, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
 from . import contrib_attention, contrib_grouped, contrib_quantized, ml
 from . import graph as graphs
@@ -21,6 +21,8 @@ from .contrib_rotary import rotary
 from .symbolic_node import Value
 
 DOMAIN = "com.microsoft"
+OPSET = 21
+"""Of the operators in bodies, if the model has none of them itself."""
 
 
 def expand(model: ModelProto, constants: Mapping[str, np.ndarray]) -> ModelProto:
@@ -29,6 +31,8 @@ def expand(model: ModelProto, constants: Mapping[str, np.ndarray]) -> ModelProto
         return model
     written = ModelProto()
     written.CopyFrom(model)
+    if "" not in graphs.opsets(model):  # of models of ai.onnx.ml alone
+        written.opset_import.append(helper.make_opsetid("", OPSET))
     _expand(written.graph, constants)
     return written
 

@@ -24,7 +24,7 @@ from . import checks, scalars, stock
 from . import graph as graphs
 from .builder import BodyError, Builder, Call, Converter, DeclinedError, Dims, Result
 from .control import DIMS, Body
-from .convert import CONVERTERS
+from .convert import CONVERTERS, MACHINE_LEARNING
 from .convert.control import FLAG, NUMBER, End, Start
 from .convert.narrow import check_operand
 from .merge import OUTERMOST, merge
@@ -190,7 +190,7 @@ def _known(builder: Builder, node: NodeProto) -> bool:
 
 def _converters(call: Call) -> tuple[Converter | None, Converter | None]:
     """Ours and TVM's."""
-    ours = None if call.domain else CONVERTERS.get(call.op)
+    ours = {"": CONVERTERS, "ai.onnx.ml": MACHINE_LEARNING}.get(call.domain, {}).get(call.op)
     theirs = stock.convert if not call.domain and call.op in stock.operators() else None
     return ours, theirs
 

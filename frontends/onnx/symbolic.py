@@ -26,6 +26,7 @@ from .symbolic_facts import Facts, has_unknown, is_unknown
 from .symbolic_fallback import OnnxInference
 from .symbolic_indexing import RULES as INDEXING
 from .symbolic_inputs import InputTypes, constant_value, initializer_value
+from .symbolic_ml import RULES as ML
 from .symbolic_movement import RULES as MOVEMENT
 from .symbolic_node import Node, Value
 from .symbolic_numbers import Ratio
@@ -35,7 +36,7 @@ __all__ = ["Shapes", "Value", "infer"]
 
 RULES = {**ELEMENTWISE, **INDEXING, **MOVEMENT, **SPATIAL}
 CORE = ("", "ai.onnx")
-_BY_DOMAIN = {**dict.fromkeys(CORE, RULES), "com.microsoft": CONTRIB}
+_BY_DOMAIN = {**dict.fromkeys(CORE, RULES), "com.microsoft": CONTRIB, "ai.onnx.ml": ML}
 CONTROL = ("If", "Loop", "Scan")
 MAX_PASSES = 32
 """A pass is repeated while it learns something; real networks need two or three."""

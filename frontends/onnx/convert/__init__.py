@@ -21,6 +21,7 @@ from . import (
     sequences,
     signal,
     text,
+    trees,
 )
 
 CONVERTERS: dict[str, Converter] = {
@@ -42,3 +43,6 @@ CONVERTERS: dict[str, Converter] = {
     **signal.CONVERTERS,
     **text.CONVERTERS,
 }
+
+MACHINE_LEARNING: dict[str, Converter] = trees.CONVERTERS
+"""Those of ai.onnx.ml; most of its operators become others (ml.py)."""
