@@ -9,9 +9,9 @@
 Each network runs in a process of its own. Figures are those of `tvmext explain`: bytes that kernels
 read and write, memory that is planned; a free dim counts with the size that the network is stored
 with. --compile also makes a library with virtual tensors and one without, in --libraries; --time
-lets them take turns, one thread, and leaves figures in their place, which the table takes in: what
-is timed can run alone on a machine. The table (Markdown) goes to stdout, the figures to --json,
-with the revision of each row. The exit code is 1 if a network failed.
+lets them take turns, one thread, and leaves figures in their place, which the table takes in: so it
+can have a machine for itself. What was too noisy can be timed again. The table (Markdown) goes to
+stdout, the figures to --json, with the revision of each row. Exit code 1 if a network failed.
 """
 
 from __future__ import annotations
@@ -73,9 +73,22 @@ def table_line(row: Row) -> str:
         *(megabytes(side["kernel_bytes"]) for side in sides),
         *(megabytes(side["planned_bytes"]) for side in sides),
         change(*(side["planned_bytes"] for side in sides)),
-        ratio_text(row.get("ratios", {}).get("off", {})),
+        time_text(row),
     ]
     return f"| {' | '.join(map(str, cells))} |"
+
+
+def time_text(row: Row) -> str:
+    """Time without over time with virtual tensors; a ~ where it was too noisy for quartiles."""
+    found = row.get("ratios", {}).get("off", {})
+    return f"~{speedup(row):.2f}" if "noisy" in found else ratio_text(found)
+
+
+def speedup(row: Row) -> float:
+    """The median ratio of undisturbed rounds; if they are too few, the ratio of the least times."""
+    found = row["ratios"]["off"]
+    on, off = (row["sides"][side]["min_us"] for side in ("on", "off"))
+    return float(off / on if "noisy" in found else found["value"])
 
 
 def summary(rows: Iterable[Row]) -> str:
@@ -96,8 +109,7 @@ def summary(rows: Iterable[Row]) -> str:
     if planned:
         mean = change(1, statistics.mean(planned))
         text += f"; planned memory against TVM's: mean {mean}, above it in {above}"
-    found = [row["ratios"]["off"] for row in rows if "ratios" in row]
-    if ratios := [ratio["value"] for ratio in found if "value" in ratio]:
+    if ratios := [speedup(row) for row in rows if "ratios" in row]:
         text += (
             f"; time without / with virtual tensors: geometric mean "
             f"{statistics.geometric_mean(ratios):.2f}, {min(ratios):.2f} to {max(ratios):.2f}"
@@ -141,6 +153,7 @@ def time_some(cases: Sequence[tuple[str, str]], args: argparse.Namespace) -> Non
         print(f"{' '.join(case)}: {found.get('ratios', found)}", file=sys.stderr)
         if found["exit_code"] == 0:
             (folder / TIMES).write_text(json.dumps(found))
+        if "value" in found.get("ratios", {}).get("off", {}):
             for library in folder.glob("*.so"):
                 library.unlink()
 
