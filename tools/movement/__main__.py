@@ -85,9 +85,9 @@ def time_text(row: Row) -> str:
 
 
 def speedup(row: Row) -> float:
-    """The median ratio of undisturbed rounds; if they are too few, the ratio of the least times."""
+    """The median ratio of undisturbed rounds; if they are too few, the ratio of all medians."""
     found = row["ratios"]["off"]
-    on, off = (row["sides"][side]["min_us"] for side in ("on", "off"))
+    on, off = (row["sides"][side]["median_us"] for side in ("on", "off"))
     return float(off / on if "noisy" in found else found["value"])
 
 
