@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tvmext.arch import Arch, CudaArch
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 
     from .choices import Choices
     from .rule import Rule
+    from .select import Decide
 
 
 def rules_for(arch: Arch, options: Options) -> tuple[Rule, ...]:
@@ -39,3 +41,17 @@ def choices_for(arch: Arch, options: Options) -> Mapping[str, Choices]:
     from .cpu.choices import choices
 
     return choices(WINOGRAD[options.winograd])
+
+
+def decide_for(arch: Arch, options: Options) -> Decide:
+    """What makes the decisions: the rules, or with records those where they fit.
+
+    Raises OptionError for records that cannot be read.
+    """
+    from .select import by_rule
+
+    if not options.records:
+        return by_rule
+    from .records import Recorded, read
+
+    return Recorded(read(Path(options.records)), choices_for(arch, options))

@@ -8,7 +8,6 @@ where ``W'`` is ``W`` permuted and padded with NumPy to the layout that the chos
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import fields, is_dataclass
 from math import inf
 from typing import Any
 
@@ -23,7 +22,7 @@ from tvmext.arch import Arch, CpuArch
 from .layout import relayout
 from .price import cycles
 from .rule import Kernel, Rule, Scheduled
-from .select import Selection, manner, select
+from .select import Decide, Selection, by_rule, manner, plain, select
 
 SCHEDULED = "tvmext.scheduled"
 """Attribute of a PrimFunc that a rule has scheduled."""
@@ -33,7 +32,7 @@ SCHEDULED = "tvmext.scheduled"
 class ScheduleKernels:
     """Schedule each PrimFunc that is called from Relax; `selections` tells how, in order.
 
-    `seen` is told of the module as it was before.
+    `seen` is told of the module as it was before; `decide` makes the decisions.
     """
 
     def __init__(
@@ -41,16 +40,25 @@ class ScheduleKernels:
         arch: Arch,
         rules: Sequence[Rule],
         seen: Callable[[tvm.IRModule], None] = lambda _mod: None,
+        decide: Decide = by_rule,
     ) -> None:
         self.arch = arch
         self.rules = tuple(rules)
         self.selections: list[Selection] = []
         self.seen = seen
+        self.decide = decide
 
     def decisions(self) -> dict[str, dict[str, Any]]:
-        """How each kernel was scheduled, as plain data: {kernel: {"rule", "decision"}}."""
+        """How each kernel was scheduled, as plain data: {kernel: {"rule", "decision"}}.
+
+        Where `decide` has something to say, "record" has it.
+        """
         return {
-            one.kernel: {"rule": one.rule, "decision": plain(one.decision)}
+            one.kernel: {
+                "rule": one.rule,
+                "decision": plain(one.decision),
+                **({"record": one.why} if one.why else {}),
+            }
             for one in self.selections
         }
 
@@ -72,24 +80,13 @@ class ScheduleKernels:
             if not isinstance(func, PrimFunc) or SCHEDULED in func.attrs:
                 continue
             kernel = Kernel(var.name_hint, func, constants.get(var, frozenset()))
-            result, selection = select(kernel, self.arch, self.rules)
+            result, selection = select(kernel, self.arch, self.rules, self.decide)
             self.selections.append(selection)
             functions[var] = _same_interface(func, result.func)
             if result.layouts:
                 relaid[var] = Scheduled(functions.pop(var), result.layouts)
         scheduled = tvm.IRModule(functions, attrs=mod.attrs, global_infos=mod.global_infos)
         return _relay_weights(scheduled, relaid) if relaid else scheduled
-
-
-def plain(decision: Any) -> Any:
-    """A decision in terms of JSON: dataclasses become objects, whatever is not plain its text."""
-    if is_dataclass(decision) and not isinstance(decision, type):
-        return {name.name: plain(getattr(decision, name.name)) for name in fields(decision)}
-    if isinstance(decision, list | tuple):
-        return [plain(item) for item in decision]
-    if decision is None or isinstance(decision, bool | int | float | str):
-        return decision
-    return str(decision)
 
 
 def _same_interface(old: PrimFunc, new: PrimFunc) -> PrimFunc:
@@ -132,6 +129,11 @@ def constant_args(mod: tvm.IRModule) -> dict[GlobalVar, frozenset[int]]:
         callee = _callee(call)
         found[callee] = found[callee] & here if callee in found else here
     return found
+
+
+def calls_of_kernels(mod: tvm.IRModule) -> list[GlobalVar]:
+    """The PrimFuncs that are called, once for each place."""
+    return [_callee(call) for call in _call_sites(mod)]
 
 
 def _relay_weights(mod: tvm.IRModule, relaid: dict[GlobalVar, Scheduled]) -> tvm.IRModule:

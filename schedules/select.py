@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 from tvmext.arch import Arch, CpuArch
@@ -12,19 +12,33 @@ from tvmext.errors import InternalError
 from .cpu.scalars import keep_scalars
 from .rule import Declined, Kernel, Rule, Scheduled
 
+Decide = Callable[[Rule, Kernel, Any, Arch], tuple[Any, str]]
+"""decide(rule, kernel, workload, arch) is a decision of the rule, and why, if not by the rule."""
+
+
+def by_rule(rule: Rule, _kernel: Kernel, workload: Any, arch: Arch) -> tuple[Any, str]:
+    """The decision of the rule itself."""
+    return rule.choose(workload, arch), ""
+
 
 @dataclass(frozen=True)
 class Selection:
-    """How one kernel was scheduled: by which rule, with which decision, and who declined before."""
+    """How one kernel was scheduled: by which rule, with which decision, and who declined before.
+
+    `why` says where the decision comes from, if not from the rule.
+    """
 
     kernel: str
     rule: str
     workload: Any
     decision: Any
     declined: tuple[tuple[str, str], ...]
+    why: str = ""
 
 
-def select(kernel: Kernel, arch: Arch, rules: Sequence[Rule]) -> tuple[Scheduled, Selection]:
+def select(
+    kernel: Kernel, arch: Arch, rules: Sequence[Rule], decide: Decide = by_rule
+) -> tuple[Scheduled, Selection]:
     """Schedule `kernel` by the first rule that matches it.
 
     The last rule of a complete list matches everything; that no rule matches is a defect.
@@ -35,11 +49,12 @@ def select(kernel: Kernel, arch: Arch, rules: Sequence[Rule]) -> tuple[Scheduled
         if isinstance(workload, Declined):
             declined.append((rule.name, workload.reason))
             continue
-        decision = rule.choose(workload, arch)
+        decision, why = decide(rule, kernel, workload, arch)
         scheduled = rule.apply(kernel, workload, decision, arch)
         if isinstance(arch, CpuArch):
             scheduled = replace(scheduled, func=keep_scalars(scheduled.func))
-        return scheduled, Selection(kernel.name, rule.name, workload, decision, tuple(declined))
+        selection = Selection(kernel.name, rule.name, workload, decision, tuple(declined), why)
+        return scheduled, selection
     reasons = "; ".join(f"{name}: {reason}" for name, reason in declined)
     raise InternalError(f"no schedule rule takes kernel '{kernel.name}' ({reasons})")
 
@@ -59,3 +74,14 @@ def manner(kernel: Kernel, arch: Arch, rules: Sequence[Rule]) -> str:
             how = getattr(rule.choose(workload, arch), "manner", "")
             return f"{rule.name}, {how}" if how else rule.name
     return ""
+
+
+def plain(decision: Any) -> Any:
+    """A decision in terms of JSON: dataclasses become objects, whatever is not plain its text."""
+    if is_dataclass(decision) and not isinstance(decision, type):
+        return {name.name: plain(getattr(decision, name.name)) for name in fields(decision)}
+    if isinstance(decision, list | tuple):
+        return [plain(item) for item in decision]
+    if decision is None or isinstance(decision, bool | int | float | str):
+        return decision
+    return str(decision)

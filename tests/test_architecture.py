@@ -29,6 +29,7 @@ WALK_OF_THE_DATA = (
     "report",
     "measure",
     "reduction",
+    "tuning",
     "opt",
     "api",
     "onnx_backend",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .api import compile, explain, load, verify
     from .options import Options
     from .runtime import CompiledModel
+    from .tuning import tune
 
 __version__ = "0.1.0"
 
@@ -27,6 +28,7 @@ _HOMES = {
     "verify": ".api",
     "CompiledModel": ".runtime",
     "Options": ".options",
+    "tune": ".tuning",
 }
 __all__ = [
     "CompiledModel",
@@ -36,6 +38,7 @@ __all__ = [
     "errors",
     "explain",
     "load",
+    "tune",
     "verify",
 ]
 

@@ -170,7 +170,7 @@ def compile_here(request: CompileRequest, report: Callable[..., None]) -> None:
     from .report.sizes import Sizes
     from .report.trace import network_of
     from .report.work import calls_of
-    from .schedules.rules import rules_for
+    from .schedules.rules import decide_for, rules_for
     from .schedules.schedule import ScheduleKernels
 
     report("load", request.name)
@@ -192,7 +192,8 @@ def compile_here(request: CompileRequest, report: Callable[..., None]) -> None:
     def seen(kernels: tvm.IRModule) -> None:
         calls.extend(calls_of(kernels, net))
 
-    schedule = ScheduleKernels(arch, rules_for(arch, request.options), seen)
+    rules, decide = rules_for(arch, request.options), decide_for(arch, request.options)
+    schedule = ScheduleKernels(arch, rules, seen, decide)
     mod = lower(
         model,
         schedule,

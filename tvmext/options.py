@@ -66,6 +66,11 @@ class Options:
         "measurements where it is sure of a gain, or such weights from a file",
         metavar="analytic|learned|PATH",
     )
+    records: str = _option(
+        "",
+        "a file of measurements by `tvmext tune`, which decide for the kernels that they fit",
+        metavar="FILE",
+    )
     dump_code: tuple[str, ...] = _option(
         (), f"write intermediate code beside the output: {', '.join(DUMP_FORMATS)}"
     )

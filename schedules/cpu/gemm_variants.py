@@ -90,6 +90,13 @@ def _price(variant: Variant, sizes: Sequence[np.ndarray], rhs: str, units: int) 
     return found
 
 
+def prices_at(
+    decisions: Sequence[Decision], sizes: Sequence[np.ndarray], rhs: str, units: int
+) -> list[np.ndarray]:
+    """What each decision costs at the sizes: rows, columns and steps of the sum."""
+    return [_price((one.tile, one.rhs), sizes, rhs, units) for one in decisions]
+
+
 def _packing(how: str, rhs: str) -> int:
     if how == "in place":
         return 0

@@ -24,8 +24,10 @@ from tools.collect import measure, workloads
 from tools.collect.build import Unit, build, kernels, stratified
 from tools.collect.gpu import Cuda
 from tools.collect.journal import SCHEMA, Journal
-from tools.collect.measure import DeviceLost, collect
+from tools.collect.measure import collect
 from tvmext.arch import resolve
+from tvmext.measure import turns
+from tvmext.measure.turns import DeviceLost
 from tvmext.schedules.cost.features import VERSION
 from tvmext.schedules.cost.terms import FIELDS, Terms
 
@@ -93,7 +95,7 @@ def test_built_measured_and_resumed_on_this_machine(tmp_path: Path) -> None:
     unit = build(SPEC, arch, tmp_path / "units", most=3)
     assert [item["picked"] for item in unit.items] == [True, False, False]
     journal = Journal(tmp_path / "data")
-    device = measure.Local()
+    device = turns.Local()
     assert collect(tmp_path / "units", journal, device) == 3
     assert collect(tmp_path / "units", journal, device) == 0
     for row in journal.rows():
@@ -115,7 +117,7 @@ def test_disturbed_samples_do_not_count(tmp_path: Path) -> None:
     wild = Stub(lambda: 1.1 ** next(growing))
     collect(tmp_path / "units", other, wild)
     assert all(row["noisy"] for row in other.rows())
-    most = 3 * (2 + measure.ROUNDS + measure.MORE_ROUNDS)
+    most = 3 * (2 + turns.ROUNDS + turns.MORE_ROUNDS)
     assert wild.calls == most, "outliers are measured again"
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from tvmext.arch import CpuArch, resolve
 
 if TYPE_CHECKING:
-    from .measure import Device
+    from tvmext.measure.turns import Device
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -105,7 +105,9 @@ def _measure(args: argparse.Namespace) -> int:
 
 
 def _device(args: argparse.Namespace) -> Device:
-    from .measure import Local, Remote
+    from tvmext.measure.turns import Local
+
+    from .measure import Remote
 
     if args.device == "cuda":
         from .gpu import Cuda

@@ -21,19 +21,19 @@ import tvm
 from tvm.tirx import PrimFunc
 
 from tvmext import frontends
-from tvmext.arch import Arch, CudaArch, to_target
-from tvmext.build.cuda import toolchain_for
-from tvmext.build.kernels import code_generation
-from tvmext.build.link import find_compiler
+from tvmext.arch import Arch, to_target
 from tvmext.options import Options
 from tvmext.passes import run
+from tvmext.passes.catch import Catch
 from tvmext.passes.pipeline import pipeline
 from tvmext.schedules.choices import Choices
 from tvmext.schedules.cost.features import VERSION
 from tvmext.schedules.cost.terms import Terms
 from tvmext.schedules.rule import Declined, Kernel, Rule
 from tvmext.schedules.rules import choices_for, rules_for
-from tvmext.schedules.schedule import ScheduleKernels, constant_args, plain
+from tvmext.schedules.schedule import ScheduleKernels, constant_args
+from tvmext.schedules.select import plain
+from tvmext.tuning.library import write_library
 
 from .workloads import Spec, graph, key
 
@@ -88,7 +88,7 @@ def build(spec: Spec, arch: Arch, folder: Path, *, most: int = MOST, seed: int =
     for found in kernels(spec, arch):
         for item, func in _candidates(found, arch, most, np.random.default_rng([seed, len(items)])):
             item["symbol"] = f"candidate_{len(items)}"
-            functions[item["symbol"]] = func.with_attr("global_symbol", item["symbol"])
+            functions[item["symbol"]] = func
             items.append(item)
     described = {
         field: sorted(value) if isinstance(value, frozenset) else value
@@ -96,7 +96,7 @@ def build(spec: Spec, arch: Arch, folder: Path, *, most: int = MOST, seed: int =
     }
     unit = Unit(name, dict(spec), described, VERSION, items)
     if items:
-        _compile(functions, arch, folder / f"{name}.so")
+        write_library(functions, arch, OPTIONS, folder / f"{name}.so")
     unfinished = folder / f".{name}.json.tmp"
     unfinished.write_text(json.dumps(asdict(unit)))
     os.replace(unfinished, folder / f"{name}.json")
@@ -127,24 +127,13 @@ def _match(kernel: Kernel, rules: Sequence[Rule]) -> tuple[Rule, Any]:
     raise AssertionError("the last rule takes everything")
 
 
-@tvm.transform.module_pass(opt_level=0, name="Capture")
-class _Capture:
-    """Keeps the module as it comes to be scheduled."""
-
-    mod: tvm.IRModule
-
-    def transform_module(self, mod: tvm.IRModule, _ctx: Any) -> tvm.IRModule:
-        self.mod = mod
-        return mod
-
-
 def _fused(spec: Spec, arch: Arch) -> tvm.IRModule:
     """The fused kernels of a workload, as rules see them."""
     with tempfile.TemporaryDirectory(prefix="tvmext-collect-") as folder:
         path = Path(folder) / "model.onnx"
         onnx.save(graph(spec).model(), path)
         model = frontends.load(path)
-    capture = _Capture()
+    capture = Catch()
     reading = ScheduleKernels(arch, rules_for(arch, OPTIONS)).reading
     target = tvm.target.Target(to_target(arch))
     passes = pipeline(model, capture, reading, str(target.kind.name), OPTIONS)
@@ -188,14 +177,3 @@ def stratified(terms: Terms, most: int, rng: np.random.Generator) -> list[int]:
 
 def _param(param: Any) -> list[Any]:
     return [[int(dim) for dim in param.ty.shape], str(param.ty.dtype)]
-
-
-def _compile(functions: dict[str, PrimFunc], arch: Arch, path: Path) -> None:
-    target = tvm.target.Target(to_target(arch))
-    if isinstance(arch, CudaArch) and (toolchain := toolchain_for(arch, OPTIONS)):
-        toolchain.register()
-    with target, code_generation(target):
-        library = tvm.tirx.build(tvm.IRModule(functions), target)
-    unfinished = path.with_name(f".{path.name}")
-    library.export_library(str(unfinished), cc=find_compiler()[0])
-    os.replace(unfinished, path)

@@ -97,6 +97,6 @@ def _measured(described: str, library: bytes, done: set[str]) -> list[Row]:
 
 @lru_cache
 def _device(threads: int) -> Any:
-    from .measure import Local
+    from tvmext.measure.turns import Local
 
     return Local(threads)

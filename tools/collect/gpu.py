@@ -15,9 +15,9 @@ from typing import Any
 import tvm
 
 from tvmext.measure.samples import CLEAN_SPEED
+from tvmext.measure.turns import DeviceLost, filled, pool
 
 from ..gpu.device import Device as Clocked
-from .measure import DeviceLost, filled, pool
 
 EVERY = 20
 """Samples between two looks at the clock."""

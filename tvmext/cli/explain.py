@@ -9,6 +9,7 @@ import click
 
 from . import arrays, console, parameters
 from .compile import check_output
+from .prices import print_prices
 from .progress import Progress
 from .session import Session, common_options
 
@@ -19,11 +20,12 @@ if TYPE_CHECKING:
 
 @click.command(
     "explain",
-    short_help="Show what becomes of the operators that only move data.",
+    short_help="Show what becomes of data movement, and how kernels are scheduled.",
     epilog="""\b
 Examples:
   tvmext explain swin.onnx
   tvmext explain gpt2.onnx --dim batch=1 --dim seq=1 --dim past=127 --html gpt2.html
+  tvmext explain model.onnx --records model.jsonl --cost-model learned
 """,
 )
 @click.argument("model", type=click.Path(path_type=Path))
@@ -34,12 +36,16 @@ Examples:
     help="Write a page with the graph before and after to this file.",
 )
 @parameters.model_options
+@parameters.options_of("opt_level", "virtual_tensors", "donate", "disabled_pass", "winograd")
+@parameters.options_of("cost_model", "records")
 @common_options
 @click.pass_obj
 def command(session: Session, model: Path, html_path: Path | None, **given: Any) -> None:
     """Show what becomes of every operator of MODEL that only moves data: a view of the same memory,
     a map that the next kernel reads through or the kernel before writes through, or a kernel of its
-    own that is left, and why. Beside it stands what TVM's own passes make of the same network.
+    own that is left, and why. Beside it stands what TVM's own passes make of the same network. Then
+    the kernels, the dearest first, with the price of the decision that is taken and of the next
+    best, as the cost model has them, and for kernels of unknown sizes which variant runs where.
 
     Nothing is compiled to code. Bytes are for the sizes that --dim says: the usual one of a range,
     64 where nothing is said.
@@ -77,6 +83,9 @@ def _print(found: Explanation) -> None:
         console.print_table(
             "kernels left that only move data", columns, kernels, numeric=("moves",)
         )
+        click.echo()
+    if found.prices:
+        print_prices(found.prices)
         click.echo()
     sizes = ", ".join(f"{name}={size}" for name, size in found.sizes.items())
     columns = (f"at {sizes}" if sizes else "", "TVM", "tvmext")

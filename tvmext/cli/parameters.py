@@ -260,7 +260,9 @@ def _click_option(field: Field[Any], kind: Any) -> Callable[[Callable[..., Any]]
     elif kind in (int, str):
         choices = field.metadata.get("choices")
         read = click.Choice(choices) if choices else kind
-        settings |= {"type": read, "default": field.default, "show_default": True}
+        settings |= {"type": read, "default": field.default, "show_default": field.default != ""}
+        if "metavar" in field.metadata:
+            settings["metavar"] = field.metadata["metavar"]
     else:
         settings |= {"multiple": True, "metavar": field.metadata.get("metavar", "NAME,...")}
     return click.option(*names, **settings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from tvmext.build import CompileRequest
@@ -21,9 +22,12 @@ def explain_here(request: CompileRequest, report: Callable[..., None]) -> None:
     """
     import tvm
 
-    from tvmext.arch import flags, resolve, to_target
+    from tvmext.arch import CudaArch, flags, resolve, to_target
     from tvmext.frontends import load
     from tvmext.frontends.dims import usual_sizes
+    from tvmext.schedules.cost.weights import ANALYTIC, cost_model
+    from tvmext.schedules.prices import prices_of
+    from tvmext.schedules.rules import choices_for, decide_for, rules_for
 
     from . import trace
     from .explanation import explain
@@ -37,10 +41,22 @@ def explain_here(request: CompileRequest, report: Callable[..., None]) -> None:
         model_format=request.model_format,
         name=request.name,
     )
-    chosen = to_target(resolve(request.target))
+    arch = resolve(request.target)
+    chosen = to_target(arch)
     target, sizes = tvm.target.Target(chosen), Sizes(usual_sizes(model.dims))
     net = trace.network_of(model, target, sizes, report)
-    ours = trace.ours(model, target, sizes, request.options, report)
+    options = request.options
+    ours, kernels = trace.ours(model, target, sizes, options, report)
+    report("price", "")
+    prices = prices_of(
+        kernels,
+        arch,
+        rules_for(arch, options),
+        choices_for(arch, options),
+        cost_model(ANALYTIC if isinstance(arch, CudaArch) else options.cost_model),
+        decide_for(arch, options),
+    )
     stock = trace.stock(model, target, sizes, report)
     explanation = explain(request.name, " ".join(flags(chosen)), sizes.dims, net, stock, ours)
+    explanation = replace(explanation, prices=prices)
     Path(request.output).write_bytes(pickle.dumps(explanation))

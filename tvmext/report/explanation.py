@@ -12,6 +12,8 @@ from .regions import Region, regions_of
 from .step import VIEW as VIEW_STEP
 
 if TYPE_CHECKING:
+    from tvmext.schedules.prices import KernelPrices
+
     from .trace import Network, Outcome
 
 GONE, VIEW, READ, PLACED, KEPT = "gone", "view", "read", "placed", "kept"
@@ -87,6 +89,7 @@ class Explanation:
     ours: Totals
     operators: tuple[Operator, ...]
     regions: tuple[Region, ...]
+    prices: tuple[KernelPrices, ...] = ()
 
     @property
     def fates(self) -> dict[str, int]:
@@ -106,7 +109,7 @@ class Explanation:
             "sizes": dict(self.sizes),
             "movement_operators": self.ours.movement_operators,
             "fates": self.fates,
-            **{name: found[name] for name in ("stock", "ours", "operators")},
+            **{name: found[name] for name in ("stock", "ours", "operators", "prices")},
         }
 
 

@@ -14,6 +14,7 @@ from tvmext.arch import resolve
 from tvmext.frontends.model import Model, Node
 from tvmext.options import Options
 from tvmext.passes import run
+from tvmext.passes.catch import Catch
 from tvmext.passes.pipeline import network, pipeline
 from tvmext.passes.stock import stock_pipeline
 from tvmext.passes.virtual.analysis import analyze
@@ -84,28 +85,21 @@ def network_of(model: Model, target: Any, sizes: Sizes, report: Report) -> Netwo
     return Network(steps, movement, _nodes(model))
 
 
-def ours(model: Model, target: Any, sizes: Sizes, options: Options, report: Report) -> Outcome:
-    """What our pipeline makes of the network."""
-    catch = _Catch()
+def ours(
+    model: Model, target: Any, sizes: Sizes, options: Options, report: Report
+) -> tuple[Outcome, tvm.IRModule]:
+    """What our pipeline makes of the network, and its kernels before they are scheduled."""
+    catch = Catch()
     arch = resolve(target)
     schedule = ScheduleKernels(arch, rules_for(arch, options))
     passes = pipeline(model, catch, schedule.reading, target.kind.name, options)
-    return _outcome(passes, catch, model, target, sizes, options, report)
+    return _outcome(passes, catch, model, target, sizes, options, report), catch.mod
 
 
 def stock(model: Model, target: Any, sizes: Sizes, report: Report) -> Outcome:
     """What TVM's passes make of it."""
-    catch = _Catch()
+    catch = Catch()
     return _outcome(stock_pipeline(model, catch), catch, model, target, sizes, Options(), report)
-
-
-@tvm.transform.module_pass(opt_level=0, name="CatchKernels")
-class _Catch:
-    """Takes the place of scheduling: keeps the module of kernels as it is then."""
-
-    def transform_module(self, mod: tvm.IRModule, _ctx: Any) -> tvm.IRModule:
-        self.mod = mod
-        return mod
 
 
 def _outcome(

@@ -1,0 +1,131 @@
+"""Candidates of a kernel timed in turns.
+
+    warm up all; then rounds: for every candidate a chunk of calls; who begins changes
+
+The time of a candidate is the first quartile of its samples: what disturbs makes them longer, never
+shorter. A sample that the processor's probe or the operating system saw disturbed does not count.
+Where the fastest of what is left are too far apart or too few the candidate takes further rounds,
+and stays marked as noisy if they do not help.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import tvm
+
+from .samples import CLEAN_SPEED
+
+CHUNK_SECONDS = 6e-4
+ROUNDS, MORE_ROUNDS = 7, 8
+MOST_SPREAD = 0.04
+"""Of the fastest quarter of the samples, as a share of their longest."""
+
+LONGEST = 0.25
+"""Seconds of a call above which a candidate is left alone after its warm-up: it is no choice."""
+
+POOL = 1 << 20
+"""Random numbers that arrays are filled with, again and again."""
+
+
+class DeviceLost(RuntimeError):
+    """The device takes no more work in this process."""
+
+
+class Device(Protocol):
+    """What candidates run on."""
+
+    name: str
+
+    def load(self, path: Path) -> Any: ...
+
+    def array(self, shape: list[int], dtype: str) -> Any: ...
+
+    def seconds(self, library: Any, symbol: str, arguments: list[Any], number: int) -> float:
+        """Of one call, on average over `number`."""
+
+    def undisturbed(self) -> bool:
+        """Whether nothing was noticed since the last question."""
+
+
+class Local:
+    """This machine. Calls are timed in C++; a probe of the clock tells what is disturbed."""
+
+    def __init__(self, threads: int = 1) -> None:
+        from .host import cpu_name, interruptions
+        from .machine import Machine
+
+        self.machine = Machine(threads)
+        self.name = cpu_name()
+        self._interruptions = interruptions(threads)
+        self._seen = self._interruptions()
+        self._pool = pool()
+
+    def load(self, path: Path) -> Any:
+        return tvm.runtime.load_module(str(path))
+
+    def array(self, shape: list[int], dtype: str) -> Any:
+        return tvm.runtime.tensor(filled(self._pool, shape, dtype))
+
+    def seconds(self, library: Any, symbol: str, arguments: list[Any], number: int) -> float:
+        timer = library.time_evaluator(symbol, tvm.cpu(), number=number, repeat=1)
+        return float(timer(*arguments).mean)
+
+    def undisturbed(self) -> bool:
+        before, self._seen = self._seen, self._interruptions()
+        rate = self.machine.probe()
+        return self._seen == before and rate >= CLEAN_SPEED * self.machine.peak
+
+
+def timed(
+    library: Any, calls: Mapping[str, list[Any]], device: Device
+) -> dict[str, list[tuple[float, bool]]]:
+    """(seconds, undisturbed) of all samples of the kernels of a library, by symbol."""
+    samples: dict[str, list[tuple[float, bool]]] = {name: [] for name in calls}
+    paces = {}
+    for name, arguments in calls.items():
+        device.seconds(library, name, arguments, 1)
+        once = device.seconds(library, name, arguments, 1)
+        paces[name] = max(1, round(CHUNK_SECONDS / once))
+        if once > LONGEST:
+            samples[name] = [(once, True)]
+    device.undisturbed()
+    names = [name for name in calls if not samples[name]]
+    for turn in range(ROUNDS + MORE_ROUNDS):
+        names = [n for n in names if turn < ROUNDS or summary(samples[n])["noisy"]]
+        for name in names:
+            took = device.seconds(library, name, calls[name], paces[name])
+            samples[name].append((took, device.undisturbed()))
+        names = [*names[1:], *names[:1]]
+    return samples
+
+
+def summary(samples: list[tuple[float, bool]]) -> dict[str, Any]:
+    """ "seconds" and what else is to be known of a candidate's samples."""
+    clean = [seconds for seconds, is_clean in samples if is_clean]
+    used = clean if len(clean) >= 3 else [seconds for seconds, _ in samples]
+    quartile = statistics.quantiles(used, n=4)[0] if len(used) > 1 else used[0]
+    quartile = max(quartile, min(used))  # of three samples it would be extrapolated
+    spread = 1 - min(used) / quartile
+    return {
+        "seconds": quartile,
+        "least": min(used),
+        "spread": spread,
+        "samples": len(used),
+        "noisy": len(samples) > 1 and (len(clean) < 3 or spread > MOST_SPREAD),
+    }
+
+
+def pool() -> np.ndarray:
+    return np.random.default_rng(0).standard_normal(POOL, np.float32)
+
+
+def filled(pool: np.ndarray, shape: list[int], dtype: str) -> np.ndarray:
+    """Numbers of a normal distribution; for integers, zeros: indices have to be inside."""
+    if not dtype.startswith("float"):
+        return np.zeros(shape, dtype)
+    return np.resize(pool, shape).astype(dtype, copy=False)
