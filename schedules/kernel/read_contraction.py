@@ -7,7 +7,7 @@ its epilogue; those that read an element more than once run after it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from tvm import tirx
@@ -206,13 +206,13 @@ class _Reader:
     ) -> None:
         """Compute no more of the sum than `block` reads of it, if nothing else reads it."""
         extents = {axis.var: axis.extent for axis in block.axes}
-        needed = {
-            own: extents.get(index, _index(1))
-            for load in block.loads
-            if load.source in known
-            for index, own in zip(load.indices, at[load.source])
-            if isinstance(own, Var) and not isinstance(index, tirx.Add)
-        }
+        needed = {}
+        for load in block.loads:
+            if load.source in known:
+                _, whole = _merged(load, at[load.source], block)
+                for d, (index, own) in enumerate(zip(load.indices, at[load.source])):
+                    if d not in whole and isinstance(own, Var) and not isinstance(index, tirx.Add):
+                        needed[own] = extents.get(index, _index(1))
         for axis in self.axes:
             extent = needed.get(axis.var, axis.extent)
             if not analyzer([]).can_prove_equal(extent, axis.extent):
@@ -321,23 +321,56 @@ def _consumer_axes(
     """The axes of a consumer as axes of the sum, or None if it is not one element for one."""
     units = {axis.var for axis in block.axes if axis.size == 1}
     mapping: dict[Var, Expr] = dict.fromkeys(units, _index(0))
+
+    def agrees(found: Mapping[Var, Expr]) -> bool:
+        fits = all(structural_equal(mapping.get(var, to), to) for var, to in found.items())
+        mapping.update(found)
+        return fits
+
     for load in block.loads:
         if load.source not in known:
             continue
-        for index, own, dim in zip(load.indices, at[load.source], load.source.shape):
+        merged, dims = _merged(load, at[load.source], block)
+        if not agrees(merged):
+            return None
+        axes = zip(load.indices, at[load.source], load.source.shape)
+        for index, own, dim in (axis for d, axis in enumerate(axes) if d not in dims):
             if not isinstance(own, Var) and constant(own) is None and not _whole(index, dim, block):
                 return None  # a part of an axis that is split: `_narrow` knows of whole axes
             if isinstance(index, Var) and index not in units:
-                if not mapping.get(index, own).same_as(own):
+                if not agrees({index: own}):
                     return None
-                mapping[index] = own
             elif parts := _parts(index, own, block, splits):
-                if any(not structural_equal(mapping.get(v, to), to) for v, to in parts.items()):
+                if not agrees(parts):
                     return None
-                mapping |= parts
             elif index not in units and constant(index) != 0:
                 return None
     return mapping if len(mapping) == len(block.axes) else None
+
+
+def _merged(
+    load: TensorLoad, at: Sequence[Expr], block: Block
+) -> tuple[dict[Var, Expr], frozenset[int]]:
+    """``{r: (a*B + b)*C + c}`` and these dims, for indices ``r // C // B, r // C % B, r % C``
+
+    where the axis r of the consumer runs over all of the axes a, b, c: a reshape merged them.
+    """
+    dims, ana = load.source.shape, analyzer(())
+    for last in range(len(dims) - 1, 0, -1):
+        digit = load.indices[last]
+        if not isinstance(digit, tirx.FloorMod) or not isinstance(digit.a, Var):
+            continue
+        (extent,) = (axis.extent for axis in block.axes if axis.var.same_as(digit.a))
+        rest, merged, size = digit.a, _index(0), _index(1)
+        for d in range(last, -1, -1):
+            own, index, tail = at[d], load.indices[d], tirx.floormod(rest, dims[d])
+            here = ana.can_prove_equal(index, rest) or ana.can_prove_equal(index, tail)
+            if not isinstance(own, Var) or not here:
+                break
+            merged, size, rest = merged + own * size, size * dims[d], tirx.floordiv(rest, dims[d])
+            if d < last and ana.can_prove_equal(extent, size):
+                return {digit.a: ana.simplify(merged)}, frozenset(range(d, last + 1))
+    return {}, frozenset()
 
 
 def _classify(

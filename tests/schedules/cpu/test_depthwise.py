@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tvm import relax
+from tvm import relax, te, tirx, topi
 
-from tests.schedules.cpu.kernels import kernel, normal
+from tests.schedules.cpu.kernels import ARCH, composed, kernel, normal, run
 from tests.schedules.cpu.products import compare, convolve
 from tvmext.arch import FAMILIES
+from tvmext.schedules.cpu import RULES
 from tvmext.schedules.cpu.depthwise import Depthwise
+from tvmext.schedules.kernel.analysis import collect
 from tvmext.schedules.rule import Declined
+from tvmext.schedules.select import select
 
 op = relax.op
 
@@ -70,3 +73,24 @@ def test_the_tile_fits_the_registers() -> None:
     for arch in FAMILIES.values():
         tile = Depthwise().choose(workload, arch).tile
         assert tile.rows == 1 or (tile.rows + 7) * tile.vectors < arch.vector_registers
+
+
+@pytest.mark.parametrize("dims", [(2, 9, 19), ("n", "h", "w")])
+def test_an_epilogue_over_merged_rows_and_columns(dims: tuple[int | str, ...]) -> None:
+    """The sums of SegFormer's mixing layers are read as rows of pixels: none is in memory first."""
+
+    def build(x: te.Tensor, w: te.Tensor) -> te.Tensor:
+        total = topi.nn.conv(x, w, 1, 1, 1, 40, "NHWC", "OHWI")
+        n, h, width, c = x.shape
+        pixels = te.compute((n, h * width, c), lambda i, p, c: total[i, p // width, p % width, c])
+        return te.compute(pixels.shape, lambda *at: pixels(*at) * topi.sigmoid(pixels)(*at))
+
+    one = composed(build, ((*dims, 40), "float32"), ((40, 3, 3, 1), "float32"))
+    result, selection = select(one, ARCH, RULES)
+    assert selection.rule == "depthwise", selection
+    x, w = normal(2, 9, 19, 40), normal(40, 3, 3, 1, seed=1)
+    total = convolve(x, w, 1, 1, 1, 40).reshape(2, 9 * 19, 40)
+    (output,) = run(result.func, {"x0": x, "x1": w})
+    np.testing.assert_allclose(output, total / (1 + np.exp(-total)), rtol=1e-5, atol=1e-4)
+    buffers = [each.buffer for each in collect(result.func.body, tirx.AllocBuffer)]
+    assert all(len(buffer.shape) <= 2 for buffer in buffers), "the sums are written to memory first"
