@@ -7,12 +7,12 @@ its epilogue; those that read an element more than once run after it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from tvm import tirx
 from tvm.ir import Expr, TensorLoad, Var
-from tvm_ffi import structural_equal, structural_map
+from tvm_ffi import structural_map
 
 from ..rule import Declined, Kernel
 from .analysis import (
@@ -28,6 +28,7 @@ from .analysis import (
     substitute,
     variables,
 )
+from .consumer_axes import consumer_axes, merged_axes
 from .contraction import Contraction, Operand, Output
 from .view import view
 
@@ -172,7 +173,7 @@ class _Reader:
             if block.is_reduction or len(block.stores) != 1:
                 raise _Declines(f"consumer '{block.name}' is not a single injective block")
             store = block.stores[0]
-            mapping = None if behind else _consumer_axes(block, known, at, splits)
+            mapping = None if behind else consumer_axes(block, known, at, splits)
             if mapping is None:
                 late.append(block)
                 continue
@@ -209,7 +210,7 @@ class _Reader:
         needed = {}
         for load in block.loads:
             if load.source in known:
-                _, whole = _merged(load, at[load.source], block)
+                _, whole = merged_axes(load, at[load.source], block)
                 for d, (index, own) in enumerate(zip(load.indices, at[load.source])):
                     if d not in whole and isinstance(own, Var) and not isinstance(index, tirx.Add):
                         needed[own] = extents.get(index, _index(1))
@@ -290,87 +291,6 @@ def _splits(product: Expr, axes: Iterable[Axis]) -> dict[Var, tuple[int, int]]:
         and axis.size % divisors[axis.var] == 0
         and axis.kind == SPATIAL
     }
-
-
-def _whole(index: Expr, dim: Expr, block: Block) -> bool:
-    """Whether an index is an axis that runs over all of a dim."""
-    extents = [axis.extent for axis in block.axes if axis.var.same_as(index)]
-    return len(extents) == 1 and bool(analyzer(()).can_prove_equal(extents[0], dim))
-
-
-def _parts(
-    index: Expr, own: Expr, block: Block, splits: Mapping[Var, tuple[int, int]]
-) -> dict[Var, Expr]:
-    """``{g: own // d, c: own % d}`` for an index ``g * d + c`` of all of an axis that is split."""
-    split = splits.get(own) if isinstance(own, Var) else None
-    if split is None or not isinstance(index, tirx.Add) or not isinstance(index.a, tirx.Mul):
-        return {}
-    high, factor, low = index.a.a, constant(index.a.b), index.b
-    sizes = {axis.var: axis.size for axis in block.axes}
-    if factor != split[1] or (sizes.get(high), sizes.get(low)) != split:
-        return {}
-    return {high: own // factor, low: own % factor}
-
-
-def _consumer_axes(
-    block: Block,
-    known: Mapping[Var, Expr],
-    at: Mapping[Var, tuple[Expr, ...]],
-    splits: Mapping[Var, tuple[int, int]],
-) -> dict[Var, Expr] | None:
-    """The axes of a consumer as axes of the sum, or None if it is not one element for one."""
-    units = {axis.var for axis in block.axes if axis.size == 1}
-    mapping: dict[Var, Expr] = dict.fromkeys(units, _index(0))
-
-    def agrees(found: Mapping[Var, Expr]) -> bool:
-        fits = all(structural_equal(mapping.get(var, to), to) for var, to in found.items())
-        mapping.update(found)
-        return fits
-
-    for load in block.loads:
-        if load.source not in known:
-            continue
-        merged, dims = _merged(load, at[load.source], block)
-        if not agrees(merged):
-            return None
-        axes = zip(load.indices, at[load.source], load.source.shape)
-        for index, own, dim in (axis for d, axis in enumerate(axes) if d not in dims):
-            if not isinstance(own, Var) and constant(own) is None and not _whole(index, dim, block):
-                return None  # a part of an axis that is split: `_narrow` knows of whole axes
-            if isinstance(index, Var) and index not in units:
-                if not agrees({index: own}):
-                    return None
-            elif parts := _parts(index, own, block, splits):
-                if not agrees(parts):
-                    return None
-            elif index not in units and constant(index) != 0:
-                return None
-    return mapping if len(mapping) == len(block.axes) else None
-
-
-def _merged(
-    load: TensorLoad, at: Sequence[Expr], block: Block
-) -> tuple[dict[Var, Expr], frozenset[int]]:
-    """``{r: (a*B + b)*C + c}`` and these dims, for indices ``r // C // B, r // C % B, r % C``
-
-    where the axis r of the consumer runs over all of the axes a, b, c: a reshape merged them.
-    """
-    dims, ana = load.source.shape, analyzer(())
-    for last in range(len(dims) - 1, 0, -1):
-        digit = load.indices[last]
-        if not isinstance(digit, tirx.FloorMod) or not isinstance(digit.a, Var):
-            continue
-        (extent,) = (axis.extent for axis in block.axes if axis.var.same_as(digit.a))
-        rest, merged, size = digit.a, _index(0), _index(1)
-        for d in range(last, -1, -1):
-            own, index, tail = at[d], load.indices[d], tirx.floormod(rest, dims[d])
-            here = ana.can_prove_equal(index, rest) or ana.can_prove_equal(index, tail)
-            if not isinstance(own, Var) or not here:
-                break
-            merged, size, rest = merged + own * size, size * dims[d], tirx.floordiv(rest, dims[d])
-            if d < last and ana.can_prove_equal(extent, size):
-                return {digit.a: ana.simplify(merged)}, frozenset(range(d, last + 1))
-    return {}, frozenset()
 
 
 def _classify(
