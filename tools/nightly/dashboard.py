@@ -10,14 +10,16 @@ from pathlib import Path
 from tvmext.measure.groups import time_text
 from tvmext.measure.samples import geometric_mean
 
-from .history import PASSED, History, Result, Run
+from .history import LEFT, PASSED, History, Result, Run
 from .judge import RUN
 from .overview import LEAST, RIVAL, Group, family, grouped, smallest, statuses, trends
 from .plot import plot, spark
 from .stats import LEAST as LEAST_EFFECT
-from .summary import change, number, size
+from .summary import change, number, size, summed
 
 SHOWN_ALARMS = 8
+ORDER = {PASSED: 1, LEFT: 2}
+"""Of the cases by status: what fails comes first."""
 
 _SEARCH = """
 const rows = [...document.querySelectorAll("#cases tbody tr")];
@@ -80,9 +82,9 @@ def _header(run: Run, count: int) -> str:
 
 def _cards(run: Run, results: Sequence[Result]) -> str:
     counts = statuses(results)
-    failing = sum(n for status, n in counts.items() if status not in (PASSED, "left"))
+    failing = sum(n for status, n in counts.items() if status not in ORDER)
     seen = smallest(results)
-    cards = [("Passed", str(counts[PASSED]), f"{failing} fail, {counts['left']} had no time")]
+    cards = [("Passed", str(counts[PASSED]), f"{failing} fail, {counts[LEFT]} had no time")]
     for part, title in (("zoo/", "Networks"), ("ops/", "Operators")):
         ratios = [
             r.figures[LEAST] for r in results if r.name.startswith(part) and LEAST in r.figures
@@ -131,22 +133,23 @@ def _plots(history: History, device: str, labels: Mapping[int, str]) -> str:
 
 
 def _cases(results: Sequence[Result], times: Mapping[str, Sequence[tuple[int, float]]]) -> str:
+    ordered = sorted(results, key=lambda each: ORDER.get(each.status, 0))
     rows = "".join(
-        _case(each, [value for _, value in times.get(each.name, ())]) for each in results
+        _case(each, [value for _, value in times.get(each.name, ())]) for each in ordered
     )
     kinds = dict.fromkeys(kind(each) for each in results)
     buttons = "".join(f'<button value="{one}" aria-pressed="false">{one}</button>' for one in kinds)
-    wide = (
-        *("ONNX Runtime / ours", "compile", "library", "peak memory", "planned", "kernels"),
-        "movement",
-    )
+    wide = ("ratio", "compile", "library", "peak", "planned", "movement")
     heads = "".join(f'<th class="n wide">{name}</th>' for name in wide)
     return (
-        '<h2>Cases</h2><div class="panel"><div class="tools">'
+        '<h2>Cases</h2><p class="soft">Ratio is ONNX Runtime\u2019s time over ours, change that of '
+        "our time since the commit it is compared with. Then seconds to compile, bytes of the "
+        "library, memory of a run and memory planned, and kernels that only move data.</p>"
+        '<div class="panel"><div class="tools">'
         f'<input id="search" type="search" placeholder="Search" aria-label="Search">{buttons}</div>'
         '<div class="rows"><table id="cases"><thead><tr><th>case</th><th>result</th>'
-        f'<th class="n">time</th><th class="n">change</th>{heads}<th class="wide">over the nights'
-        f"</th></tr></thead><tbody>{rows}</tbody></table></div></div>"
+        '<th class="n">time</th><th class="n">change</th><th class="wide">time over the nights</th>'
+        f"{heads}</tr></thead><tbody>{rows}</tbody></table></div></div>"
     )
 
 
@@ -160,21 +163,21 @@ def kind(result: Result) -> str:
 
 def _case(result: Result, times: Sequence[float]) -> str:
     found = result.figures
-    ratio = found.get("pick", found.get(RIVAL, found.get(LEAST)))
     cells = (
-        number(ratio, "{:.2f}"),
+        number(found.get(RIVAL, found.get(LEAST)), "{:.2f}"),
         number(found.get("compile_seconds"), "{:.1f} s"),
         *(size(found.get(name)) for name in ("library_bytes", "peak_bytes", "planned_bytes")),
-        *(number(found.get(name), "{:.0f}") for name in ("kernels", "movement_left")),
+        number(found.get("movement_left"), "{:.0f}"),
     )
     wide = "".join(f'<td class="n wide">{cell}</td>' for cell in cells)
     took = time_text(found["us"] / 1e6) if "us" in found else ""
-    told = f'<div class="more">{escape(result.detail[:160])}</div>' if result.detail else ""
+    detail = summed(result)
+    told = f'<div class="more">{escape(detail[:160])}</div>' if detail else ""
     return (
         f'<tr data-kind="{kind(result)}"><td>{escape(result.name.partition("/")[2])}{told}</td>'
         f'<td class="status {result.status}">{result.status}</td><td class="n">{took}</td>'
-        f'<td class="n {_tone(result)}">{change(result)}</td>{wide}'
-        f'<td class="wide">{spark(times)}</td></tr>'
+        f'<td class="n {_tone(result)}">{change(result)}</td>'
+        f'<td class="wide">{spark(times)}</td>{wide}</tr>'
     )
 
 
@@ -188,14 +191,19 @@ def _tone(result: Result) -> str:
 
 
 def _nights(runs: Sequence[tuple[int, Run]]) -> str:
-    rows = "".join(
-        f'<tr><td class="reason">{run.started[:16]}</td><td>{escape(run.subject)}</td>'
-        f'<td><span class="verdict {run.verdict}">{run.verdict}</span></td>'
-        f'<td class="n">{run.seconds / 60:.0f}</td></tr>'
-        for _, run in reversed(runs)
-    )
+    rows = "".join(map(_night, (run for _, run in reversed(runs))))
     return (
-        '<h2>Nights</h2><div class="panel rows"><table><thead><tr><th>UTC</th><th>commit</th>'
-        '<th>verdict</th><th class="n">minutes</th></tr></thead>'
+        '<h2>Nights</h2><div class="panel rows"><table id="nights"><thead><tr><th>UTC</th>'
+        '<th>commit</th><th>verdict</th><th class="n wide">minutes</th></tr></thead>'
         f"<tbody>{rows}</tbody></table></div>"
+    )
+
+
+def _night(run: Run) -> str:
+    date, time = run.started[:10], run.started[10:16]
+    return (
+        f'<tr><td class="reason">{date}<span class="wide">{time}</span></td>'
+        f"<td>{escape(run.subject)}</td>"
+        f'<td><span class="verdict {run.verdict}">{run.verdict}</span></td>'
+        f'<td class="n wide">{run.seconds / 60:.0f}</td></tr>'
     )

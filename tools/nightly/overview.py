@@ -15,6 +15,8 @@ from .judge import RUN, Alarm
 
 RIVAL = "against_onnxruntime"
 LEAST = "least_against_onnxruntime"
+Series = Mapping[str, Sequence[tuple[int, float]]]
+"""Of each case, (number of the run, value)."""
 
 
 @dataclass(frozen=True)
@@ -102,33 +104,42 @@ def faster(results: Iterable[Result]) -> list[tuple[str, float]]:
 def trends(history: History, device: str) -> list[Trend]:
     """What a dashboard draws; only figures that there are."""
 
-    def series(metric: str, part: str = "") -> dict[str, list[tuple[int, float]]]:
+    def series(metric: str, part: str = "") -> Series:
         found = history.series(device, metric)
         return {name: points for name, points in found.items() if name.startswith(part)}
 
-    def mean(values: Sequence[float]) -> float:
-        return geometric_mean(values)
+    def over(
+        metric: str, part: str, mean: Callable[[Sequence[float]], float]
+    ) -> tuple[tuple[int, float], ...]:
+        return by_run(filled(series(metric, part), runs), mean)
 
     ratio = "{:.2f}".format
     relative = "{:.2f}x".format
+    runs = [number for number, _ in history.runs(device)]
     passed = shares(series("passed"), series("tests"))
     found = [
         Trend(
             "Networks against ONNX Runtime",
             "its time / ours, geometric mean of minima",
-            by_run(series(LEAST, "zoo/"), mean),
+            over(LEAST, "zoo/", geometric_mean),
             ratio,
             1,
         ),
         Trend(
             "Operators against ONNX Runtime",
             "its time / ours, geometric mean of minima",
-            by_run(series(LEAST, "ops/"), mean),
+            over(LEAST, "ops/", geometric_mean),
             ratio,
             1,
         ),
         *(
-            Trend(title, "of what each case usually takes", usual(series(metric)), relative, -1)
+            Trend(
+                title,
+                "of what each case usually takes",
+                usual(filled(series(metric), runs)),
+                relative,
+                -1,
+            )
             for title, metric in (
                 ("Compile time", "compile_seconds"),
                 ("Size of libraries", "library_bytes"),
@@ -139,15 +150,15 @@ def trends(history: History, device: str) -> list[Trend]:
         ),
         Trend(
             "Movement kernels left",
-            "mean over networks",
-            by_run(series("movement_left"), statistics.fmean),
-            ratio,
+            "sum over networks",
+            over("movement_left", "", math.fsum),
+            "{:.0f}".format,
             -1,
         ),
         Trend(
             "Picks of the cost model",
             "part of the best tile\u2019s speed",
-            by_run(series("pick"), mean),
+            over("pick", "", geometric_mean),
             ratio,
             1,
         ),
@@ -156,8 +167,20 @@ def trends(history: History, device: str) -> list[Trend]:
     return [trend for trend in found if trend.points]
 
 
+def filled(series: Series, runs: Sequence[int]) -> Series:
+    """A value in every run, the last known one or else the first: means over the same cases."""
+    made = {}
+    for name, points in series.items():
+        known, value, line = dict(points), points[0][1], []
+        for run in runs:
+            value = known.get(run, value)
+            line.append((run, value))
+        made[name] = line
+    return made
+
+
 def by_run(
-    series: Mapping[str, Sequence[tuple[int, float]]], mean: Callable[[Sequence[float]], float]
+    series: Series, mean: Callable[[Sequence[float]], float]
 ) -> tuple[tuple[int, float], ...]:
     """The mean over the cases of each run."""
     found: dict[int, list[float]] = defaultdict(list)
@@ -167,7 +190,7 @@ def by_run(
     return tuple((run, mean(found[run])) for run in sorted(found))
 
 
-def usual(series: Mapping[str, Sequence[tuple[int, float]]]) -> tuple[tuple[int, float], ...]:
+def usual(series: Series) -> tuple[tuple[int, float], ...]:
     """Each case over its own median, so that runs of different cases compare."""
     scaled: dict[str, list[tuple[int, float]]] = {}
     for name, points in series.items():
@@ -177,10 +200,7 @@ def usual(series: Mapping[str, Sequence[tuple[int, float]]]) -> tuple[tuple[int,
     return by_run(scaled, geometric_mean)
 
 
-def shares(
-    part: Mapping[str, Sequence[tuple[int, float]]],
-    whole: Mapping[str, Sequence[tuple[int, float]]],
-) -> tuple[tuple[int, float], ...]:
+def shares(part: Series, whole: Series) -> tuple[tuple[int, float], ...]:
     """The sum of one over the sum of the other, by run."""
     sums = [dict(by_run(each, math.fsum)) for each in (part, whole)]
     return tuple((run, sums[0].get(run, 0.0) / total) for run, total in sums[1].items() if total)

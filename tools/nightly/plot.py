@@ -27,7 +27,8 @@ def plot(trend: Trend, labels: Mapping[int, str]) -> str:
         across = [(LEFT + WIDTH - RIGHT) / 2]
     up = _scale(values, low, high, HEIGHT - BOTTOM, TOP)
     parts = []
-    for tick in (low, (low + high) / 2, high):
+    ticks = {trend.text(tick): tick for tick in (low, high, (low + high) / 2)}
+    for tick in ticks.values():
         (y,) = _scale([tick], low, high, HEIGHT - BOTTOM, TOP)
         text = escape(trend.text(tick))
         parts.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>')

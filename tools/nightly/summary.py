@@ -39,7 +39,7 @@ def summary(history: History, device: str) -> str:
     others = [each for each in results if each.name.startswith(("oracle/", "conformance/"))]
     if others:
         parts.append("\n## Picks of the cost model, and ONNX's own tests\n")
-        parts += [f"- {each.name}: {_told(each)}" for each in others]
+        parts += [f"- {each.name}: {summed(each) or each.status}" for each in others]
     if failing := [each for each in results if each.status not in (PASSED, LEFT)]:
         parts.append("\n## What fails\n")
         parts += [f"- {each.name}: {each.status}: {each.detail[:200]}" for each in failing]
@@ -92,15 +92,18 @@ def _line(result: Result) -> list[str]:
     ]
 
 
-def _told(result: Result) -> str:
-    share = f"{result.figures['pick']:.2f} of the best, " if "pick" in result.figures else ""
-    return share + (result.detail or result.status)
+def summed(result: Result) -> str:
+    """What there is to say of a case besides its columns."""
+    share = f"{result.figures['pick']:.2f} of the best speed, " if "pick" in result.figures else ""
+    return share + result.detail
 
 
 def change(result: Result) -> str:
     """``+1.2 %`` against the base; nothing if it cannot be told."""
     found = result.comparisons.get(RUN)
-    return f"{100 * found.effect:+.1f} %" if found and not found.noisy else ""
+    if found is None or found.noisy:
+        return ""
+    return f"{round(100 * found.effect, 1) + 0.0:+.1f} %"  # no negative zero
 
 
 def number(value: float | None, form: str) -> str:
