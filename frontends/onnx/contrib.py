@@ -124,18 +124,31 @@ def _simple_norm(b: Body) -> None:
 
 def _embed_norm(b: Body) -> None:
     """LayerNormalization of the sum of word, position and segment embeddings."""
+    tables = {index: b.input(index) for index in range(2, 7) if b.has(index)}
+    _embedded(b, tables, b.input(8) if b.has(8) else "")
+
+
+def _quantized_embed_norm(b: Body) -> None:
+    """The same of bytes, each table with a scale and a zero point."""
+    tables = {
+        index: b.op("DequantizeLinear", *(b.input(index + k) for k in (0, 6, 11)))
+        for index in range(2, 7)
+        if b.has(index)
+    }
+    _embedded(b, tables, "")
+
+
+def _embedded(b: Body, tables: Mapping[int, str], positions: str) -> None:
     ids = b.input(0)
-    total = b.op("Gather", b.input(2), ids)
-    if b.has(8):
-        positions = b.input(8)
-    else:
+    total = b.op("Gather", tables[2], ids)
+    if not positions:
         length = b.op("Gather", b.op("Shape", ids), b.constant(1))
         positions = b.op("Range", b.constant(0), length, b.constant(1))
-    total = b.op("Add", total, b.op("Gather", b.input(3), positions))
+    total = b.op("Add", total, b.op("Gather", tables[3], positions))
     if b.has(1):
-        total = b.op("Add", total, b.op("Gather", b.input(4), b.input(1)))
+        total = b.op("Add", total, b.op("Gather", tables[4], b.input(1)))
     epsilon = b.attr("epsilon", 1e-12)
-    norm = b.op("LayerNormalization", total, b.input(5), b.input(6), axis=-1, epsilon=epsilon)
+    norm = b.op("LayerNormalization", total, tables[5], tables[6], axis=-1, epsilon=epsilon)
     b.result(0, norm)
     if b.wants(1):
         if b.has(7):
@@ -224,6 +237,7 @@ BODIES: dict[str, Callable[[Body], None]] = {
     "Gelu": _gelu,
     "NhwcConv": _nhwc_conv,
     "NhwcFusedConv": _nhwc_conv,
+    "QEmbedLayerNormalization": _quantized_embed_norm,
     "QuickGelu": _quick_gelu,
     "RotaryEmbedding": rotary,
     "SimplifiedLayerNormalization": _simple_norm,

@@ -93,14 +93,14 @@ def _arg(build: Reduction) -> Converter:
 
 
 def _top_k(call: Call) -> Result:
+    keys = _sort_keys(call, call.tensor(0), call.dtype(0))
     if not call.attr("k") and call.ints(1) is None:
-        return runtime.top_k(call)
+        return runtime.top_k(call, keys)
     (count,) = [call.attr("k")] if call.attr("k") else call.need_ints(1, "k")
     axis = call.axis(-1, call.rank(0))
     extent = call.shape(0)[axis]
     if count < 1 or (isinstance(extent, int) and count > extent):
         raise DeclinedError(f"k is {count}, of {extent} elements")
-    keys = _sort_keys(call, call.tensor(0), call.dtype(0))
     largest = bool(call.attr("largest", 1))
     indices = call.emit(relax.op.topk(keys, count, axis, "indices", largest, "int64"))
     return [relax.op.gather_elements(call.tensor(0), indices, axis), indices]

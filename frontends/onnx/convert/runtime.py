@@ -179,11 +179,11 @@ def arange(call: Call) -> relax.Expr:
     return op.add(scaled, start)
 
 
-def top_k(call: Call) -> list[relax.Expr]:
-    """All elements in order, of which the first k are taken; k is at most their number."""
-    axis, shape, data = call.axis(-1, call.rank(0)), call.shape(0), call.tensor(0)
-    if call.dtype(0) in ("uint32", "uint64"):
-        raise DeclinedError(f"k is known only at run time, of elements of {call.dtype(0)}")
+def top_k(call: Call, keys: relax.Expr) -> list[relax.Expr]:
+    """All elements in the order of `keys`, of which the first k are taken: at most their number."""
+    axis, data = call.axis(-1, call.rank(0)), call.tensor(0)
+    if call.dtype(0) == "uint32":
+        raise DeclinedError("k is known only at run time, of elements of uint32")
     wanted = out_of(call)[axis]
 
     def number(_: Scalars, x: Var, k: Var) -> list[Expr]:
@@ -191,16 +191,11 @@ def top_k(call: Call) -> list[relax.Expr]:
         return [tirx.Select(given <= expr(x.shape[axis]), given, int64(-1))]
 
     matched(call, sizes(call, number, data, integers(call, 1)), [wanted])
-    (most,) = call.fixed(shape[axis : axis + 1], "the axis")
-    both = call.emit(
-        relax.op.topk(data, most, axis, "both", bool(call.attr("largest", 1)), "int64")
-    )
-    parts = [call.emit(relax.TupleGetItem(both, k)) for k in range(2)]
-    end = [call.prim(wanted)]
-    return [
-        call.emit(relax.op.strided_slice(p, [axis], [call.prim(0)], end, assume_inbound=True))
-        for p in parts
-    ]
+    descends = bool(call.attr("largest", 1))
+    order = call.emit(relax.op.argsort(keys, axis, descends, "int64"))
+    ends = [call.prim(0)], [call.prim(wanted)]
+    first = call.emit(relax.op.strided_slice(order, [axis], *ends, assume_inbound=True))
+    return [relax.op.gather_elements(data, first, axis), first]
 
 
 def split(call: Call) -> list[relax.Expr]:

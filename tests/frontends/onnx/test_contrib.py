@@ -44,6 +44,13 @@ CASES = {
         {},
         2,
     ),
+    "QEmbedLayerNormalization": (
+        "QEmbedLayerNormalization",
+        [IDS, IDS % 2, bytes_(9, 8), bytes_(7, 8), bytes_(2, 8), bytes_(8), bytes_(8),
+         np.int32(IDS > 2), *5 * [SCALE], *5 * [ZERO]],
+        {},
+        2,
+    ),
     "FusedConv": (
         "FusedConv",
         [floats(1, 3, 6, 6), floats(4, 3, 3, 3), floats(4)],
@@ -119,7 +126,12 @@ CASES = {
     "QLinearGlobalAveragePool": ("QLinearGlobalAveragePool", [*QUANTIZED, *OUT], {}, 1),
     "QLinearConcat": ("QLinearConcat", [*OUT, *QUANTIZED, *QUANTIZED], {"axis": 1}, 1),
 }  # fmt: skip
-DATA = {"EmbedLayerNormalization": (0, 1, 7), "QLinearConcat": (2, 5)}
+EMBEDDED = (0, 1, 7)
+DATA = {
+    "EmbedLayerNormalization": EMBEDDED,
+    "QEmbedLayerNormalization": EMBEDDED,
+    "QLinearConcat": (2, 5),
+}
 """Positions that are inputs of the graph, by default the first; the rest are weights."""
 
 

@@ -24,6 +24,7 @@ CASES = {
     "CumSum": ("CumSum", [X, np.array(-2, np.int64)], {"reverse": 1}),
     "Compress": ("Compress", [X, np.array([True, False, True])], {"axis": 1}),
     "Trilu": ("Trilu", [X, np.array(-1, np.int64)], {"shapes": {0: (2, "n", "m")}}),
+    "TopK": ("TopK", [X, i64(2)], {"axis": 1, "outputs": 2, "shapes": {0: (2, "n", "m")}}),
     "Range": ("Range", [np.array(v, np.int64) for v in (9, 1, -3)], {}),
 }
 
