@@ -79,6 +79,11 @@ class Records:
                 rows.setdefault(row["workload"], []).append(row)
         return Records(rows, tuple(ignored))
 
+    def ignored_text(self) -> str:
+        """How many lines are no records, and what is wrong with the first."""
+        count = len(self.ignored)
+        return f"{count} line{'s are' if count > 1 else ' is'} left out; {self.ignored[0]}"
+
     def fitting(self, workload: str, arch: Arch) -> list[Mapping[str, Any]] | str:
         """The records of a workload on this machine, or why there are none."""
         rows = self.rows.get(workload, ())

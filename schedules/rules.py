@@ -54,4 +54,7 @@ def decide_for(arch: Arch, options: Options) -> Decide:
         return by_rule
     from .records import Recorded, read
 
-    return Recorded(read(Path(options.records)), choices_for(arch, options))
+    records = read(Path(options.records))
+    if records.ignored:
+        print(f"warning: {options.records}: {records.ignored_text()}", flush=True)
+    return Recorded(records, choices_for(arch, options))

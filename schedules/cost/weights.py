@@ -69,7 +69,8 @@ def read(path: Path, kind: str = "cpu") -> Learned:
             raise OptionError(f"cost model {path}: larger than {MOST_BYTES} bytes", hint=hint)
         found = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise OptionError(f"cost model {path}: cannot be read: {error}", hint=hint) from None
+        reason = str(getattr(error, "strerror", None) or error).lower()
+        raise OptionError(f"cost model {path}: cannot be read: {reason}", hint=hint) from None
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise OptionError(f"cost model {path}: not a file of weights", hint=hint)
     if found.get("version") != VERSION:

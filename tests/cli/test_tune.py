@@ -46,5 +46,9 @@ def test_mistakes(tvmext: Call, tiny: Path, tmp_path: Path) -> None:
     assert gpu.code == 2 and "on the CPU of this machine" in gpu.err
     nowhere = tvmext("tune", tiny, "--records", tmp_path / "none" / "r.jsonl")
     assert nowhere.code == 2 and "its folder does not exist" in nowhere.err
+    kept = tiny.read_bytes()
+    model = tvmext("tune", tiny, "--records", tiny, *HERE)
+    assert model.code == 2 and "something else than records" in model.err
+    assert tiny.read_bytes() == kept
     missing = tvmext("compile", tiny, "-o", tmp_path / "a.so", "--records", tmp_path / "none.jsonl")
     assert missing.code == 2 and "no such file" in missing.err

@@ -14,7 +14,7 @@ import click
 
 from tvmext import __version__
 
-from . import bench, compile, explain, inspect, opt, reduce, run, tune, verify
+from . import bench, compile, completion, explain, inspect, opt, reduce, run, tune, verify
 from .failures import ReaderGoneError, exit_code
 from .session import Session
 
@@ -57,7 +57,7 @@ def tvmext() -> None:
     """Compile trained networks to shared libraries that run fast on any input size."""
 
 
-for verb in (compile, run, verify, bench, inspect, explain, tune, reduce, opt):
+for verb in (compile, run, verify, bench, inspect, explain, tune, reduce, opt, completion):
     tvmext.add_command(verb.command)
 
 

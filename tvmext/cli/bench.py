@@ -14,6 +14,7 @@ from tvmext.errors import OptionError
 from . import arrays, console, parameters
 from .compile import check_output
 from .library import fill_options, library_options, opened, sizes
+from .progress import resting
 from .run import read_inputs
 from .session import Session, common_options
 
@@ -107,15 +108,17 @@ def command(
     compiled = opened(model, library, given)
     _check_device(rivals, compiled)
     inputs = arrays.fill(read, compiled, sizes(compiled, given) | sized, fill_mode)
-    found = benchmark(
-        compiled,
-        inputs,
-        warmup=warmup,
-        duration=duration,
-        percentiles=wanted,
-        against=rivals,
-        request=_request(model, given) if rivals else None,
-    )
+    sides = f" and {', '.join(rivals)} in turns" if rivals else ""
+    with resting(f"measuring runs for {duration:g} s{sides}"):
+        found = benchmark(
+            compiled,
+            inputs,
+            warmup=warmup,
+            duration=duration,
+            percentiles=wanted,
+            against=rivals,
+            request=_request(model, given) if rivals else None,
+        )
     plain = console.plain(found.to_json())
     if export_path is not None:
         arrays.write_text(export_path, json.dumps(plain, indent=2))

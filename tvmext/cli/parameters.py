@@ -260,6 +260,8 @@ def _click_option(field: Field[Any], kind: Any) -> Callable[[Callable[..., Any]]
     elif kind in (int, str):
         choices = field.metadata.get("choices")
         read = click.Choice(choices) if choices else kind
+        if field.metadata.get("metavar") == "FILE":
+            read = click.Path(dir_okay=False)
         settings |= {"type": read, "default": field.default, "show_default": field.default != ""}
         if "metavar" in field.metadata:
             settings["metavar"] = field.metadata["metavar"]

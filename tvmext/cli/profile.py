@@ -11,6 +11,7 @@ import click
 
 from . import arrays, console
 from .compile import check_output
+from .progress import resting
 
 if TYPE_CHECKING:
     from tvmext.measure.profile import ModelProfile
@@ -61,7 +62,8 @@ def profiled(compiled: CompiledModel, inputs: Mapping[str, Any], files: Wanted) 
     from tvmext.measure import page, trace
     from tvmext.measure.profile import profile_model
 
-    found = profile_model(compiled, inputs)
+    with resting("measuring the machine and every kernel"):
+        found = profile_model(compiled, inputs)
     for path, content in ((files.html, page.page), (files.trace, trace.trace)):
         if path is not None:
             arrays.write_text(path, content(found))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -55,6 +57,19 @@ class Progress:
     ) -> None:
         if self._line is not None:
             self._line.stop()
+
+
+@contextmanager
+def resting(text: str) -> Iterator[None]:
+    """A line on a terminal while something is measured: it does not move, which would disturb."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    click.echo(f"{text} ...", nl=False, err=True)
+    try:
+        yield
+    finally:
+        click.echo("\r\033[K", nl=False, err=True)
 
 
 def _moving_line() -> progress.Progress:

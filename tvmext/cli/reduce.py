@@ -9,6 +9,7 @@ import click
 
 from . import console, parameters
 from .compile import check_output
+from .progress import resting
 from .run import read_inputs
 from .session import Session, common_options
 
@@ -98,7 +99,11 @@ def command(
         _write(output, part)
         click.echo(f"{len(part.graph.node)} nodes, after {tried.runs} checks", err=True)
 
-    smallest = reduce(whole, tried.fails, inputs, found)
+    def fails(part: ModelProto) -> bool:
+        with resting(f"{len(part.graph.node)} nodes, check {tried.runs + 1}"):
+            return tried.fails(part)
+
+    smallest = reduce(whole, fails, inputs, found)
     _write(output, smallest)
     nodes = [f"{node.op_type} '{node.name}'" for node in smallest.graph.node]
     if session.json:

@@ -14,6 +14,7 @@ from . import arrays, console, parameters
 from .compile import check_output
 from .library import fill_options, library_options, opened, sizes
 from .profile import print_profile, profile_options, profiled, wanted
+from .progress import resting
 from .session import Session, common_options
 
 if TYPE_CHECKING:
@@ -98,7 +99,8 @@ def command(
         "outputs": [_summary(name, array) for name, array in outputs.items()],
     }
     if print_time:
-        result["time_ms"] = _times(lambda: compiled.run(inputs), repeat, number)
+        with resting(f"measuring {repeat} times"):
+            result["time_ms"] = _times(lambda: compiled.run(inputs), repeat, number)
     if print_top:
         result["top"] = {name: _largest(array, print_top) for name, array in outputs.items()}
     found = profiled(compiled, inputs, profile) if profile else None

@@ -58,7 +58,8 @@ def tuned(request: CompileRequest, report: Report) -> Tuned:
     asked = request.asked
     arch = _here(request.target)
     path = Path(asked["records"])
-    known = read(path) if path.exists() and not asked["again"] else Records({})
+    there = _records(path)
+    known = Records({}) if asked["again"] else there
     mod = _kernels(request, arch, report)
     tasks, left = _tasks(mod, arch, request.options, asked["top"])
     tasks.sort(key=lambda task: -task.price * task.calls)
@@ -80,6 +81,14 @@ def tuned(request: CompileRequest, report: Report) -> Tuned:
                     rows.append(row)
             found.append(_result(task, rows))
     return Tuned(tuple(found), tuple(left))
+
+
+def _records(path: Path) -> Records:
+    """What the file has already. Raises OptionError for a file of something else."""
+    found = read(path) if path.exists() else Records({})
+    if found.ignored and not found.rows:
+        raise OptionError(f"'{path}' holds something else than records: {found.ignored_text()}")
+    return found
 
 
 def _here(target: Any) -> CpuArch:

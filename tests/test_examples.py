@@ -1,0 +1,170 @@
+"""Every command that is documented is understood; with ``-m slow``, every one runs."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+from onnx import helper
+
+from tests.cli import networks
+from tests.examples import Example, examples
+from tools.reference.__main__ import PAGE, page
+from tvmext.cli import main, tvmext
+from tvmext.cli.session import Session
+
+ALL = list(examples())
+OURS = [one for one in ALL if one.words[0] == "tvmext"]
+ONCE = list({one.text: one for one in reversed(OURS)}.values())[::-1]
+"""Each command once, where it stands first."""
+
+TOOLS = [one for one in ALL if one.words[0] == "python"]
+
+
+def test_examples_are_found() -> None:
+    assert len(OURS) > 60 and len(TOOLS) > 15
+    assert {one.words[1] for one in OURS} == set(tvmext.commands)
+
+
+@pytest.mark.parametrize("example", OURS, ids=str)
+def test_verbs_understand_their_examples(example: Example) -> None:
+    _, name, *arguments = example.words
+    if ">" in arguments:
+        arguments = arguments[: arguments.index(">")]
+    tvmext.commands[name].make_context(name, arguments, obj=Session(()))
+
+
+@pytest.mark.parametrize("module", sorted({one.words[2] for one in TOOLS}))
+def test_tools_of_examples_exist(module: str) -> None:
+    assert find_spec(
+        module if find_spec(module).submodule_search_locations is None else f"{module}.__main__"
+    )
+
+
+def test_the_reference_is_up_to_date() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page(), "python -m tools.reference"
+
+
+@pytest.mark.parametrize("verb", tvmext.commands.values(), ids=lambda verb: verb.name)
+def test_help_says_everything(verb: click.Command) -> None:
+    assert verb.short_help and verb.help and "Examples:\n" in (verb.epilog or "")
+    for option in verb.params:
+        if isinstance(option, click.Option):
+            assert option.help and option.help.rstrip().endswith((".", "]")), option.name
+
+
+def test_flags_of_one_name_are_alike() -> None:
+    """A flag takes the same kind of value everywhere, and has one short form at the most."""
+    kinds: dict[str, set[str]] = {}
+    for verb in tvmext.commands.values():
+        for option in verb.params:
+            if isinstance(option, click.Option) and option.name != "output":
+                for flag in option.opts:
+                    if flag.startswith("--"):
+                        kinds.setdefault(flag, set()).add(option.type.name)
+    assert {flag: names for flag, names in kinds.items() if len(names) > 1} == {}
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["completion", shell])
+    script = capsys.readouterr().out
+    assert "_TVMEXT_COMPLETE" in script
+    if shutil.which(shell):
+        subprocess.run([shell, "-n"], input=script, text=True, check=True)
+
+
+def test_a_shell_asks_for_completions(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in (("TVMEXT_COMPLETE", "bash_complete"),):
+        monkeypatch.setenv(f"_{name}", value)
+    monkeypatch.setenv("COMP_WORDS", "tvmext verify --bis")
+    monkeypatch.setenv("COMP_CWORD", "2")
+    with pytest.raises(SystemExit):
+        main([])
+    assert capsys.readouterr().out.split() == ["plain,--bisect-passes"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Small stand-ins for the models, libraries and arrays that examples name."""
+    path = tmp_path_factory.mktemp("examples")
+    sequences = networks.model(
+        [helper.make_node("Softmax", ["x"], ["y"], name="scores")],
+        {"x": ["batch", "seq", 8]},
+        {"y": ["batch", "seq", 8]},
+    )
+    cache = networks.model(
+        [
+            helper.make_node("Concat", ["kept", "x"], ["all"], axis=1),
+            helper.make_node("Softmax", ["all"], ["y"]),
+        ],
+        {"x": ["batch", "seq", 8], "kept": ["batch", "past", 8]},
+        {"y": ["batch", "past + seq", 8]},
+    )
+    linear = networks.linear()
+    nets = {"bert": sequences, "gpt2": cache, "swin": networks.moving()}
+    for name, net in {"model": linear, "resnet50": linear, **nets}.items():
+        (path / f"{name}.onnx").write_bytes(net.SerializeToString())
+    np.savez(path / "photos.npz", x=np.ones((2, 4), np.float32))
+    np.savez(path / "inputs.npz", x=np.ones((2, 128, 8), np.float32))
+    for name in ("bert", "model", "resnet50"):
+        command = ["compile", f"{name}.onnx", "-o", f"{name}.so"]
+        subprocess.run([sys.executable, "-m", "tvmext", *command], cwd=path, check=True)
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("example", ONCE, ids=str)
+def test_examples_run(
+    example: Example,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """As they stand there, on stand-ins."""
+    home = folder / "home"
+    for made in (".local/share/bash-completion/completions", ".zfunc", ".config/fish/completions"):
+        (home / made).mkdir(parents=True, exist_ok=True)
+    if example.place == "README.md":
+        np.savez(folder / "inputs.npz", x=np.ones((2, 4), np.float32))
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(folder)
+    arguments = [os.path.expanduser(word) for word in example.words[1:]]
+    into = None
+    if ">" in arguments:
+        *arguments, _, into = arguments
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    out, err = capfd.readouterr()
+    if into:
+        Path(into).write_text(out)
+    if example.error:
+        assert ended.value.code == 2 and example.error in err
+    elif arguments[0] == "reduce":
+        assert ended.value.code == 2 and "does not fail" in err, "stand-ins are sound"
+    else:
+        assert ended.value.code == 0, err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("example", TOOLS, ids=str)
+def test_tools_know_the_flags_of_their_examples(example: Example) -> None:
+    """They take up to hours: what runs is their help, which has to have every flag."""
+    _, _, module, *arguments = example.words
+    verb = arguments[:1] if arguments and re.fullmatch(r"[a-z]+", arguments[0]) else []
+    command = [sys.executable, "-m", module, *verb, "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    for flag in (word for word in arguments if word.startswith("--")):
+        assert flag in done.stdout

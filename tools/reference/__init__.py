@@ -1,0 +1,1 @@
+"""docs/cli-reference.md, written from the declarations of the verbs."""
