@@ -53,6 +53,9 @@ IMPORTS = (
 )
 
 CASES = ("ops/norm/layer,197x384", "ops/softmax/12x128x128", "ops/gemm/64x64x64")
+LIMIT = 900
+"""Seconds for one process, which may have to wait for its turn on a machine that others use."""
+
 SLOWER, WRONG = "Rows of norms", "Another approximation of exp"
 
 
@@ -95,7 +98,8 @@ def plant(folder: Path) -> Path:
 def spent(clone: Path, history: Path, options: Sequence[str]) -> list[Alarm]:
     """The alarms of one night in a clone."""
     only = [part for case in CASES for part in ("--only", case)]
-    command = ["-m", "tools.nightly", "--history", str(history), "--parts", "cases", *only]
+    settings = ["--history", str(history), "--parts", "cases", "--limit", str(LIMIT)]
+    command = ["-m", "tools.nightly", *settings, *only]
     environment = os.environ | {"PYTHONPATH": str(clone)}
     done = subprocess.run(
         [sys.executable, *command, *options], cwd=clone, env=environment, stdout=subprocess.PIPE
