@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from itertools import zip_longest
 
 from ..bench.cases import all_cases
 from ..zoo.case import modes, networks
@@ -44,7 +45,7 @@ class Case:
 
 
 def every_case(targets: Sequence[str] = ("llvm",)) -> list[Case]:
-    """All cases, the most important first. GPUs get the networks.
+    """All cases, the most important first: operators and networks in turns. GPUs get the networks.
 
     A block that also exists small is left to `tools.zoo`: its weights take gigabytes.
     """
@@ -59,7 +60,8 @@ def every_case(targets: Sequence[str] = ("llvm",)) -> list[Case]:
     static = [net for net in nets if net.mode == "static"]
     dynamic = [net for net in nets if net.mode == "dynamic"]
     gpus = [Case("zoo", net.model, net.mode, t) for t in targets if t != "llvm" for net in static]
-    return [*core, *static, *gpus, *dynamic, *rest]
+    turns = [each for pair in zip_longest(core, static) for each in pair if each]
+    return [*turns, *gpus, *dynamic, *rest]
 
 
 def chosen(patterns: Sequence[str], targets: Sequence[str], quick: bool) -> list[Case]:

@@ -14,7 +14,8 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -58,13 +59,12 @@ def turns(
     draw = np.random.default_rng()
     calls: dict[str, Callable[[], object]] = {}
     for side, library in libraries.items():
-        places = cycle([placed(inputs, draw) for _ in range(PLACES)])
-        calls[side] = call_of(library, places)
+        calls[side] = call_of(library.run, inputs, draw)
     on_cpu = libraries[OURS].device != "cuda"
     if rival and on_cpu:
         session = session_of(str(model), 1)
         names = [spec.name for spec in libraries[OURS].outputs]
-        calls[RIVAL] = lambda: session.run(names, dict(inputs))
+        calls[RIVAL] = call_of(partial(session.run, names), inputs, draw)
     rounds = measure(calls, machine, interruptions(1), seconds=seconds)
     found: dict[str, Any] = dict(figures(rounds, OURS))
     found["logs"] = {RUN: logs_of(rounds)} if BASE in calls else {}
@@ -77,9 +77,14 @@ def turns(
     return found
 
 
-def call_of(library: Any, places: Iterator[Mapping[str, np.ndarray]]) -> Callable[[], object]:
-    """A run with the inputs in the next place."""
-    return lambda: library.run(next(places))
+def call_of(
+    run: Callable[[Mapping[str, Any]], object],
+    inputs: Mapping[str, Any],
+    draw: np.random.Generator,
+) -> Callable[[], object]:
+    """A run with the inputs in the next one of a few places."""
+    places = cycle([placed(inputs, draw) for _ in range(PLACES)])
+    return lambda: run(next(places))
 
 
 def placed(inputs: Mapping[str, Any], draw: np.random.Generator) -> dict[str, np.ndarray]:
