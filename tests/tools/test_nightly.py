@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -23,6 +24,15 @@ from tools.nightly.summary import summary
 from tools.nightly.turns import family_logs, placed
 from tools.zoo.runner import run_module
 
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+FRAME = """<iframe id=f src=page.html style="width:WIDTHpx;height:800px;border:0"></iframe><script>
+f.onload = () => {
+  const page = f.contentDocument, plots = [...page.querySelectorAll(".trend")];
+  const least = Math.min(...plots.map(each => each.getBoundingClientRect().width));
+  const told = document.createElement("pre");
+  told.textContent = [page.documentElement.scrollWidth, plots.length, Math.round(least)].join(" ");
+  document.body.append(told);
+};</script>"""
 DEVICE = "AMD EPYC, 2 cores"
 
 
@@ -249,6 +259,24 @@ def test_the_dashboard_needs_nothing_else(history: History) -> None:
     assert page.count('class="trend"') >= 4
     assert "slower: gemm, 1 case" in page
     assert 'class="spark"' not in page or "<path" in page
+
+
+@pytest.mark.skipif(not BROWSER, reason="needs chromium")
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_dashboard_fits_a_screen(history: History, tmp_path: Path, width: int) -> None:
+    """In a real browser: nothing but tables scrolls sideways, and every plot has a size."""
+    (tmp_path / "page.html").write_text(dashboard(history, DEVICE))
+    (tmp_path / "frame.html").write_text(FRAME.replace("WIDTH", str(width)))
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-web-security"]
+    place = [f"--user-data-dir={tmp_path}/user", "--virtual-time-budget=2000", "--dump-dom"]
+    frame = f"file://{tmp_path}/frame.html"
+    command = [str(BROWSER), *options, "--allow-file-access-from-files", *place, frame]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    told = re.search(r"<pre>(\d+) (\d+) (\d+)</pre>", done.stdout)
+    assert told, done.stderr[-500:]
+    wide, plots, least = map(int, told.groups())
+    assert wide <= width
+    assert plots >= 4 and least > 100
 
 
 def test_alarms_are_grouped_by_family() -> None:
