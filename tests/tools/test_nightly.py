@@ -134,6 +134,21 @@ def test_whatever_goes_wrong_is_a_status() -> None:
     assert measure.failed("ops/a", {"exit_code": 1, "error": "E"}).status == "crashed"
 
 
+def test_compiling_is_timed_again_where_it_seems_slower() -> None:
+    asked = []
+
+    def again() -> list[dict[str, object]]:
+        asked.append(1)
+        return [{"compile_seconds": 4.2}, {"compile_seconds": 3.9}]
+
+    rows = [{"compile_seconds": 9.0}, {"compile_seconds": 4.0}]
+    measure.steady(rows, again)
+    assert [row["compile_seconds"] for row in rows] == [4.2, 3.9]
+    measure.steady(rows, again)
+    measure.steady([{"exit_code": 1}], again)
+    assert len(asked) == 1
+
+
 def test_conformance_counts_and_names_what_should_pass() -> None:
     rows = [
         {"suite": "node", "name": "test_add", "status": "passed", "reason": ""},
@@ -165,6 +180,43 @@ def test_bisection_goes_around_what_cannot_be_judged() -> None:
     assert bisect.first_bad(line, lambda c: verdicts[int(c)]) == bisect.Found("4", ("2", "3"))
     assert bisect.first_bad(line, lambda c: None).bad == "7"
     assert len(bisect.first_bad(line, lambda c: None).untold) == 7
+
+
+@pytest.mark.parametrize(
+    ("kind", "what"),
+    [("slower", "gemm"), ("slower", "unknown"), ("larger", "library_bytes"), ("failed", "crashed")],
+)
+def test_a_bisection_asks_what_the_alarm_is_about(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str, what: str
+) -> None:
+    """Commit 5 of 8 makes gemm a tenth slower, the library larger and the compiler crash."""
+    probe = bisect._Probe(
+        Case("ops", "gemm/64x64x64"),
+        Alarm("", kind, what, ""),
+        tmp_path,
+        None,
+        measure.Settings(tmp_path, None, 0, 0),
+    )  # type: ignore[arg-type]
+    at = {"commit": 0}
+
+    def build(self: object, commit: str) -> dict[str, object]:
+        at["commit"] = int(commit)
+        (tmp_path / "ours.so").write_text(commit)
+        broken = kind == "failed" and int(commit) >= 5
+        return {"exit_code": -11 * broken, "library_bytes": 100 + 50 * (int(commit) >= 5)}
+
+    def logs(self: object) -> dict[str, list[float]]:
+        slow = 0.1 * (at["commit"] >= 5)
+        values = list(np.random.default_rng(at["commit"]).normal(slow, 0.01, 25))
+        return {"run": values, "gemm": values}
+
+    monkeypatch.setattr(bisect._Probe, "_build", build)
+    monkeypatch.setattr(bisect._Probe, "_logs", logs)
+    monkeypatch.setattr(bisect, "drawn", lambda *_: {})
+    monkeypatch.setattr(bisect, "check", lambda *_: {"exit_code": 0})
+    probe.begin("0", "7")
+    line = [str(k) for k in range(1, 8)]
+    assert bisect.first_bad(line, probe.is_bad) == bisect.Found("5")
 
 
 def test_commits_are_checked_out_and_taken_away(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from . import commits, night
+from .cases import chosen
 from .dashboard import dashboard
 from .history import History
 from .summary import summary
@@ -60,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Spend a night; 0 if nothing became worse."""
     args = parse(arguments)
     targets = night.targets()
-    cases = night.select(args.only, args.quick, targets)
+    cases = chosen(args.only, targets, args.quick)
     parts = [part for part in args.parts.split(",") if part]
     if args.list:
         print(*(case.name for case in cases), sep="\n")

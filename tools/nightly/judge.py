@@ -127,7 +127,7 @@ def growth(result: Result, before: Mapping[str, float]) -> list[Alarm]:
         if metric not in result.figures or metric not in before:
             continue
         new, old = result.figures[metric], before[metric]
-        if new - old >= limit.amount and new > old * (1 + limit.part):
+        if beyond(metric, new, old):
             numbers = f"{_number(old)} -> {_number(new)}"
             found.append(Alarm(result.name, "larger", metric, f"{limit.text}: {numbers}"))
     new, old = (figures.get("pick", 1.0) for figures in (result.figures, before))
@@ -135,6 +135,12 @@ def growth(result: Result, before: Mapping[str, float]) -> list[Alarm]:
         detail = f"the picked tile has {new:.2f} of the best one's speed, had {old:.2f}"
         found.append(Alarm(result.name, "slower", "pick", detail))
     return found
+
+
+def beyond(metric: str, new: float, old: float) -> bool:
+    """Whether a figure grew by more than its limit."""
+    limit = LIMITS[metric]
+    return new - old >= limit.amount and new > old * (1 + limit.part)
 
 
 def _number(value: float) -> str:

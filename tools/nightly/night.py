@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from tvmext.measure.host import cpu_name
 
 from ..bench.report import versions
 from . import bisect, commits
-from .cases import ORACLE, Case, chosen, in_turn
+from .cases import ORACLE, Case, in_turn
 from .history import History, Result, Run, now
 from .judge import LIMITS, Alarm, alarms
 from .measure import Settings, conformance, left, measured, pick
@@ -178,14 +178,3 @@ def planned_base(wanted: str, history: History, name: str, root: Path) -> str:
     except commits.UnknownCommit:
         print(f"the last good commit {good} is not in this clone", file=sys.stderr)
         return ""
-
-
-def select(patterns: Sequence[str], quick: bool, on: Sequence[str]) -> list[Case]:
-    """The cases of a night on the targets `on`."""
-    return chosen(patterns, on, quick)
-
-
-def compared(results: Sequence[Result]) -> Mapping[str, int]:
-    """How many comparisons there were, and how many of them had enough quiet samples."""
-    every = [one for result in results for one in result.comparisons.values()]
-    return {"made": len(every), "quiet": sum(not one.noisy for one in every)}
