@@ -36,8 +36,15 @@ f.onload = () => {
 DEVICE = "AMD EPYC, 2 cores"
 
 
-def run(commit: str = "a" * 40, verdict: str = "good", base: str = "") -> Run:
+def run(commit: str, verdict: str = "good", base: str = "") -> Run:
     return Run(DEVICE, commit, f"{commit[:7]} Do it", base, "2026-11-21 03:00:00", 600, {}, verdict)
+
+
+def kept(history: History, run: Run, results: list[Result], alarms: list[Alarm]) -> None:
+    number = history.begin(run)
+    for result in results:
+        history.keep(number, result)
+    history.end(number, run.seconds, alarms)
 
 
 @pytest.fixture
@@ -51,7 +58,7 @@ def history(tmp_path: Path) -> History:
     for number, commit in enumerate("ab"):
         good = Result("ops/gemm/64x64x64", "passed", figures=figures, comparisons={"run": even})
         net = Result("zoo/unet static", "passed", figures=figures | {"us": 80.0 + number})
-        made.add(run(commit * 40), [good, net], [])
+        kept(made, run(commit * 40), [good, net], [])
     bad = Result("ops/gemm/64x64x64", "passed", figures=figures, comparisons={"run": slow})
     crash = Result("zoo/unet static", "crashed", "ended with -11")
     idle = Result("zoo/bert <b> static", "left", "no time")
@@ -59,7 +66,7 @@ def history(tmp_path: Path) -> History:
         Alarm("ops/gemm/64x64x64", "slower", "gemm", "10 % longer", "ccc1234 Do it"),
         Alarm("zoo/unet static", "failed", "crashed", "ended with -11"),
     ]
-    made.add(run("c" * 40, "bad", "b" * 40), [bad, crash, idle], found)
+    kept(made, run("c" * 40, "bad", "b" * 40), [bad, crash, idle], found)
     return made
 
 
@@ -80,8 +87,18 @@ def test_the_last_good_commit_is_the_base(history: History, tmp_path: Path) -> N
     assert history.last_good("another machine") is None
     never_good = History(tmp_path / "other")
     for commit in "de":
-        never_good.add(run(commit * 40, "bad"), [], [])
+        kept(never_good, run(commit * 40, "bad"), [], [Alarm("a", "wrong", "wrong", "")])
     assert never_good.last_good(DEVICE) == "d" * 40, "the first night is what others start from"
+
+
+def test_an_interrupted_night_keeps_what_it_has(history: History) -> None:
+    number = history.begin(run("f" * 40))
+    history.keep(number, Result("ops/a", "passed", figures={"us": 1.0}))
+    again = History(history.path.parent)
+    assert [each.name for each in again.results(number)] == ["ops/a"]
+    assert again.last_good(DEVICE) == "b" * 40
+    assert summary(again, DEVICE).startswith("# 2026-11-21: the night did not end")
+    assert "the night did not end" in dashboard(again, DEVICE)
 
 
 def test_what_waited_longest_goes_first(history: History) -> None:

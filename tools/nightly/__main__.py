@@ -21,7 +21,7 @@ from pathlib import Path
 from . import commits, night
 from .cases import chosen
 from .dashboard import dashboard
-from .history import History
+from .history import GOOD, History
 from .summary import summary
 
 QUICK_MINUTES, MINUTES = 10.0, 55.0
@@ -90,8 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         limit=args.limit,
         under=args.under,
     )
-    done = night.spend(plan, history, device)
-    history.add(done.run, done.results, done.alarms)
+    night.spend(plan, history, device)
     return report(history, device, args.history)
 
 
@@ -104,7 +103,7 @@ def report(history: History, device: str, folder: Path) -> int:
     (folder / "report.md").write_text(text, encoding="utf-8")
     (folder / "index.html").write_text(dashboard(history, device), encoding="utf-8")
     print(text)
-    return int(runs[-1][1].verdict != "good")
+    return int(runs[-1][1].verdict != GOOD)
 
 
 def mistake(what: str, hint: str) -> int:

@@ -12,7 +12,7 @@ from tvmext.measure.samples import geometric_mean
 
 from .history import LEFT, PASSED, History, Result, Run
 from .judge import RUN
-from .overview import LEAST, RIVAL, Group, family, grouped, smallest, statuses, trends
+from .overview import LEAST, RIVAL, VERDICTS, Group, family, grouped, smallest, statuses, trends
 from .plot import plot, spark
 from .stats import LEAST as LEAST_EFFECT
 from .summary import change, number, size, summed
@@ -68,13 +68,12 @@ def dashboard(history: History, device: str) -> str:
 
 
 def _header(run: Run, count: int) -> str:
-    good = run.verdict == "good"
-    verdict = "nothing became worse" if good else "something became worse"
     base = f"compared with <code>{run.base[:9]}</code>" if run.base else "the first night"
     packages = ", ".join(f"{name} {version}" for name, version in run.versions.items())
+    verdict = f'<span class="verdict {run.verdict}">{VERDICTS[run.verdict]}</span>'
     return (
-        f'<h1>Night of {run.started[:10]}</h1><p><span class="verdict {run.verdict}">{verdict}'
-        f'</span></p><p class="facts"><b>{escape(run.subject)}</b>, {base}. '
+        f"<h1>Night of {run.started[:10]}</h1><p>{verdict}</p>"
+        f'<p class="facts"><b>{escape(run.subject)}</b>, {base}. '
         f"{escape(run.device)}; {escape(packages)}; {run.seconds / 60:.0f} minutes; "
         f"{count} night{'s' * (count > 1)} in the history.</p>"
     )

@@ -7,8 +7,9 @@ last good commit have rows of their own, and so have alarms.
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -37,6 +38,9 @@ CREATE TABLE IF NOT EXISTS alarms (
   run INTEGER NOT NULL REFERENCES runs, name TEXT NOT NULL, kind TEXT NOT NULL,
   what TEXT NOT NULL, detail TEXT NOT NULL, culprit TEXT NOT NULL);
 """
+
+GOOD, BAD, UNFINISHED = "good", "bad", "unfinished"
+"""Verdicts of a night."""
 
 PASSED, LEFT = "passed", "left"
 """Statuses of a result; the others say how it failed. What is left had no time."""
@@ -68,7 +72,7 @@ class Run:
     started: str
     seconds: float
     versions: Mapping[str, str]
-    verdict: str
+    verdict: str = UNFINISHED
 
 
 class History:
@@ -83,40 +87,49 @@ class History:
     def close(self) -> None:
         self._data.close()
 
-    def add(self, run: Run, results: Iterable[Result], alarms: Iterable[Alarm]) -> int:
-        """Keep a night, whole or not at all; returns its number."""
+    def begin(self, run: Run) -> int:
+        """Open a night, which is unfinished until `end`; returns its number."""
+        values = (run.device, run.commit, run.subject, run.base, run.started, run.seconds)
         with self._data as data:
             number = data.execute(
                 "INSERT INTO runs VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    *(run.device, run.commit, run.subject, run.base, run.started, run.seconds),
-                    json.dumps(dict(run.versions)),
-                    run.verdict,
-                ),
+                (*values, json.dumps(dict(run.versions)), UNFINISHED),
             ).lastrowid
-            assert number is not None
-            for each in results:
-                data.execute(
-                    "INSERT INTO results VALUES (?, ?, ?, ?)",
-                    (number, each.name, each.status, each.detail),
-                )
-                data.executemany(
-                    "INSERT INTO figures VALUES (?, ?, ?, ?)",
-                    [(number, each.name, metric, value) for metric, value in each.figures.items()],
-                )
-                data.executemany(
-                    "INSERT INTO comparisons VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                    [
-                        (number, each.name, what, c.effect, c.low, c.high, c.p, c.pairs, c.spread)
-                        for what, c in each.comparisons.items()
-                        if not c.noisy
-                    ],
-                )
+        assert number is not None
+        return number
+
+    def keep(self, number: int, result: Result) -> None:
+        """Add a result to a night, at once and whole: it outlives an interruption."""
+        name = result.name
+        with self._data as data:
+            data.execute(
+                "INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?)",
+                (number, name, result.status, result.detail),
+            )
+            data.executemany(
+                "INSERT OR REPLACE INTO figures VALUES (?, ?, ?, ?)",
+                [(number, name, *figure) for figure in result.figures.items()],
+            )
+            data.executemany(
+                "INSERT OR REPLACE INTO comparisons VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (number, name, what, c.effect, c.low, c.high, c.p, c.pairs, c.spread)
+                    for what, c in result.comparisons.items()
+                    if not c.noisy
+                ],
+            )
+
+    def end(self, number: int, seconds: float, alarms: Sequence[Alarm]) -> None:
+        """Close a night, with its alarms: it was good if there are none."""
+        with self._data as data:
             data.executemany(
                 "INSERT INTO alarms VALUES (?, ?, ?, ?, ?, ?)",
                 [(number, a.name, a.kind, a.what, a.detail, a.culprit) for a in alarms],
             )
-        return number
+            data.execute(
+                "UPDATE runs SET seconds = ?, verdict = ? WHERE id = ?",
+                (seconds, BAD if alarms else GOOD, number),
+            )
 
     def last_good(self, device: str) -> str | None:
         """The commit of a device's last night without an alarm; else of its first night."""
@@ -209,5 +222,5 @@ def now() -> str:
 
 
 def plain(value: Any) -> float | None:
-    """A number, or None for what is none."""
-    return float(value) if isinstance(value, int | float) else None
+    """A finite number, or None for what is none."""
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None

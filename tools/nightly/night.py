@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -45,15 +45,6 @@ class Plan:
     under: str
 
 
-@dataclass(frozen=True)
-class Night:
-    """What came of it."""
-
-    run: Run
-    results: list[Result]
-    alarms: list[Alarm]
-
-
 def device(targets: Sequence[str]) -> str:
     """The key of this machine in the history."""
     model = cpu_name().rpartition(", ")[0]  # the rest is what this process may use right now
@@ -69,66 +60,58 @@ def targets() -> list[str]:
         return ["llvm"]
 
 
-def spend(plan: Plan, history: History, name: str) -> Night:
-    """Measure all parts of `plan`, judge, bisect; nothing is stored yet. `name` is the device."""
-    started, began = now(), time.monotonic()
-    end = began + 60 * plan.minutes
+def spend(plan: Plan, history: History, name: str) -> list[Alarm]:
+    """Measure all parts of `plan`, judge and bisect; `name` is the device.
+
+    Results are stored as they come, the alarms and the verdict at the end.
+    """
+    began = time.monotonic()
+    head = commits.commit_of("HEAD", plan.root)
+    changed = "" if commits.is_clean(plan.root) else " (changed)"
+    subject = commits.subject(head, plan.root) + changed
+    number = history.begin(Run(name, head, subject, plan.base, now(), 0.0, versions()))
+    cases = in_turn(plan.cases, history.turns(name))
+    before = history.before(name, plan.base) if plan.base else {}
+    results: list[Result] = []
     with commits.checkouts(plan.root) as others:
         base = others.of(plan.base) if plan.base else None
         settings = Settings(plan.root, base, plan.seconds, plan.limit, plan.under)
-        results, before = _parts(plan, settings, history, name, began)
+        for result, figures in _parts(plan, settings, cases, began):
+            results.append(result)
+            history.keep(number, result)
+            tell(result)
+            if figures:  # made side by side: nearer than what another night found
+                status, earlier = before.get(result.name, ("", {}))
+                before[result.name] = (status, {**earlier, **figures})
     found = alarms(results, before)
-    head = commits.commit_of("HEAD", plan.root)
     if plan.bisect and plan.base:
-        found = blame(found, plan, head, end)
-    run = Run(
-        name,
-        head,
-        commits.subject(head, plan.root) + ("" if commits.is_clean(plan.root) else " (changed)"),
-        plan.base,
-        started,
-        time.monotonic() - began,
-        versions(),
-        "bad" if found else "good",
-    )
-    return Night(run, results, found)
+        found = blame(found, plan, head, began + 60 * plan.minutes)
+    history.end(number, time.monotonic() - began, found)
+    return found
 
 
 def _parts(
-    plan: Plan, settings: Settings, history: History, name: str, began: float
-) -> tuple[list[Result], dict[str, tuple[str, dict[str, float]]]]:
-    """The results, and what they are judged against: (status, figures) at the base by case."""
+    plan: Plan, settings: Settings, cases: Sequence[Case], began: float
+) -> Iterator[tuple[Result, dict[str, float]]]:
+    """The results in their order, each with the figures of the base, where it was made as well."""
     whole = 60 * plan.minutes
-    before = history.before(name, plan.base) if plan.base else {}
-    results: list[Result] = []
     if "oracle" in plan.parts:
         end = began + SHARES["oracle"] * whole
-        for case_name in ORACLE:
+        for name in ORACLE:
             late = time.monotonic() > end
-            results.append(
-                left(f"oracle/{case_name}", "no time") if late else pick(case_name, settings)
-            )
-            tell(results[-1])
+            yield left(f"oracle/{name}", "no time") if late else pick(name, settings), {}
     if "conformance" in plan.parts:
-        found = list(conformance(plan.tests, plan.shard, SHARES["conformance"] * whole))
-        results += found
-        for each in found:
-            tell(each)
+        for each in conformance(plan.tests, plan.shard, SHARES["conformance"] * whole):
+            yield each, {}
     end = began + whole * (1 - BISECTION if plan.bisect else 1)
     longest = 0.0
-    for case in in_turn(plan.cases, history.turns(name)) if "cases" in plan.parts else ():
-        now = time.monotonic()
-        if now + longest > end:
-            results.append(left(case.name, "no time"))
+    for case in cases if "cases" in plan.parts else ():
+        start = time.monotonic()
+        if start + longest > end:
+            yield left(case.name, "no time"), {}
             continue
-        result, base = measured(case, settings)
-        results.append(result)
-        longest = max(longest, time.monotonic() - now)
-        if base:  # made side by side: nearer than what another night found
-            status, figures = before.get(case.name, ("", {}))
-            before[case.name] = (status, {**figures, **base})
-        tell(result)
-    return results, before
+        yield measured(case, settings)
+        longest = max(longest, time.monotonic() - start)
 
 
 def tell(result: Result) -> None:

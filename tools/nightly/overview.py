@@ -10,11 +10,16 @@ from dataclasses import dataclass
 
 from tvmext.measure.samples import geometric_mean
 
-from .history import History, Result
+from .history import BAD, GOOD, UNFINISHED, History, Result
 from .judge import RUN, Alarm
 
 RIVAL = "against_onnxruntime"
 LEAST = "least_against_onnxruntime"
+VERDICTS = {
+    GOOD: "nothing became worse",
+    BAD: "something became worse",
+    UNFINISHED: "the night did not end",
+}
 Series = Mapping[str, Sequence[tuple[int, float]]]
 """Of each case, (number of the run, value)."""
 

@@ -9,7 +9,7 @@ from tvmext.report.html import bytes_text
 from ..bench.report import markdown
 from .history import LEFT, PASSED, History, Result, Run
 from .judge import RUN
-from .overview import LEAST, RIVAL, faster, grouped, rivals, smallest, statuses
+from .overview import LEAST, RIVAL, VERDICTS, faster, grouped, rivals, smallest, statuses
 
 COLUMNS = (
     *("case", "result", "us", "ONNX Runtime / ours", "of minima", "change", "compile s"),
@@ -22,8 +22,7 @@ def summary(history: History, device: str) -> str:
     number, run = history.runs(device)[-1]
     results = history.results(number)
     groups = grouped(history.alarms(number))
-    verdict = "nothing became worse" if run.verdict == "good" else "something became worse"
-    parts = [f"# {run.started[:10]}: {verdict}\n", *_about(run, results)]
+    parts = [f"# {run.started[:10]}: {VERDICTS[run.verdict]}\n", *_about(run, results)]
     if groups:
         parts.append("\n## What became worse\n")
     for group in groups:
