@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tvm import tirx
-from tvm.ir import Expr, Range, Var
+from tvm.ir import Expr, Var
 from tvm.tirx import ForKind, Stmt
 
 from tvmext.arch import CudaArch, dtype_bits
 
 from ..kernel.access import accesses, flattened, relocated, strides, vectorizable
-from ..kernel.analysis import analyzer, buffer_of, constant, flat_index, substitute
+from ..kernel.analysis import analyzer, buffer_of, constant, counted, flat_index, substitute
 from ..kernel.axes import Group, merged, product
 from ..kernel.emit import Size, allocate, block, ceildiv, index, known, loop
 from ..kernel.stages import Stage, Stages
@@ -151,7 +151,7 @@ def _aligned(stage: Stage, groups: Sequence[Group], lanes: int) -> bool:
     last = groups[-1].axes[-1]
     step = Var("chunk", last.var.ty)
     ana = analyzer([axis for axis in stage.spatial if axis is not last])
-    ana.bind(step, Range(0, last.extent))
+    ana.bind(step, counted(last.extent))
     for access, stride in zip(accesses(stage), strides(stage, last)):
         if constant(stride) != 1:
             continue

@@ -15,7 +15,7 @@ from typing import Any
 
 import tvm_ffi
 from tvm import tirx
-from tvm.ir import Call, Expr, Op, Range, TensorLoad, Var
+from tvm.ir import Call, Expr, Op, TensorLoad, Var
 
 from tvmext.arch import dtype_bits
 
@@ -26,6 +26,7 @@ from ..kernel.analysis import (
     called_ops,
     collect,
     constant,
+    counted,
     flat_index,
     stride,
     substitute,
@@ -177,6 +178,6 @@ def multiples(access: Any, along: Axis, run: int, axes: Sequence[Axis]) -> bool:
         return False
     ana = analyzer([axis for axis in axes if axis is not along], shape)
     chunk = Var("chunk", along.var.ty)
-    ana.bind(chunk, Range(0, along.extent // run))
+    ana.bind(chunk, counted(along.extent // run))
     start = substitute(flat, {along.var: chunk * run})
     return constant(ana.simplify(tirx.floormod(start, tirx.const(run, "int64")))) == 0

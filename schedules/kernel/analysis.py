@@ -16,10 +16,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-import tvm
 import tvm_ffi
 from tvm import sym, tirx
-from tvm.ir import Call, Expr, Op, TensorLoad, Var
+from tvm.ir import Call, Expr, Op, Range, TensorLoad, Var
 
 SPATIAL, REDUCE = "spatial", "reduce"
 
@@ -222,8 +221,13 @@ def analyzer(axes: Iterable[Axis], shapes: Iterable[Expr] = ()) -> sym.Analyzer:
     for var in free - {axis.var for axis in axes}:
         ana.update(var, sym.ConstIntBound(0, sym.ConstIntBound.POS_INF))
     for axis in axes:
-        ana.bind(axis.var, tvm.ir.Range(0, axis.extent))
+        ana.bind(axis.var, counted(axis.extent))
     return ana
+
+
+def counted(extent: Expr) -> Range:
+    """0 to `extent`; a plain 0 is of 32 bits, and takes the place of a variable of extent 1."""
+    return Range.from_min_extent(tirx.const(0, "int64"), extent)
 
 
 def stride(expr: Expr, var: Var, ana: sym.Analyzer) -> Expr | None:

@@ -101,6 +101,16 @@ def test_pad(before: int, after: int, size: int) -> None:
     )
 
 
+def test_pad_of_symbolic_sizes() -> None:
+    x = normal(3, 5, 9)
+    check(
+        lambda x: op.nn.pad(x, [0, 0, 1, 1, 1, 1], pad_mode="constant", pad_value=2.5),
+        [x],
+        np.pad(x, [(0, 0), (1, 1), (1, 1)], constant_values=2.5),
+        dims=[(3, "height", "width")],
+    )
+
+
 @few
 @given(st.integers(0, 6), st.integers(1, 3), st.integers(7, 40))
 def test_strided_slice(begin: int, step: int, size: int) -> None:
