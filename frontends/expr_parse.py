@@ -39,7 +39,14 @@ def parse(text: str) -> int | Expr:
     """
     try:
         return _size(ast.parse(text.strip(), mode="eval").body)
-    except (SyntaxError, ValueError, TypeError, ZeroDivisionError, RecursionError) as error:
+    except (
+        SyntaxError,
+        ValueError,
+        TypeError,
+        ZeroDivisionError,
+        RecursionError,
+        MemoryError,
+    ) as error:
         raise DimError(
             f"'{text}' is not an expression over dims",
             hint="names, integers, + - * // %, min(a, b), max(a, b), floordiv(a, b)",
@@ -54,9 +61,11 @@ def _size(node: ast.expr) -> int | Expr:
             return symbol(name)
         case ast.UnaryOp(op=ast.USub(), operand=operand):
             return -_size(operand)
-        case ast.BinOp(op=ast.Pow(), left=base, right=ast.Constant(value=int(power))) if (
-            0 <= power <= 8
-        ):
+        case ast.BinOp(
+            op=ast.Pow(),
+            left=(ast.Name() | ast.Constant()) as base,  # a power of a power would grow for ever
+            right=ast.Constant(value=int(power)),
+        ) if 0 <= power <= 8:
             result: int | Expr = 1
             for _ in range(power):
                 result = result * _size(base)

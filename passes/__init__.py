@@ -29,11 +29,13 @@ def lower(
 
     `schedule` is the pass that schedules PrimFuncs for `target`, and `reading` tells its
     rule and price of one; `report` is told of every pass as it begins. With a `count`, passes after
-    the first so many are left out where they can be.
+    the first so many are left out where they can be. Raises UnsupportedError for operators that no
+    pass made a kernel of.
     """
     from .capture_graphs import refuse_scratch
     from .pipeline import pipeline
     from .prefix import prefix
+    from .unlegalized import refuse_unlegalized
 
     passes = pipeline(model, schedule, reading, target.kind.name, options)
     if count is not None:
@@ -41,6 +43,7 @@ def lower(
     mod = run(passes, model.mod, target, options, report)
     if options.cuda_graph and target.kind.name == "cuda":
         refuse_scratch(mod)
+    refuse_unlegalized(mod)
     return mod
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import tvm_ffi
-from tvm import relax, sym, te, tirx
+from tvm import relax, sym, te, tirx, topi
 from tvm.ir import Expr, Op
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
@@ -91,6 +91,18 @@ def positions(indices: np.ndarray, extent: int, mode: str = "fast") -> np.ndarra
     return np.clip(indices, 0, extent - 1)
 
 
+def _of_something(read: Callable[..., relax.Expr]) -> Callable[..., relax.Expr]:
+    """A lowering of a read, zeros where there is nothing to read."""
+
+    def lower(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+        if not any(_is_zero(size) for size in call.args[0].ty.shape):
+            return read(builder, call)
+        return builder.call_te(topi.full, list(call.ty.shape), str(call.ty.dtype), 0)
+
+    return lower
+
+
+@_of_something
 def take(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
     """out[a.., i.., b..] = x[a.., indices[i..], b..]"""
     if not isinstance(call.args[1].ty, relax.TensorType) or call.attrs.mode not in MODES:
@@ -109,6 +121,7 @@ def take(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
     return builder.call_te(compute, *call.args, primfunc_name_hint="take")
 
 
+@_of_something
 def gather_elements(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
     """out[i, j, ..] = x[indices[i, j, ..], j, ..], the index taking the place of `axis`."""
     axis = int(call.attrs.axis) % len(call.args[0].ty.shape)
@@ -123,6 +136,7 @@ def gather_elements(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr
     return builder.call_te(compute, *call.args, primfunc_name_hint="gather_elements")
 
 
+@_of_something
 def gather_nd(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
     """out[b.., i.., s..] = x[b.., indices[b.., i.., 0], indices[b.., i.., 1], .., s..]"""
     batch = int(call.attrs.batch_dims)
@@ -177,7 +191,8 @@ def _scatter(
             for k in data:
                 wanted = T.bind(from_end(rows[k].astype("int64"), x.shape[k]))
                 rows[k] = T.bind(position(wanted, x.shape[k], "clip"))
-                inside.append(rows[k].equal(wanted))
+                some = tirx.convert(x.shape[k]) > 0
+                inside.append(tirx.And(some, rows[k].equal(wanted)))
 
             def element(rest: Sequence[Expr]) -> None:
                 target = (*rows, *rest)

@@ -14,6 +14,8 @@ is passed over, unless it comes first, as in ONNX Runtime:
 
     argmax(x)  ->  argmax(select(x <= inf, x, inf if first else -inf))
 
+A truth value becomes a float by a choice: ``float(x)  ->  select(x, 1, 0)``.
+
 `relax.shape_to_tensor` becomes what TVM makes of it, marked as opaque to fusion: FuseTIR crashes on
 a group in which a dim is both an argument and the size of another member.
 """
@@ -29,7 +31,7 @@ from tvm import relax, s_tir, te, tirx, topi
 from tvm.ir import Expr, Op
 from tvm.tirx import PrimFunc
 
-from . import brain_floats, indexing, norms, resize, transposed_convolution
+from . import brain_floats, constant_division, indexing, norms, resize, transposed_convolution
 from .patterns import OPAQUE
 
 Lowering = Callable[[relax.BlockBuilder, relax.Call], relax.Expr]
@@ -41,6 +43,22 @@ def _relu(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
         return te.compute(x.shape, lambda *index: te.max(zero, x(*index)), name="relu")
 
     return builder.call_te(relu, call.args[0], primfunc_name_hint="relu")
+
+
+def _astype(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    """TVM's simplifier fails on the cast of a vector of truth values."""
+    dtype = str(call.ty.dtype)
+    if str(call.args[0].ty.dtype) != "bool" or not dtype.startswith(("float", "bfloat")):
+        return _ASTYPE(builder, call)
+
+    def cast(x: te.Tensor) -> te.Tensor:
+        one, zero = tirx.const(1, dtype), tirx.const(0, dtype)
+        return te.compute(x.shape, lambda *at: tirx.Select(x(*at), one, zero), name="cast")
+
+    return builder.call_te(cast, call.args[0], primfunc_name_hint="cast")
+
+
+_ASTYPE: Lowering = Op.get("relax.astype").get_attr("FLegalize")
 
 
 def _rewritten(original: Lowering, rewrite: Callable[[PrimFunc], PrimFunc]) -> Lowering:
@@ -137,8 +155,10 @@ def _lowerings(rewrite: Callable[[PrimFunc], PrimFunc], *names: str) -> dict[str
 
 LEGALIZE: dict[str, Lowering] = {
     **brain_floats.LOWERINGS,
+    **constant_division.LOWERINGS,
     **indexing.LOWERINGS,
     **norms.LOWERINGS,
+    "relax.astype": _astype,
     "relax.nn.relu": _relu,
     **resize.LOWERINGS,
     **transposed_convolution.LOWERINGS,

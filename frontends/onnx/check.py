@@ -5,7 +5,7 @@ onnx.checker sees the graph last, because it stops at the first fault and names 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto
@@ -17,6 +17,15 @@ from .load import Source
 
 EXPORT_AGAIN = "the exporter or a tool that changed the graph left it inconsistent; export it again"
 MAX_DEPTH = 64
+MAX_VERSION = (1 << 31) - 1
+"""Of IR and operator sets: onnx.checker has room for no more."""
+NO_NUMBERS = {
+    onnx.TensorProto.STRING: ("strings", "turn text into numbers before the model"),
+    onnx.TensorProto.COMPLEX64: ("complex numbers", "give real and imaginary parts of their own"),
+    onnx.TensorProto.COMPLEX128: ("complex numbers", "give real and imaginary parts of their own"),
+}
+BODIES = {"If": ("then_branch", "else_branch"), "Loop": ("body",), "Scan": ("body",)}
+"""The operators whose bodies are compiled, and the attributes that hold them."""
 
 
 def check(source: Source) -> None:
@@ -51,6 +60,9 @@ def _check_text(source: Source) -> None:
 def _check_opsets(model: ModelProto, name: str) -> None:
     newest = onnx.defs.onnx_opset_version()
     versions = graphs.opsets(model)
+    for what, number in [("IR", model.ir_version), *versions.items()]:
+        if number > MAX_VERSION:
+            raise ModelError(f"'{name}' uses version {number} of {what}", hint=EXPORT_AGAIN)
     if any(graphs.domain_of(node) == "" for node in model.graph.node) and "" not in versions:
         raise ModelError(f"'{name}' does not say which operator set it uses", hint=EXPORT_AGAIN)
     version = versions.get("", newest)
@@ -62,6 +74,11 @@ def _check_opsets(model: ModelProto, name: str) -> None:
 
 
 def _check_types(graph: GraphProto, source: Source) -> None:
+    for value in [*graph.input, *graph.output]:
+        if not value.name:
+            raise ModelError(
+                f"'{source.name}' has an input or output without a name", hint=EXPORT_AGAIN
+            )
     for value in graph.input:
         where = f"input '{value.name}' of '{source.name}'"
         if value.name in source.constants:
@@ -83,9 +100,10 @@ def _check_types(graph: GraphProto, source: Source) -> None:
                 f"{where} has no shape, not even a number of dims",
                 hint="export it with a shape; dims of unknown size may have a name",
             )
-        if tensor.elem_type == onnx.TensorProto.STRING:
-            strings = UnsupportedOp("string tensor", "", 0, value.name, "strings are not supported")
-            raise UnsupportedError([strings], hint="turn text into numbers before the model")
+        if tensor.elem_type in NO_NUMBERS:
+            what, hint = NO_NUMBERS[tensor.elem_type]
+            found = UnsupportedOp("tensor", "", 0, value.name, f"{what} are not supported")
+            raise UnsupportedError([found], hint=hint)
         negative = [dim.dim_value for dim in tensor.shape.dim if dim.dim_value < 0]
         if negative:
             raise ModelError(
@@ -136,13 +154,68 @@ def _check_with_onnx(source: Source) -> None:
     context.opset_imports = graphs.opsets(source.model)
     local = {(function.domain, function.name) for function in source.model.functions}
     for node in graphs.all_nodes(source.model.graph):
-        # the checker of one node would not see what the bodies of an If or Loop capture
-        own = (node.domain, node.op_type) in local or any(graphs.subgraphs(node))
+        own = (node.domain, node.op_type) in local
         if not own and onnx.defs.has(node.op_type, graphs.domain_of(node)):
-            _check_node(node, context, source.name)
+            _check_node(_without_bodies(node), context, source.name)
+            _check_needed(node, context.opset_imports, source.name)
+            _check_bodies(node, source.name)
+
+
+def _check_needed(node: NodeProto, versions: Mapping[str, int], name: str) -> None:
+    """An input that is needed may not be left out by an empty name."""
+    domain = graphs.domain_of(node)
+    schema = onnx.defs.get_schema(node.op_type, versions[domain], domain)
+    for given, entry in zip(node.input, schema.inputs):
+        if not given and entry.option != onnx.defs.OpSchema.FormalParameterOption.Optional:
+            raise ModelError(
+                f"'{name}': node '{graphs.label(node)}' ({node.op_type}) leaves out its input "
+                f"'{entry.name}'",
+                hint=EXPORT_AGAIN,
+            )
+
+
+def _without_bodies(node: NodeProto) -> NodeProto:
+    """The node with empty bodies: the checker of one node would not see what they capture."""
+    if not any(graphs.subgraphs(node)):
+        return node
+    empty = NodeProto()
+    empty.CopyFrom(node)
+    for body in graphs.subgraphs(empty):
+        body.CopyFrom(GraphProto(name="body"))
+    return empty
+
+
+def _check_bodies(node: NodeProto, name: str) -> None:
+    """The bodies of an If, Loop or Scan take and give as many values as the node."""
+    if graphs.domain_of(node) or node.op_type not in BODIES:
+        return
+    attributes = graphs.attributes(node)
+    for key in BODIES[node.op_type]:
+        body = attributes[key]
+        takes, gives = len(body.input), len(body.output)
+        match node.op_type:
+            case "If":
+                fits = takes == 0 and gives == len(node.output)
+            case "Loop":
+                fits = takes == max(len(node.input), 2) and gives == len(node.output) + 1
+            case _:
+                fits = gives == len(node.output) and attributes["num_scan_inputs"] <= takes
+        if not fits:
+            raise ModelError(
+                f"'{name}': node '{graphs.label(node)}' ({node.op_type}) has a {key} of {takes} "
+                f"inputs and {gives} outputs, itself {len(node.input)} and {len(node.output)}",
+                hint=EXPORT_AGAIN,
+            )
 
 
 def _check_node(node: NodeProto, context: onnx.checker.C.CheckerContext, name: str) -> None:
+    for attribute in node.attribute:
+        if attribute.ref_attr_name:
+            raise ModelError(
+                f"'{name}': node '{graphs.label(node)}' ({node.op_type}) takes '{attribute.name}' "
+                "from a function, and is in none",
+                hint=EXPORT_AGAIN,
+            )
     try:
         onnx.checker.check_node(node, context)
     except (onnx.checker.ValidationError, UnicodeDecodeError) as error:

@@ -30,6 +30,7 @@ from .convert.narrow import check_operand
 from .merge import OUTERMOST, merge
 from .prepare import Prepared
 from .sequences import MADE
+from .types import check_types
 
 if TYPE_CHECKING:
     from .symbolic import Shapes
@@ -207,6 +208,7 @@ def _list_unheard(builder: Builder, nodes: Iterable[NodeProto]) -> None:
 def _convert(call: Call) -> list[relax.Expr]:
     """By our converter; by TVM's where we have none, or ours leaves it the rest."""
     check_operand(call)
+    check_types(call)
     ours, theirs = _converters(call)
     for convert in (ours, theirs):
         if convert is None:

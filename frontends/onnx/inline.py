@@ -40,12 +40,12 @@ def inline_functions(model: ModelProto, keep: Iterable[str], source: str) -> Mod
         return model
     for node in called:
         _write_defaults(node, versions[graphs.domain_of(node)])
-    model = _inline_by_type(model, kept)
     try:
+        model = _inline_by_type(model, kept)
         return inliner.inline_selected_functions(
             model, [("", name) for name in kept], exclude=True, inline_schema_functions=True
         )
-    except Exception:  # a body that needs types the inliner does not have: reported as unsupported
+    except Exception:  # a body that does not fit its node: reported as unsupported
         return model
 
 
@@ -118,7 +118,22 @@ def _typed_body(
     text = schema.get_context_dependent_function_with_opset_version(
         version, node.SerializeToString(), given
     )
-    return onnx.FunctionProto.FromString(text)
+    body = onnx.FunctionProto.FromString(text)
+    for entry in body.opset_import:
+        number = graphs.opsets(model).get(entry.domain, entry.version)
+        if _means_the_same(body, entry.domain, entry.version, number):
+            entry.version = number  # the inliner leaves calls alone whose version is another
+    return body
+
+
+def _means_the_same(body: onnx.FunctionProto, domain: str, one: int, other: int) -> bool:
+    """Whether the operators of a body take the same in two versions of their domain."""
+    names = {node.op_type for node in body.node if graphs.domain_of(node) == domain}
+    both = [[onnx.defs.get_schema(name, v, domain) for name in names] for v in (one, other)]
+    return all(
+        len(a.inputs) == len(b.inputs) and a.attributes.keys() == b.attributes.keys()
+        for a, b in zip(*both)
+    )
 
 
 def _has_body(node: NodeProto, kept: frozenset[str]) -> bool:

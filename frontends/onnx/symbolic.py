@@ -9,6 +9,7 @@ The bodies of If, Loop and Scan are networks of their own (symbolic_control.py).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -28,7 +29,7 @@ from .symbolic_indexing import RULES as INDEXING
 from .symbolic_inputs import InputTypes, constant_value, initializer_value
 from .symbolic_ml import RULES as ML
 from .symbolic_movement import RULES as MOVEMENT
-from .symbolic_node import Node, Value
+from .symbolic_node import MAX_COUNT, MAX_RANK, MAX_SIZE, Node, Value
 from .symbolic_numbers import Ratio
 from .symbolic_spatial import RULES as SPATIAL
 
@@ -86,6 +87,8 @@ def infer(
     known = {
         name: replace(inputs.values[name], data=data) for name, data in (scalars or {}).items()
     }
+    for name, value in inputs.values.items():
+        check_size(value, f"input '{name}'")
     walk = _Walk(model, inputs.values | known, facts)
     for _ in range(MAX_PASSES):
         before = facts.state
@@ -181,12 +184,28 @@ class _Walk:
                 found = symbolic_control.infer(node, values, self.model)
             else:
                 found = rule(node) if rule else None
-        except (IndexError, TypeError, ValueError) as error:
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
             inputs = ", ".join(str(value or "nothing") for value in node.inputs)
             raise ModelError(
                 f"{node.where} cannot take {inputs} with its attributes",
                 hint="check the model with onnx.checker",
             ) from error
         if found is None:
-            return self.inference.infer(node, values)
-        return found if isinstance(found, list) else [found]
+            found = self.inference.infer(node, values)
+        results = found if isinstance(found, list) else [found]
+        for value in results:
+            check_size(value, node.where)
+        return results
+
+
+def check_size(value: Value, where: str) -> None:
+    """Raises ModelError if the value has more dims, or larger ones, than a tensor can have."""
+    sizes = [size for size in value.shape or () if isinstance(size, int)]
+    if len(value.shape or ()) > MAX_RANK:
+        what = f"{len(value.shape or ())} dims; at most {MAX_RANK} are possible"
+    elif max(sizes, default=0) > MAX_SIZE or math.prod(sizes) > MAX_COUNT:
+        what = f"dims {sizes}; no memory holds them"
+    else:
+        return
+    hint = "the file is damaged; export the model again"
+    raise ModelError(f"{where}: a tensor of {what}", hint=hint)

@@ -18,6 +18,8 @@ from ..dims import Dim, names_of, parse, symbol
 from .symbolic_facts import UNKNOWN_PREFIX
 from .symbolic_node import MAX_ELEMENTS, TRACKED, Size, Value, array, dtype_name
 
+MAX_TEXT = 200
+"""Longer text is a name: to multiply out what it says could take for ever."""
 UNNAMED_RANK = 1 << 20
 """Of two equal dims one with a name of its own is kept rather than ``<input>_<axis>``."""
 
@@ -55,7 +57,7 @@ class InputTypes:
         if dim.HasField("dim_value") and dim.dim_value >= 0:
             return dim.dim_value
         text = dim.dim_param.strip()
-        if text and text not in self._plain:
+        if text and text not in self._plain and len(text) <= MAX_TEXT:
             try:
                 size = parse(text)
             except DimError:

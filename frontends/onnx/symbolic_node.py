@@ -17,6 +17,12 @@ from .symbolic_numbers import Arithmetic, Number, is_size
 
 MAX_ELEMENTS = 256
 """Elements are tracked for tensors of at most this many."""
+MAX_RANK = 64
+"""A tensor may have this many dims, as in NumPy: passes look at every pair of them."""
+MAX_SIZE = (1 << 31) - 1
+"""The largest dim: some of TVM's operators count in 32 bits."""
+MAX_COUNT = 1 << 48
+"""A tensor may have this many elements: more would not be memory."""
 TRACKED = frozenset(
     {"bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"}
     | {"float16", "float32", "float64"}

@@ -68,10 +68,15 @@ def sparse_to_array(sparse: object, where: str) -> np.ndarray:
         )
     values = to_array(sparse.values, where, None)  # type: ignore[attr-defined]
     indices = to_array(sparse.indices, where, None)  # type: ignore[attr-defined]
-    if indices.ndim == 2:
-        indices = np.ravel_multi_index(tuple(indices.T), shape, mode="clip")
-    if indices.shape != values.shape or (indices.size and indices.max() >= math.prod(shape)):
-        raise ModelError(f"{where}: indices and values of the sparse tensor do not match")
+    try:
+        if indices.ndim == 2:
+            indices = np.ravel_multi_index(tuple(indices.T), shape)
+        inside = not indices.size or (indices.min() >= 0 and indices.max() < math.prod(shape))
+        if indices.shape != values.shape or not inside:
+            raise ValueError(f"{values.shape} values, {indices.shape} indices")
+    except (IndexError, TypeError, ValueError) as error:
+        what = f"indices and values do not fit dims {list(shape)}: {error}"
+        raise ModelError(f"{where}: {what}", hint="export the model again") from error
     dense = np.zeros(math.prod(shape), values.dtype)
     dense[indices] = values
     return dense.reshape(shape)
@@ -132,6 +137,8 @@ def _external_bytes(
     if length != size:
         raise _length_error(where, tuple(tensor.dims), length, size, "bytes of external data")
     try:
+        if path.exists() and not path.is_file():
+            raise ModelError(f"{where}: external data '{path}' is not a regular file")
         available = path.stat().st_size
         if offset < 0 or offset + size > available:
             raise ModelError(
@@ -167,6 +174,4 @@ def _external_path(location: str, where: str, folder: Path | None) -> Path:
             f"{where} has external data in '{location}', outside the model's folder '{folder}'",
             hint="put the data file beside the model and save the model with a relative location",
         )
-    if path.exists() and not path.is_file():
-        raise ModelError(f"{where}: external data '{path}' is not a regular file")
     return path

@@ -122,7 +122,7 @@ def _parallel(
         return "no", 0
     work = sum(cost_ns(stage) for stage in stages)
     pays = 4 * LAUNCH_NS
-    if arch.cores == 1:
+    if arch.cores == 1 or not work:
         return "no", 0
     if any(axis.size is None for stage in stages for axis in stage.axes):
         points = max(_size(stage.axes) for stage in stages)

@@ -100,3 +100,30 @@ def test_a_dim_as_a_value_survives_fusion() -> None:
     ):
         fused = step(fused)
     assert_same(mod, fused, random(3), random(4))
+
+
+@pytest.mark.parametrize(
+    ("operator", "dtype", "expected"),
+    [
+        (op.divide, "float32", [-INF, NAN, INF]),
+        (op.floor_mod, "float32", [NAN, NAN, NAN]),
+        (op.divide, "int32", [-2, 0, 3]),
+        (op.floor_mod, "int32", [0, 0, 0]),
+    ],
+)
+def test_a_division_by_the_constant_0(operator: Any, dtype: str, expected: list) -> None:
+    zero = relax.const(np.zeros((), dtype), dtype)
+    run = lowered([("x", [3], dtype)], lambda _, x: operator(x, zero))
+    np.testing.assert_array_equal(run(np.array([-2, 0, 3], dtype)), expected)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_truth_value_becomes_a_number(dtype: str) -> None:
+    run = lowered([("x", [2], "bool")], lambda _, x: op.astype(x, dtype))
+    np.testing.assert_array_equal(run(np.array([True, False])), np.array([1, 0], dtype))
+
+
+def test_nothing_is_read_from_an_empty_tensor() -> None:
+    inputs = [("x", [0, 2], "float32"), ("at", [3], "int64")]
+    run = lowered(inputs, lambda _, x, at: op.take(x, at, 0, mode="wrap"))
+    np.testing.assert_array_equal(run(np.zeros((0, 2), np.float32), np.arange(3)), np.zeros((3, 2)))

@@ -16,6 +16,7 @@ from tvmext.errors import ModelError
 
 from .. import graph as graphs
 from ..builder import Call, Converter, Result
+from ..symbolic_node import MAX_SIZE
 from . import runtime, sizes
 from .movement import slice_axes
 
@@ -113,7 +114,7 @@ def _trilu(call: Call) -> Result:
         return runtime.trilu(call)
     offset = call.need_ints(1, "the diagonal")[0] if call.has(1) else 0
     build = relax.op.triu if call.attr("upper", 1) else relax.op.tril
-    return build(call.tensor(0), offset)
+    return build(call.tensor(0), max(-MAX_SIZE, min(offset, MAX_SIZE)))
 
 
 CONVERTERS: dict[str, Converter] = {

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from tvm import relax
 
-from ..builder import Call, Converter, Result
+from .. import stock
+from ..builder import Call, Converter, DeclinedError, Result
 
 
 def _matmul(call: Call) -> Result:
@@ -33,4 +34,15 @@ def _scaled(call: Call, tensor: relax.Expr, factor: float, dtype: str) -> relax.
     return call.emit(relax.op.multiply(call.emit(tensor), relax.const(number.item(), dtype)))
 
 
-CONVERTERS: dict[str, Converter] = {"MatMul": _matmul, "Gemm": _gemm}
+def _einsum(call: Call) -> Result:
+    """TVM's, which does not look whether the operands fit the equation."""
+    terms = call.attr("equation").replace(" ", "").partition("->")[0].split(",")
+    if len(terms) != len(call):
+        raise DeclinedError(f"{len(call)} operands of '{call.attr('equation')}'")
+    for index, term in enumerate(terms):
+        if "..." not in term and len(term) != call.rank(index):
+            raise DeclinedError(f"operand {index}, '{term}', has {call.rank(index)} dims")
+    return stock.convert(call)
+
+
+CONVERTERS: dict[str, Converter] = {"MatMul": _matmul, "Gemm": _gemm, "Einsum": _einsum}

@@ -132,6 +132,8 @@ def _sort_keys(call: Call, x: relax.Expr, dtype: str) -> relax.Expr:
 def _cumulative(build: Reduction) -> Converter:
     def convert(call: Call) -> Result:
         known = call.ints(1)
+        if not call.rank(0):
+            raise DeclinedError("a tensor without dims")
         if known is None:
             return runtime.along(call, lambda axis: along(call, axis), 1)
         return along(call, known[0] % call.rank(0))

@@ -16,6 +16,7 @@ from tvm import relax, te, tirx
 from tvm.ir import Expr, Var
 
 from ..builder import Call, DeclinedError
+from ..symbolic_node import MAX_RANK
 
 KERNEL = {"op_pattern": 8, "tvmext.apart": 1}
 """Attributes of a kernel that no pass looks into: opaque to FuseOps, and none of the movement that
@@ -84,6 +85,8 @@ def count(call: Call, index: int) -> int:
     """How many numbers an operand has."""
     shape = call.shape(index)
     (size,) = call.fixed(shape, "an operand of sizes") if shape else (1,)
+    if size > MAX_RANK:
+        raise DeclinedError(f"{size} sizes; a tensor has at most {MAX_RANK} dims")
     return size
 
 

@@ -340,6 +340,8 @@ CASES = {
         {"hidden_size": 5, "outputs": 2, "linear_before_reset": 1},
     ),
     "Einsum, by TVM's converter": ("Einsum", [Y, floats(4, 5)], {"equation": "ij,jk->ik"}),
+    "Acos of float16, which LLVM has not": ("Acos", [np.float16([0.5, -1])], {}),
+    "Celu, of an older operator set than the model": ("Celu", [X], {"opset": 20, "alpha": 2.0}),
     "Swish, by its function body": ("Swish", [X], {"opset": 24}),
 }
 

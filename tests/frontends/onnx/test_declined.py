@@ -24,6 +24,20 @@ DECLINED = {
         {},
         "training",
     ),
+    "a type of no version": (
+        "MaxPool",
+        [np.ones((1, 1, 4), bool)],
+        {"kernel_shape": [2]},
+        "is bool",
+    ),
+    "another number of operands": ("Einsum", [X, X], {"equation": "ijk->i"}, "2 operands"),
+    "operands of another rank": ("Einsum", [X], {"equation": "ij->i"}, "operand 0, 'ij', has 3"),
+    "an axis of a number": (
+        "CumSum",
+        [np.float32(1)],
+        {"constants": {1: np.int64(0)}},
+        "without dims",
+    ),
     "more than there are": (
         "TopK",
         [X],

@@ -22,7 +22,7 @@ def value(name, dims, kind=FLOAT):
     return helper.make_tensor_value_info(name, kind, dims)
 
 
-def model(nodes, inputs=None, outputs=None, weights=(), opset=20, **fields) -> ModelProto:
+def model(nodes, inputs=None, outputs=None, weights=(), opset=20, ir=10, **fields) -> ModelProto:
     graph = helper.make_graph(
         nodes,
         "g",
@@ -31,7 +31,7 @@ def model(nodes, inputs=None, outputs=None, weights=(), opset=20, **fields) -> M
         list(weights),
     )
     imports = [helper.make_opsetid("", opset)]
-    return helper.make_model(graph, opset_imports=imports, ir_version=10, **fields)
+    return helper.make_model(graph, opset_imports=imports, ir_version=ir, **fields)
 
 
 def node(op="Relu", inputs=("x",), outputs=("y",), **attributes):
@@ -60,6 +60,26 @@ def external(name="w", dims=(2, 3), **fields) -> TensorProto:
     for key, content in fields.items():
         tensor.external_data.add(key=key, value=str(content))
     return tensor
+
+
+def referring() -> onnx.NodeProto:
+    made = node("Elu", alpha=1.0)
+    made.attribute[0].ref_attr_name = "alpha"
+    return made
+
+
+def body(outputs: int) -> onnx.GraphProto:
+    names = [f"b{k}" for k in range(outputs)]
+    nodes = [helper.make_node("Constant", [], [name], value_float=1.0) for name in names]
+    return helper.make_graph(nodes, "body", [], [value(name, []) for name in names])
+
+
+def with_sparse(dims, places) -> ModelProto:
+    proto = model([node("Add", ("x", "w"))])
+    values = weight(array=np.ones(len(places), np.float32))
+    indices = weight("", np.array(places, np.int64))
+    proto.graph.sparse_initializer.append(helper.make_sparse_tensor(values, indices, dims))
+    return proto
 
 
 BAD_MODELS = {
@@ -99,6 +119,23 @@ BAD_MODELS = {
     "dims beyond 64 bits": (with_weight(weight(dims=[1 << 40] * 4)), "holds 24"),
     "too little data": (with_weight(weight(raw_data=b"1234")), "need 24 bytes, but it holds 4"),
     "unknown data type": (with_weight(weight(data_type=99)), "unknown data type 99"),
+    "IR from the future": (model([node()], ir=1 << 40), "version 1099511627776 of IR"),
+    "input without a name": (model([node()], inputs=[value("", [2])]), "without a name"),
+    "a needed input left out": (model([node("Add", ("x", ""))]), "leaves out its input 'B'"),
+    "a dim that no memory holds": (model([node()], inputs=[value("x", [1 << 40])]), "no memory"),
+    "dims that no memory holds": (model([node()], inputs=[value("x", [1 << 30] * 2)]), "no memory"),
+    "two hundred dims": (model([node()], inputs=[value("x", [1] * 200)]), "200 dims"),
+    "an attribute of a function": (model([referring()]), "takes 'alpha' from a function"),
+    "If without a branch": (
+        model([node("If", ("x",), then_branch=body(1))], inputs=[value("x", [], 9)]),
+        "attribute 'else_branch' is missing",
+    ),
+    "branches of other outputs": (
+        model([node("If", ("x",), then_branch=body(1), else_branch=body(2))]),
+        "has a else_branch of 0 inputs and 2 outputs",
+    ),
+    "sparse indices outside": (with_sparse([2, 3], [7]), "do not fit dims [2, 3]"),
+    "sparse without dims": (with_sparse([], [[1, 0]]), "do not fit dims []"),
     "external without location": (with_weight(external(recipe="x")), "without a location"),
     "external data in memory": (with_weight(external(location="w.bin")), "given in memory"),
 }  # fmt: skip
@@ -294,3 +331,9 @@ def test_the_given_proto_is_not_changed():
 def test_what_is_no_model():
     with pytest.raises(ModelError, match="from a float"):
         load(1.5)
+
+
+def test_a_file_name_too_long_for_the_system(tmp_path):
+    onnx.save(with_weight(external(location="a" * 5000)), tmp_path / "m.onnx")
+    with pytest.raises(ModelError, match="cannot read external data"):
+        load(tmp_path / "m.onnx")
