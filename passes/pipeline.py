@@ -28,6 +28,7 @@ from .legalize import LEGALIZE
 from .machine_calls import MachineCalls
 from .names import ConvertLayouts, FuseOperators, NameValues
 from .plan_memory import PlanMemory
+from .quantized.block_products import BlockProducts
 from .quantized.decompose import DecomposeQuantize
 from .quantized.products import QuantizedProducts
 from .quantized.sink import SinkDequantize
@@ -60,6 +61,7 @@ def phases(
     """The passes of `pipeline` by the name of their phase, in order; a phase may be empty."""
     # Before constants are folded: weights are seen as they are stored.
     integers = [
+        *([BlockProducts()] if kind == "llvm" else []),
         UnsignedActivations(),
         SinkDequantize(),
         QuantizedProducts(),

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from . import report, sequences, workers
+from . import quantized, report, sequences, workers
 from .cases import select
 from .contenders import torch_available
 from .dynamic import command as dynamic
@@ -21,6 +22,7 @@ def main(argv: list[str] | None = None) -> int:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_ops(commands)
     _add_model(commands)
+    _add_quantized(commands)
     _add_oracle(commands)
     dynamic.add(commands, _add_common)
     sequences.add(commands)
@@ -107,6 +109,12 @@ def _model(args: argparse.Namespace) -> int:
     except TvmextError as error:
         print(error, file=sys.stderr)
         return error.exit_code
+    return _print_models(args, machines, rows)
+
+
+def _print_models(
+    args: argparse.Namespace, machines: list[workers.Row], rows: list[workers.Row]
+) -> int:
     _print_machines(machines)
     print(report.models_table(rows), end="\n\n")
     for row in rows:
@@ -114,6 +122,23 @@ def _model(args: argparse.Namespace) -> int:
             print(f"kernels, threads {row['threads']}\n")
             print(report.profile_table(row, args.top), end="\n\n")
     return int(any("error" in row for row in rows))
+
+
+def _add_quantized(commands: Any) -> None:
+    parser = commands.add_parser("quantized", help="networks of 4-bit weights or 8-bit data")
+    parser.add_argument("names", nargs="*", choices=[*quantized.NAMES, []], metavar="NETWORK")
+    parser.add_argument("--folder", type=Path, default=Path("build/quantized"))
+    parser.add_argument("--top", type=int, default=15, metavar="N", help="kernels to list")
+    _add_common(parser, seconds=10.0, output="build/bench-quantized.json")
+    parser.set_defaults(run=_quantized)
+
+
+def _quantized(args: argparse.Namespace) -> int:
+    with ExitStack() as stack:
+        names = args.names or quantized.NAMES
+        requests = [stack.enter_context(quantized.request(name, args.folder)) for name in names]
+        machines, rows = _measure(args, requests, ["onnxruntime"])
+    return _print_models(args, machines, rows)
 
 
 def _add_oracle(commands: Any) -> None:

@@ -1,7 +1,8 @@
 """Whole models: what to compile and to feed, and the row that a worker makes of it.
 
 A request is {"model": path of an ONNX file, "library": path of what tvmext made of it, "inputs":
-path of an .npz file}; the row adds figures and the profile of our kernels.
+path of an .npz file}; the row adds figures and the profile of our kernels. "beside", if there, are
+libraries of ours by name that take turns with the others; "step" is that of a quantized result.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -54,9 +56,12 @@ def model_row(
     library = Path(request["library"])
     row: Figures = {"name": request["name"], "threads": threads}
     calls = _calls(request["model"], library, inputs, threads)
+    for name, other in request.get("beside", {}).items():
+        calls[name] = partial(tvmext.load(other, num_threads=threads).run, inputs)
     try:
         pairs = zip(calls[OURS]().values(), calls[RIVAL]())
-        row["max_abs"] = max((agreement(*pair) for pair in pairs), default=0.0)
+        step = request.get("step", 0.0)
+        row["max_abs"] = max((agreement(*pair, step) for pair in pairs), default=0.0)
     except ValueError as error:
         return {**row, "error": str(error)}
     compiled = tvmext.load(library, num_threads=threads)

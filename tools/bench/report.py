@@ -95,19 +95,22 @@ def oracle_summary(rows: Sequence[Row]) -> str:
 
 
 def models_table(rows: Sequence[Row]) -> str:
-    """A line for each model and number of threads."""
-    columns = ["model", "threads", "tvmext us", "onnxruntime us", "onnxruntime / tvmext", "note"]
+    """A line for each model, number of threads and other side."""
+    columns = ["model", "threads", "tvmext us", "other", "its us", "other / tvmext", "note"]
     lines = [
         [
             row["name"],
             str(row["threads"]),
-            *(times(row.get("sides", {}).get(name)) for name in ("tvmext", "onnxruntime")),
-            ratio_text(row.get("ratios", {}).get("onnxruntime", {})),
+            times(row.get("sides", {}).get("tvmext")),
+            rival,
+            times(row.get("sides", {}).get(rival)),
+            ratio_text(row.get("ratios", {}).get(rival, {})),
             row.get("error", ""),
         ]
         for row in rows
+        for rival in row.get("ratios", {"onnxruntime": {}})
     ]
-    return markdown(columns, lines, left=("model", "note"))
+    return markdown(columns, lines, left=("model", "other", "note"))
 
 
 def profile_table(row: Row, top: int) -> str:
