@@ -157,21 +157,22 @@ def _check_with_onnx(source: Source) -> None:
         own = (node.domain, node.op_type) in local
         if not own and onnx.defs.has(node.op_type, graphs.domain_of(node)):
             _check_node(_without_bodies(node), context, source.name)
-            _check_needed(node, context.opset_imports, source.name)
+            _check_variadic(node, context.opset_imports, source.name)
             _check_bodies(node, source.name)
 
 
-def _check_needed(node: NodeProto, versions: Mapping[str, int], name: str) -> None:
-    """An input that is needed may not be left out by an empty name."""
+def _check_variadic(node: NodeProto, versions: Mapping[str, int], name: str) -> None:
+    """Of any number of inputs none may have an empty name; onnx.checker looks at single ones."""
     domain = graphs.domain_of(node)
-    schema = onnx.defs.get_schema(node.op_type, versions[domain], domain)
-    for given, entry in zip(node.input, schema.inputs):
-        if not given and entry.option != onnx.defs.OpSchema.FormalParameterOption.Optional:
-            raise ModelError(
-                f"'{name}': node '{graphs.label(node)}' ({node.op_type}) leaves out its input "
-                f"'{entry.name}'",
-                hint=EXPORT_AGAIN,
-            )
+    inputs = onnx.defs.get_schema(node.op_type, versions[domain], domain).inputs
+    if not inputs or inputs[-1].option != onnx.defs.OpSchema.FormalParameterOption.Variadic:
+        return
+    if "" in node.input[len(inputs) - 1 :] and node.op_type not in BODIES:
+        raise ModelError(
+            f"'{name}': node '{graphs.label(node)}' ({node.op_type}) leaves out one of its inputs "
+            f"'{inputs[-1].name}'",
+            hint=EXPORT_AGAIN,
+        )
 
 
 def _without_bodies(node: NodeProto) -> NodeProto:

@@ -121,7 +121,7 @@ BAD_MODELS = {
     "unknown data type": (with_weight(weight(data_type=99)), "unknown data type 99"),
     "IR from the future": (model([node()], ir=1 << 40), "version 1099511627776 of IR"),
     "input without a name": (model([node()], inputs=[value("", [2])]), "without a name"),
-    "a needed input left out": (model([node("Add", ("x", ""))]), "leaves out its input 'B'"),
+    "a needed input left out": (model([node("Sum", ("x", ""))]), "one of its inputs 'data_0'"),
     "a dim that no memory holds": (model([node()], inputs=[value("x", [1 << 40])]), "no memory"),
     "dims that no memory holds": (model([node()], inputs=[value("x", [1 << 30] * 2)]), "no memory"),
     "two hundred dims": (model([node()], inputs=[value("x", [1] * 200)]), "200 dims"),
