@@ -32,7 +32,8 @@ SCHEDULED = "tvmext.scheduled"
 class ScheduleKernels:
     """Schedule each PrimFunc that is called from Relax; `selections` tells how, in order.
 
-    `seen` is told of the module as it was before; `decide` makes the decisions.
+    `seen` is told of the module as it was before; `decide` makes the decisions. With `first` only
+    so many are scheduled, the others left as they are: on CPUs they are slow that way, but right.
     """
 
     def __init__(
@@ -41,12 +42,14 @@ class ScheduleKernels:
         rules: Sequence[Rule],
         seen: Callable[[tvm.IRModule], None] = lambda _mod: None,
         decide: Decide = by_rule,
+        first: int | None = None,
     ) -> None:
         self.arch = arch
         self.rules = tuple(rules)
         self.selections: list[Selection] = []
         self.seen = seen
         self.decide = decide
+        self.first = first
 
     def decisions(self) -> dict[str, dict[str, Any]]:
         """How each kernel was scheduled, as plain data: {kernel: {"rule", "decision"}}.
@@ -79,6 +82,8 @@ class ScheduleKernels:
         for var, func in mod.functions_items():
             if not isinstance(func, PrimFunc) or SCHEDULED in func.attrs:
                 continue
+            if len(self.selections) == self.first:
+                break
             kernel = Kernel(var.name_hint, func, constants.get(var, frozenset()))
             result, selection = select(kernel, self.arch, self.rules, self.decide)
             self.selections.append(selection)

@@ -131,8 +131,11 @@ def verify(
     def again(variant: Any, dims: Mapping[str, DimSpec]) -> CompiledModel:
         return compile(variant, target, dims, options)
 
-    def with_passes(count: int, dims: Mapping[str, DimSpec]) -> CompiledModel:
-        with request_for(model, target, dims, options, trust, form, {"passes": count}) as request:
+    def with_passes(
+        count: int, dims: Mapping[str, DimSpec], kernels: int | None = None
+    ) -> CompiledModel:
+        asked = {"passes": count, "kernels": kernels}
+        with request_for(model, target, dims, options, trust, form, asked) as request:
             return _compiled(request)
 
     return verification.verify(
@@ -193,7 +196,7 @@ def compile_here(request: CompileRequest, report: Callable[..., None]) -> None:
         calls.extend(calls_of(kernels, net))
 
     rules, decide = rules_for(arch, request.options), decide_for(arch, request.options)
-    schedule = ScheduleKernels(arch, rules, seen, decide)
+    schedule = ScheduleKernels(arch, rules, seen, decide, request.asked.get("kernels"))
     mod = lower(
         model,
         schedule,

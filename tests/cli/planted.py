@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import tvm
-from tvm import relax
+import tvm_ffi
+from tvm import relax, tirx
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from tvmext import api
 from tvmext.passes import pipeline
+from tvmext.schedules.cpu.gemm import Gemm
+from tvmext.schedules.rule import Scheduled
 
 
 @mutator
@@ -29,6 +33,22 @@ class Planted:
         rewriter = _Negate(mod)
         rewriter.builder_.update_func(mod.get_global_var("main"), rewriter.visit_expr(mod["main"]))
         return rewriter.builder_.get()
+
+
+def schedule_wrongly(*arguments: Any) -> None:
+    """The rule for products makes kernels that double whatever they store."""
+    right = Gemm.apply
+
+    def double(store: tirx.BufferStore) -> tirx.BufferStore:
+        return tirx.BufferStore(store.buffer, store.value + store.value, store.indices)
+
+    def apply(rule: Gemm, *others: Any) -> Scheduled:
+        found = right(rule, *others)
+        body = tvm_ffi.structural_map(found.func.body, (tirx.BufferStore, double))
+        return replace(found, func=found.func.with_body(body))
+
+    Gemm.apply = apply
+    api.compile_here(*arguments)
 
 
 def compile_here(*arguments: Any) -> None:

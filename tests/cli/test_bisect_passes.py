@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from onnx import helper
 
 from tests.cli import networks
 from tests.cli.conftest import Call
@@ -52,3 +53,24 @@ def test_a_planted_pass_is_named(
     result = tvmext("verify", path, "--bisect-passes")
     assert result.code == 1
     assert "first pass that changes results: FoldAffine (pass 16 of" in result.out
+
+
+@pytest.mark.slow
+def test_a_planted_rule_is_named(
+    tvmext: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The product is wrong; the softmaxes around it are right."""
+    child = partial(compile_in_child, entry="tests.cli.planted:schedule_wrongly")
+    monkeypatch.setattr(api, "compile_in_child", child)
+    nodes = [
+        helper.make_node("Softmax", ["x"], ["a"]),
+        helper.make_node("MatMul", ["a", "w"], ["b"]),
+        helper.make_node("Softmax", ["b"], ["y"]),
+    ]
+    net = networks.model(nodes, {"x": [5, 4]}, {"y": [5, 3]}, {"w": 9 * networks.WEIGHT})
+    path = tmp_path / "net.onnx"
+    path.write_bytes(net.SerializeToString())
+    result = tvmext("verify", path, "--bisect-passes", "--json")
+    assert result.code == 1
+    found = result.json["first_pass"]
+    assert (found["passes"], found["kernels"]) == (["ScheduleKernels"], {"matmul": "gemm"})

@@ -145,7 +145,9 @@ def _change(change: PassChange) -> str:
         return f"{tried}: {change.reason}"
     if len(change.passes) == 1:
         where = f"pass {change.place} of {change.total}, {tried}"
-        return f"first pass that changes results: {change.passes[0]} ({where})"
+        kernels = ", ".join(f"'{name}', by rule '{rule}'" for name, rule in change.kernels.items())
+        more = f"\nfirst kernel that it gets wrong: {kernels}" if kernels else ""
+        return f"first pass that changes results: {change.passes[0]} ({where}){more}"
     return f"a pass that changes results is among {', '.join(change.passes)} ({tried})"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from .compare import Comparison
@@ -43,7 +43,8 @@ class PassChange:
     """The first pass that changes results: one of `passes`, of which there is one as a rule.
 
     There are `total` passes; `place` is the number of the last of `passes`, from 1. `tried` counts
-    the compilations. Without `passes`, `reason` says what is known instead.
+    the compilations. Without `passes`, `reason` says what is known instead. Where it is the pass
+    that schedules, `kernels` has the first kernel at fault, with its rule.
     """
 
     passes: tuple[str, ...]
@@ -51,6 +52,7 @@ class PassChange:
     tried: int
     reason: str = ""
     place: int = 0
+    kernels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +24,21 @@ from .source import OnnxSource
 
 Sizes = Mapping[str, int | Sequence[int]]
 
+SCHEDULING = "ScheduleKernels"
+"""The pass that changes every kernel by itself."""
+
 
 @dataclass(frozen=True)
 class Passes:
     """The passes of a compilation: their names, and which of them cannot be left out.
 
-    ``compiler(count, dims)`` compiles with the first `count` and those.
+    ``compiler(count, dims)`` compiles with the first `count` and those, and ``compiler(count, dims,
+    kernels)`` schedules only the first so many kernels.
     """
 
     names: Sequence[str]
     needed: frozenset[str]
-    compiler: Callable[[int, Mapping[str, Any]], CompiledModel]
+    compiler: Callable[..., CompiledModel]
 
 
 def verify(
@@ -109,16 +113,24 @@ def _first_change(
     outputs: Callable[[CompiledModel], tuple[Comparison, ...]],
     told: Callable[[str, str], None],
 ) -> PassChange:
-    """The first pass with which some output differs."""
+    """The first pass with which some output differs, and if that schedules, the first kernel."""
 
-    def differs(count: int) -> bool | None:
-        told("bisect", f"{count} of {len(passes.names)} passes")
+    def differs(count: int, kernels: int | None = None) -> bool | None:
+        more = "" if kernels is None else f", {kernels} kernels"
+        told("bisect", f"{count} of {len(passes.names)} passes{more}")
         try:
-            return not all(output.passed for output in outputs(passes.compiler(count, dims)))
+            compiled = passes.compiler(count, dims, kernels)
+            return not all(output.passed for output in outputs(compiled))
         except TvmextError:
             return None
 
-    return first_change(passes.names, passes.needed, differs)
+    found = first_change(passes.names, passes.needed, differs)
+    if found.passes != (SCHEDULING,):
+        return found
+    decisions = passes.compiler(found.place, dims).metadata.decisions
+    among = first_change(list(decisions), (), lambda kernels: differs(found.place, kernels))
+    kernels = {name: str(decisions[name]["rule"]) for name in among.passes}
+    return replace(found, kernels=kernels, tried=found.tried + among.tried)
 
 
 def _ranges(compiled: CompiledModel) -> dict[str, Any]:
