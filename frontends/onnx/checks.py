@@ -25,16 +25,19 @@ def emit(builder: Builder, guards: Iterable[Guard]) -> list[Guard]:
 
 
 def _check(builder: Builder, guard: Guard) -> None:
-    """``right % left == 0`` for "divides", ``max(left, right) == left`` for "left >= right"."""
+    """A size that is 0 if the guard holds: ``max(left, right) - left`` for "left >= right".
+
+    It is matched with 0, never with another size: TVM would put what is matched in its place.
+    """
     left, right = guard.left, guard.right
     match guard.op:
         case "==":
-            found, wanted = left, right
+            gap = left - right
         case ">=":
-            found, wanted = maximum(left, right), left
+            gap = maximum(left, right) - left
         case "<=":
-            found, wanted = maximum(left, right), right
+            gap = maximum(left, right) - right
         case _:
-            found, wanted = right % left, 0
-    shape = builder.bb.emit(builder.prims.shape([found]))
-    builder.bb.match_cast(shape, relax.ShapeType([builder.prims.prim(wanted)]))
+            gap = right % left
+    shape = builder.bb.emit(builder.prims.shape([gap]))
+    builder.bb.match_cast(shape, relax.ShapeType([builder.prims.prim(0)]))

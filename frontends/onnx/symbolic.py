@@ -108,7 +108,10 @@ def _result(values: dict[str, Value], facts: Facts) -> Shapes:
     used = {name for v in values.values() for size in v.shape or () for name in names_of(size)}
     unknown = {str(size): place for place, size in facts.unknowns.items() if str(size) in used}
     solved = {name: size for name, size in facts.values.items() if not is_unknown(name)}
-    return Shapes(values, facts.ranges, facts.guards, unknown, facts.late_guards(), solved)
+    late = tuple(
+        g for g in facts.late_guards() if all(n in unknown for n in g.names if is_unknown(n))
+    )
+    return Shapes(values, facts.ranges, facts.guards, unknown, late, solved)
 
 
 def _complete(value: Value) -> Value:
@@ -141,7 +144,6 @@ class _Walk:
 
     def run(self) -> dict[str, Value]:
         """The values of every tensor with what is known now."""
-        self.facts.late.clear()
         values = dict(self.constants)
         for name, value in self.inputs.items():
             shape = value.shape

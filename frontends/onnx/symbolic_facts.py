@@ -140,10 +140,17 @@ class Facts:
         return (*limits, *self._guards.values())
 
     def late_guards(self) -> tuple[Guard, ...]:
-        """What has to be checked while the model runs."""
-        return tuple(
-            Guard(left, op, right, where) for (left, op, right), where in self.late.items()
-        )
+        """What has to be checked while the model runs.
+
+        As it was stated first: what was learned from a guard makes it look needless afterwards.
+        """
+        found = {}
+        for (left, op, right), where in self.late.items():
+            left, right = (substitute(size, self.values) for size in (left, right))
+            holds = right % left == 0 if op == "divides" else left == right
+            if not holds:
+                found[left, op, right] = Guard(left, op, right, where)
+        return tuple(found.values())
 
     # ---- statements; each raises DimError or ModelError if it can never hold ----
 

@@ -318,6 +318,22 @@ def unknown_count(node: Node) -> Value | None:
     return None if shape is None else node.value("int64", [len(shape), node.unknown(1)])
 
 
+def unique(node: Node) -> list[Value] | None:
+    """The elements, or slices along an axis, that differ; the run tells how many they are."""
+    shape, axis = node.shape(), node.attr("axis")
+    if shape is None:
+        return None
+    if axis is None:
+        count, size, dims = node.unknown(0), product(shape), []
+    else:
+        axis %= len(shape)
+        count, size, dims = node.unknown(axis), shape[axis], [*shape]
+    dims[axis or 0 : (axis or 0) + 1] = [count]
+    found = [node.value(node.dtype(), dims)]
+    found += [node.value("int64", [n]) for n in (count, size, count)]
+    return found[: len(node.proto.output)]
+
+
 RULES: dict[str, Callable[[Node], Value | list[Value] | None]] = {
     "Concat": concat,
     "Expand": expand,
@@ -333,5 +349,6 @@ RULES: dict[str, Callable[[Node], Value | list[Value] | None]] = {
     "Tile": tile,
     "TopK": top_k,
     "Transpose": transpose,
+    "Unique": unique,
     "Unsqueeze": unsqueeze,
 }

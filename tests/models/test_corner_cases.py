@@ -99,3 +99,20 @@ def test_nan_and_infinity() -> None:
     for (name, array), wanted in zip(got.items(), expected(made, feed)):
         rows = slice(1, 3) if name in ("e", "f") else slice(None)  # of NaN there is no largest
         np.testing.assert_allclose(array[rows], wanted[rows], rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+def test_number_from_data_that_does_not_divide() -> None:
+    """The size that a Reshape leaves open is right where the data fits, and an error elsewhere."""
+    text = """agraph (float[n] x, float[3, 2] m) => (float[k, 2] y) {
+        shape = Constant<value_ints=[-1, 3]>() p = NonZero(x) r = Reshape(p, shape)
+        f = Cast<to=1>(r) y = MatMul(f, m)
+    }"""
+    made = model(text)
+    compiled = tvmext.compile(made)
+    for count in (0, 6, 7):
+        feed = {"x": np.float32(np.arange(9) < count), "m": np.ones((3, 2), np.float32)}
+        if count % 3:
+            with pytest.raises(DimError):
+                compiled.run(feed)
+        else:
+            np.testing.assert_allclose(compiled.run(feed)["y"], expected(made, feed)[0])

@@ -118,7 +118,6 @@ def _trilu(call: Call) -> Result:
 
 
 CONVERTERS: dict[str, Converter] = {
-    "Compress": runtime.compress,
     "Gather": _gather,
     "GatherElements": _gather_elements,
     "GatherND": _gather_nd,

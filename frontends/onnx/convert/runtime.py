@@ -116,20 +116,6 @@ def unsqueeze(call: Call) -> relax.Expr:
     return call.reshape(data, wanted)
 
 
-def compress(call: Call) -> relax.Expr:
-    """The rows whose condition is true; conditions beyond the last row count for nothing."""
-    data, rank = call.tensor(0), call.rank(0)
-    axis = call.attr("axis")
-    if axis is None:
-        data = call.emit(relax.op.reshape(data, (-1,)))
-        axis, rank = 0, 1
-    where = call.emit(relax.op.nonzero(call.tensor(1)))
-    number = Var("chosen", "int64")
-    where = call.builder.bb.match_cast(where, relax.TensorType([1, number], "int64"))
-    flat = call.emit(relax.op.reshape(where, (number,)))
-    return relax.op.take(data, flat, axis % rank, mode="wrap")
-
-
 def along(call: Call, build: Callable[[int], relax.Expr], index: int) -> relax.Expr:
     """What `build` makes for the axis that an operand names: every axis is computed, one chosen."""
     rank = call.rank(0)

@@ -23,6 +23,18 @@ CASES = {
     "Unsqueeze": ("Unsqueeze", [X, i64(-1, 1)], {}),
     "CumSum": ("CumSum", [X, np.array(-2, np.int64)], {"reverse": 1}),
     "Compress": ("Compress", [X, np.array([True, False, True])], {"axis": 1}),
+    "NonZero": ("NonZero", [X > 0], {"shapes": {0: (2, "n", "m")}}),
+    "Unique": ("Unique", [np.array([2, np.nan, 1, 2, np.nan, 0, 1], np.float32)], {"outputs": 4}),
+    "Unique of rows": (
+        "Unique",
+        [np.random.default_rng(0).integers(0, 2, (3, 9, 2))],
+        {"axis": -2, "outputs": 4, "shapes": {0: (3, "n", 2)}},
+    ),
+    "Unique in order": (
+        "Unique",
+        [np.random.default_rng(1).integers(-9, 9, 200)],
+        {"sorted": 0, "outputs": 4, "shapes": {0: ("n",)}},
+    ),
     "Trilu": ("Trilu", [X, np.array(-1, np.int64)], {"shapes": {0: (2, "n", "m")}}),
     "TopK": ("TopK", [X, i64(2)], {"axis": 1, "outputs": 2, "shapes": {0: (2, "n", "m")}}),
     "Range": ("Range", [np.array(v, np.int64) for v in (9, 1, -3)], {}),
