@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import sys
 from pathlib import Path
 from typing import Any
@@ -55,17 +56,17 @@ def compile_both(network: str, mode: str, folder: Path) -> dict[str, Any]:
 
 
 def timed(folder: Path, seconds: float) -> dict[str, Any]:
-    """One thread, both libraries in turns: `tvmext.measure.figures`.
+    """One thread, both libraries in turns: `tvmext.measure.figures`, and "all_rounds".
 
-    That several times, with copies of the libraries. Weights are pages of the file, which lie where
-    memory was free when it was written: the same product of 7 MB of weights took 1.24 ms in one
-    copy and 1.48 ms in another.
+    The latter is the median ratio of all rounds, disturbed ones as well. Several times, with copies
+    of the libraries: weights are pages of the file, which lie where memory was free when it was
+    written, and the same product of 7 MB took 1.24 ms in one copy and 1.48 ms in another.
     """
     from tvmext.measure.figures import figures
 
-    return figures(
-        [turn for k in range(COPIES) for turn in rounds(folder, k, seconds / COPIES)], "on"
-    )
+    taken = [turn for k in range(COPIES) for turn in rounds(folder, k, seconds / COPIES)]
+    ratios = [turn["off"].seconds / turn["on"].seconds for turn in taken]
+    return figures(taken, "on") | {"all_rounds": statistics.median(ratios)}
 
 
 def rounds(folder: Path, number: int, seconds: float) -> list[Any]:
