@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from tvmext.frontends.dims import minimum, substitute
 
@@ -199,6 +200,17 @@ def _redirect_lookups(piece: Piece, homes: dict[str, VirtualTensor]) -> Piece:
 
 def _through(outer: Piece, tensor: VirtualTensor, inner: Piece) -> Piece | None:
     """The part of `outer`, whose index is one of `tensor`, that is in `tensor`'s piece `inner`."""
+    found = _composed(replace(outer, home=ANY), tensor.shape, replace(inner, home=ANY))
+    return found and replace(found, home=inner.home)
+
+
+ANY = Fill(0)
+"""A home that does not matter."""
+
+
+@lru_cache(maxsize=4096)  # layers of a network are alike but for what they are called
+def _composed(outer: Piece, shape: tuple[Size, ...], inner: Piece) -> Piece | None:
+    """`_through`, wherever the elements are."""
     scope = scope_of(outer.extent, outer.lookups)
     into = {
         f"_x{axis}": scope.simplify(i - origin)
@@ -210,7 +222,7 @@ def _through(outer: Piece, tensor: VirtualTensor, inner: Piece) -> Piece | None:
     scope = scope_of(outer.extent, every)
     conditions = [
         *outer.guards,
-        *_inside(tensor.shape, inner, into),
+        *_inside(shape, inner, into),
         *(Guard(substitute(g.value, values), g.low, g.high) for g in inner.guards),
     ]
     box = restrict(outer.extent, conditions, scope)
