@@ -12,6 +12,8 @@ from tvmext.cli import tvmext
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+GENERATED = "cli-reference.md"
+"""Its examples are those of the help texts."""
 
 _BLOCK = re.compile(r"^```(?:sh|console)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 _INDENTED = re.compile(r"(?:^    \S.*\n)+", re.MULTILINE)
@@ -36,7 +38,7 @@ class Example:
 
 def examples() -> Iterator[Example]:
     """All of them, in the order of the pages, then those of the help texts."""
-    for page in PAGES:
+    for page in (page for page in PAGES if page.name != GENERATED):
         text = page.read_text(encoding="utf-8")
         for block in (*_BLOCK.findall(text), *_INDENTED.findall(text)):
             yield from _commands(page.name, block)
