@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from tvm import relax
+from tvm.tirx import IntImm
 
 from ...recurrence import DEFAULTS, FUNCTIONS, GATES, Activation, Form, kernel
 from ..builder import Call, Converter, DeclinedError, Dims, Result
@@ -142,7 +143,8 @@ def _bias(call: Call, form: Form, directions: int, width: int, dtype: str) -> re
 
 def _extra(call: Call, name: str, directions: int, hidden: int, dtype: str) -> relax.Expr:
     if name == "lengths":
-        return _cast(call, call.tensor(4), "int64")
+        batch = call.shape(0)[0 if call.attr("layout", 0) else 1]
+        return _matched(call, _cast(call, call.tensor(4), "int64"), (batch,))
     if name == "peepholes":
         return _weight(call, 7, (directions, 3, hidden), dtype)
     bounds: list[Bounds] = [(1, 5 * hidden, 6 * hidden, 1)]
@@ -168,7 +170,20 @@ def _state(call: Call, index: int, dims: Dims, dtype: str) -> relax.Expr:
     state = _cast(call, call.tensor(index), dtype)
     if call.attr("layout", 0):
         state = call.emit(relax.op.permute_dims(state, [1, 0, 2]))
-    return state
+    return _matched(call, state, dims)
+
+
+def _matched(call: Call, tensor: relax.Expr, dims: Dims) -> relax.Expr:
+    """The tensor, which has these dims; a run in which it has others fails before the kernel."""
+    found = list(tensor.ty.shape)
+    pairs = list(zip(found, dims))
+    if len(found) == len(dims) and all(call.builder.proves_equal(*pair) for pair in pairs):
+        return tensor
+    fixed = [(n.value, m) for n, m in pairs if isinstance(n, IntImm) and isinstance(m, int)]
+    if len(found) != len(dims) or any(n != m for n, m in fixed):
+        raise DeclinedError(f"a tensor of {found}, where {', '.join(map(str, dims))} are needed")
+    wanted = relax.TensorType(call.shape_expr(dims), str(tensor.ty.dtype))
+    return call.builder.bb.match_cast(tensor, wanted)
 
 
 def _cast(call: Call, tensor: relax.Expr, dtype: str) -> relax.Expr:

@@ -32,6 +32,12 @@ DECLINED = {
     ),
     "another number of operands": ("Einsum", [X, X], {"equation": "ijk->i"}, "2 operands"),
     "operands of another rank": ("Einsum", [X], {"equation": "ij->i"}, "operand 0, 'ij', has 3"),
+    "a state of other dims": (
+        "LSTM",
+        [floats(3, 2, 4), floats(1, 12, 4), floats(1, 12, 3), None, None, floats(1, 12, 4)],
+        {"hidden_size": 3, "outputs": 2},
+        "where 1, 2, 3 are needed",
+    ),
     "an axis of a number": (
         "CumSum",
         [np.float32(1)],
