@@ -1,7 +1,11 @@
 """Products of a few rows with weights of 4 bits in blocks, which become floats in registers.
 
-    y[r, n] = sum over b of  scale[n, b] * (sum over k in b of  x[r, k] * bits[n, k]
-                                            - zero[n, b] * sum over k in b of x[r, k])
+    y[r, n] = sum over b of  scale[n, b] * (sum over k in b of  x[r, k] * (bits[n, k] - zero[n, b]))
+            = sum over b of  16 scale[n, b] * (sum over k in b of  x[r, k] * (1 + bits[n, k] / 16)
+                                               - (1 + zero[n, b] / 16) * sum over k in b of x[r, k])
+
+where ``1 + bits / 16`` is a float32 whose mantissa begins with the bits: shifted there, no more. Where
+x is infinite, y is NaN.
 
 Such a product is bound by the bytes of the weight, and in 4 bits there are an eighth as many. Eight
 of them, along the sum, lie in a word of 32 bits; a vector has words of as many columns as it has
@@ -32,31 +36,40 @@ MOST_ROWS = 4
 COLUMNS = 64
 """Of a panel: four chains of additions of 16 lanes, which hide the latency of an FMA."""
 IN_WORD = 8
+MANTISSA, ONE = 23, 0x3F800000
+"""Bits of the mantissa of a float32, and those of 1.0."""
 VECTOR = tirx.ForKind.VECTORIZED
 
 
 @dataclass(frozen=True, eq=False)
 class Blocks:
-    """``(bits - zero) * scale``: `bits` int8[columns, blocks, elements] of -8 to 7; `scale` and
-    `zero` [columns, blocks, 1]; `zero` is None where all are 0."""
+    """``(bits - zero) * scale``: `bits` [columns, blocks, elements] of 0 to 15; `scale` and `zero`
+    [columns, blocks, 1]."""
 
     bits: np.ndarray
-    zero: np.ndarray | None
+    zero: np.ndarray
     scale: np.ndarray
 
     @property
     def depth(self) -> int:
         return self.bits.shape[1] * self.bits.shape[2]
 
+    @property
+    def middle(self) -> float | None:
+        """``1 + zero / 16`` where it is the same everywhere."""
+        first = self.zero.flat[0]
+        return 1 + first / 16 if np.all(self.zero == first) else None
+
     def packed(self) -> list[np.ndarray]:
-        """Words int32[panel, word, column], then scales and zeros float32[panel, block, column]."""
+        """Words uint32[panel, word, column], then float32[panel, block, column]: scales, and where
+        they differ zeros, as the kernel takes them."""
         columns = self.bits.shape[0]
-        words = self.bits.reshape(columns, -1, IN_WORD).astype(np.uint32) & 15
+        words = self.bits.reshape(columns, -1, IN_WORD).astype(np.uint32)
         shifts = np.arange(IN_WORD, dtype=np.uint32) * 4
-        joined = np.bitwise_or.reduce(words << shifts, axis=-1).view(np.int32)
-        found = [joined, self.scale[..., 0].astype(np.float32)]
-        if self.zero is not None:
-            found.append(self.zero[..., 0].astype(np.float32))
+        joined = np.bitwise_or.reduce(words << shifts, axis=-1)
+        found = [joined, self.scale[..., 0].astype(np.float32) * np.float32(16)]
+        if self.middle is None:
+            found.append(1 + self.zero[..., 0].astype(np.float32) / 16)
         return [_in_panels(array) for array in found]
 
 
@@ -117,7 +130,7 @@ class _Rewriter(PyExprMutator):
         bits, zero = pair
         if bits.shape != tuple(dims) or scale.shape != (*dims[:2], 1) or dims[2] % IN_WORD:
             return None
-        return _centred(bits, zero, scale)
+        return _of_4_bits(bits, zero, scale)
 
     def _value(self, expr: relax.Expr) -> np.ndarray | None:
         return value_of(expr, self.lookup_binding)
@@ -132,15 +145,14 @@ class _Rewriter(PyExprMutator):
         return None if bits is None or zero is None else (bits, zero)
 
 
-def _centred(bits: np.ndarray, zero: np.ndarray, scale: np.ndarray) -> Blocks | None:
-    """Numbers about 0; None if they have more than 4 bits."""
-    zero = np.broadcast_to(zero, scale.shape).astype(np.int32)
-    middle = int(zero.flat[0]) if np.all(zero == zero.flat[0]) else 8 * int(bits.min() >= 0)
-    moved = bits.astype(np.int32) - middle
-    if moved.size == 0 or moved.min() < -8 or moved.max() > 7:
+def _of_4_bits(bits: np.ndarray, zero: np.ndarray, scale: np.ndarray) -> Blocks | None:
+    """Bits of 0 to 15; None if there are more of them."""
+    least = min(int(bits.min(initial=0)), 0)
+    if bits.size == 0 or least < -8 or int(bits.max()) - least > 15:
         return None
-    left = zero - middle
-    return Blocks(moved.astype(np.int8), left if left.any() else None, scale)
+    moved = -8 if least else 0
+    zeros = np.broadcast_to(zero, scale.shape).astype(np.int32) - moved
+    return Blocks(bits.astype(np.int32) - moved, zeros, scale)
 
 
 def _product(blocks: Blocks, x: te.Tensor, *weights: te.Tensor) -> te.Tensor:
@@ -161,7 +173,7 @@ def _kernel(blocks: Blocks, read: list[Var], out: Var, rows: int) -> tirx.Stmt:
     x, words, scales, *zeros = read
     columns, count, size = blocks.bits.shape
     total, part = (_local([rows, COLUMNS], name) for name in ("total", "part"))
-    level = _local([rows], "level")
+    level = tirx.decl_buffer([_i(rows), _i(count)], "float32", "level")
 
     def vectors(body: Callable[[Expr, Expr], tirx.Stmt]) -> tirx.Stmt:
         return _all(_loop(COLUMNS, lambda c, r=r: body(_i(r), c), VECTOR) for r in range(rows))  # type: ignore[misc]
@@ -172,30 +184,24 @@ def _kernel(blocks: Blocks, read: list[Var], out: Var, rows: int) -> tirx.Stmt:
     def panel(p: Expr) -> tirx.Stmt:
         def word(at: Expr) -> tirx.Stmt:
             def add(j: int, r: Expr, c: Expr) -> tirx.Stmt:
-                top = words[p, at, c] << tirx.const(28 - 4 * j, "int32")
-                bits = (top >> tirx.const(28, "int32")).astype("float32")
-                value = part[r, c] + x[r, at * IN_WORD + j] * bits
+                place = MANTISSA - 4 - 4 * j
+                bits = words[p, at, c] << _u(place) if place > 0 else words[p, at, c] >> _u(-place)
+                top = tirx.bitwise_and(bits, _u(15 << MANTISSA - 4))
+                real = tirx.reinterpret("float32", tirx.bitwise_or(top, _u(ONE)))
+                value = part[r, c] + x[r, at * IN_WORD + j] * real
                 return tirx.BufferStore(part, value, [r, c])
 
             return _all(vectors(partial(add, j)) for j in range(IN_WORD))
 
         def scaled(b: Expr, r: Expr, c: Expr) -> tirx.Stmt:
-            found = part[r, c]
-            if zeros:
-                found = found - zeros[0][p, b, c] * level[r]
+            zero = zeros[0][p, b, c] if zeros else _f(blocks.middle or 0)
+            found = part[r, c] - zero * level[r, b]
             return tirx.BufferStore(total, total[r, c] + found * scales[p, b, c], [r, c])
-
-        def sum_up(b: Expr, r: int) -> tirx.Stmt:
-            def more(k: Expr) -> tirx.Stmt:
-                return tirx.BufferStore(level, level[r] + x[r, b * size + k], [_i(r)])
-
-            return _all([tirx.BufferStore(level, _f(0), [_i(r)]), _loop(size, more)])
 
         def one_block(b: Expr) -> tirx.Stmt:
             inside = size // IN_WORD
-            levels = [sum_up(b, r) for r in range(rows)] if zeros else []
             sums = _loop(inside, lambda w: word(b * inside + w))
-            return _all([*levels, clear(part), sums, vectors(partial(scaled, b))])
+            return _all([clear(part), sums, vectors(partial(scaled, b))])
 
         def store(r: Expr, c: Expr) -> tirx.Stmt:
             return tirx.BufferStore(out, total[r, c], [r, p * COLUMNS + c])
@@ -204,12 +210,19 @@ def _kernel(blocks: Blocks, read: list[Var], out: Var, rows: int) -> tirx.Stmt:
             inside = p * COLUMNS + c < columns
             return tirx.IfThenElse(inside, _all(store(_i(r), c) for r in range(rows)), None)
 
-        buffers = [total, part, *([level] if zeros else [])]
         result = _loop(COLUMNS, some) if columns % COLUMNS else vectors(store)
-        made = map(tirx.AllocBuffer, buffers)
+        made = map(tirx.AllocBuffer, (total, part))
         return _all([*made, clear(total), _loop(count, one_block), result])
 
-    return _loop(-(-columns // COLUMNS), panel, tirx.ForKind.PARALLEL)
+    def sum_up(r: Expr, b: Expr) -> tirx.Stmt:
+        def more(k: Expr) -> tirx.Stmt:
+            return tirx.BufferStore(level, level[r, b] + x[r, b * size + k], [r, b])
+
+        return _all([tirx.BufferStore(level, _f(0), [r, b]), _loop(size, more)])
+
+    levels = _loop(rows, lambda r: _loop(count, lambda b: sum_up(r, b)))
+    panels = _loop(-(-columns // COLUMNS), panel, tirx.ForKind.PARALLEL)
+    return _all([tirx.AllocBuffer(level), levels, panels])
 
 
 def _all(parts: Iterable[tirx.Stmt]) -> tirx.Stmt:
@@ -234,3 +247,7 @@ def _i(value: int) -> Expr:
 
 def _f(value: float) -> Expr:
     return tirx.const(value, "float32")
+
+
+def _u(value: int) -> Expr:
+    return tirx.const(value, "uint32")

@@ -42,23 +42,26 @@ def main() -> int:
     jobs = [jobs[k] for k in arguments.only] if arguments.only else jobs[arguments.first :]
     counts: Counter[str] = Counter()
     found: list[check.Result] = []
-    start = time.monotonic()
+    start, computed = time.monotonic(), 0.0
 
     def heard(result: check.Result) -> None:
+        nonlocal computed
         counts[result.status] += 1
-        counts["seconds"] += result.seconds  # type: ignore[assignment]
+        computed += result.seconds
         if result.finding or arguments.only:
             found.append(result)
             print(*asdict(result).values(), sep=" | ", flush=True)
-        if sum(counts.values()) % 500 < 1:
-            print(dict(counts), f"{time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
-        if arguments.json and result.finding:
+        if counts.total() % 500 and not result.finding:
+            return
+        passed = time.monotonic() - start
+        print(f"{dict(counts)}, {computed:.0f} s of {passed:.0f}", file=sys.stderr, flush=True)
+        if arguments.json:
             write(arguments.json, counts, found)
 
     search(jobs, arguments.limit, arguments.workers, heard)
     if arguments.json:
         write(arguments.json, counts, found)
-    print(dict(counts))
+    print(f"{dict(counts)}, {computed:.0f} s")
     return int(any(result.finding for result in found))
 
 
