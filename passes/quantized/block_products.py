@@ -4,8 +4,8 @@
             = sum over b of  16 scale[n, b] * (sum over k in b of  x[r, k] * (1 + bits[n, k] / 16)
                                                - (1 + zero[n, b] / 16) * sum over k in b of x[r, k])
 
-where ``1 + bits / 16`` is a float32 whose mantissa begins with the bits: shifted there, no more. Where
-x is infinite, y is NaN.
+where ``1 + bits / 16`` is a float32 whose mantissa begins with the bits: shifted there, no more.
+Where x is infinite, y is NaN.
 
 Such a product is bound by the bytes of the weight, and in 4 bits there are an eighth as many. Eight
 of them, along the sum, lie in a word of 32 bits; a vector has words of as many columns as it has
