@@ -305,7 +305,7 @@ class _Expander:
             value = self.expand(value)
             if _worth_binding(value):
                 var = Var(block.name, value.ty)
-                self.binds.append((var, value))
+                self.binds.append((var, _without_bool_casts(value)))
                 value = var
             self.bound[key] = value
         return self.bound[key]
@@ -317,6 +317,18 @@ def _worth_binding(value: Expr) -> bool:
         return False
     dtype = str(value.ty.dtype)
     return dtype != "bool" and (not dtype.startswith("int") or bool(collect(value, TensorLoad)))
+
+
+def _without_bool_casts(value: Expr) -> Expr:
+    """Truth values as selections of 1 or 0: TVM cannot vectorize a named cast of one."""
+
+    def visit(cast: tirx.Cast) -> Expr:
+        dtype = cast.ty.dtype
+        if str(cast.value.ty.dtype) != "bool":
+            return cast
+        return tirx.Select(cast.value, tirx.const(1, dtype), tirx.const(0, dtype))
+
+    return tvm_ffi.structural_map(value, (tirx.Cast, visit))
 
 
 def _attach_epilogues(found: list[Stage], outputs: tuple[Var, ...]) -> tuple[Stage, ...]:

@@ -162,6 +162,18 @@ def test_other_types(dtype: str) -> None:
     check(lambda x: op.maximum(x, op.multiply(x, x)), [x], np.maximum(x, x * x), tolerance=1e-2)
 
 
+def test_truth_values_as_numbers() -> None:
+    """A cast of one that is read twice, and so has a name, in vectors."""
+    x = normal(40)
+
+    def build(x: relax.Expr) -> relax.Expr:
+        number = op.astype(op.greater(x, relax.const(0.5, "float32")), "float32")
+        return op.add(op.multiply(number, x), op.exp(number))
+
+    number = (x > 0.5).astype("float32")
+    check(build, [x], number * x + np.exp(number))
+
+
 def test_mixed_types() -> None:
     x = np.arange(70, dtype="int8").reshape(2, 35)
     check(
