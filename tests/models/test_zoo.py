@@ -25,6 +25,7 @@ STATIC = (
     "vtc_yolo11_c3k2",
 )
 DYNAMIC = (
+    "bert_fused.legacy.dyn",
     "bilstm.legacy.dyn",
     "llama_tiny.dynamo.dyn",
     "mobilenet_v2.dynamo.dyn",

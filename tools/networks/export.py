@@ -128,10 +128,6 @@ NETWORKS: dict[str, Callable[[], Built]] = {
         "YolosForObjectDetection", "logits pred_boxes", (64, 96), "batch",
         **SMALL, image_size=[64, 96], num_detection_tokens=9,
     ),
-    "mobilevit": lambda: image(
-        "MobileViTModel", "last_hidden_state", (64, 64), "batch",
-        hidden_sizes=[32, 48, 64], neck_hidden_sizes=[8, 16, 24, 32, 48, 64, 96], image_size=64,
-    ),
     "convnext": lambda: image(
         "ConvNextModel", "last_hidden_state pooler_output", (64, 96), "batch height width",
         hidden_sizes=[16, 32, 48, 64], depths=[1, 1, 2, 1],
