@@ -46,8 +46,8 @@ def test_a_failure_is_a_row() -> None:
 
 def test_every_network_has_its_sizes() -> None:
     names = case.networks()
-    assert len(names) == 44
-    assert sum("dynamic" in case.modes(name) for name in names) == 33
+    assert len(names) == 45
+    assert sum("dynamic" in case.modes(name) for name in names) == 34
     assert list(case.sizes({"batch": 2, "seq": 64}, "dynamic")) == [
         {"batch": 1, "seq": 64},
         {"batch": 3, "seq": 7},
