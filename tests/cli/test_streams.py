@@ -13,9 +13,11 @@ import sys
 import termios
 from pathlib import Path
 
+import pytest
 from onnx import helper
 
 from tests.cli import networks
+from tvmext.cli.progress import resting
 
 COLOUR = re.compile(rb"\x1b\[(?:3|4|9|10)\d(?:;\d+)*m")
 
@@ -98,3 +100,14 @@ def test_what_an_option_does_not_do_is_a_warning(tiny: Path, tmp_path: Path) -> 
     assert done.returncode == 0, done.stderr
     assert "\nwarning: donate: nothing updates input 'x' in place" in done.stderr
     assert json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_line_rests_on_terminals_only(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    with resting("measuring"):
+        shown = capsys.readouterr().err
+    assert shown == ("measuring ..." if terminal else "")
+    assert capsys.readouterr().err == ("\r\033[K" if terminal else "")
