@@ -332,8 +332,9 @@ def _identity(call: Call) -> Result:
 
 
 def _dropout(call: Call) -> Result:
-    """The identity at inference; what it drops is nothing."""
-    if call.has(2) and call.scalar(2) is not False:
+    """The identity at inference, or if it drops nothing."""
+    training = call.has(2) and call.scalar(2) is not False
+    if training and not (call.has(1) and call.scalar(1) == 0):
         raise DeclinedError("training mode")
     if not call.wants(1):
         return call.tensor(0)
