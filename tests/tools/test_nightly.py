@@ -314,7 +314,7 @@ def test_the_summary_tells_all(history: History) -> None:
     text = summary(history, DEVICE)
     assert text.startswith("# 2026-11-21: something became worse")
     assert "- **slower: gemm, 1 case**, since ccc1234 Do it" in text
-    assert re.search(r"\| zoo/bert <b> static +\| left ", text)
+    assert "1 had no time and go first the next night</summary>\n\nzoo/bert <b> static\n" in text
     assert "| operators: gemm |     1 |           1.50 |  1.50 |" in text
     assert "+10.5 %" in text
     assert "- zoo/unet static: crashed: ended with -11" in text

@@ -72,8 +72,14 @@ def _against(results: Sequence[Result]) -> str:
 
 
 def _table(results: Sequence[Result]) -> str:
-    lines = [_line(each) for each in results if each.name.startswith(("zoo/", "ops/"))]
-    return markdown(COLUMNS, lines, left=("case", "result"))
+    cases = [each for each in results if each.name.startswith(("zoo/", "ops/"))]
+    lines = [_line(each) for each in cases if each.status != LEFT]
+    table = markdown(COLUMNS, lines, left=("case", "result"))
+    names = [each.name for each in cases if each.status == LEFT]
+    if not names:
+        return table
+    told = f"{len(names)} had no time and go first the next night"
+    return f"{table}\n\n<details><summary>{told}</summary>\n\n{', '.join(names)}\n\n</details>"
 
 
 def _line(result: Result) -> list[str]:
