@@ -23,6 +23,7 @@ from . import (
     signal,
     text,
     trees,
+    trigonometry,
 )
 
 CONVERTERS: dict[str, Converter] = {
@@ -44,6 +45,7 @@ CONVERTERS: dict[str, Converter] = {
     **sequences.CONVERTERS,
     **signal.CONVERTERS,
     **text.CONVERTERS,
+    **trigonometry.CONVERTERS,
 }
 
 MACHINE_LEARNING: dict[str, Converter] = trees.CONVERTERS

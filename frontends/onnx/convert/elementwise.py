@@ -26,18 +26,6 @@ def _unary(build: Callable[[relax.Expr], relax.Expr]) -> Converter:
     return convert
 
 
-def _by_libm(build: Callable[[relax.Expr], relax.Expr]) -> Converter:
-    """A function of which LLVM has no form for float16: by float32."""
-
-    def convert(call: Call) -> Result:
-        if call.dtype(0) != "float16":
-            return build(call.tensor(0))
-        wide = call.emit(relax.op.astype(call.tensor(0), "float32"))
-        return relax.op.astype(call.emit(build(wide)), "float16")
-
-    return convert
-
-
 def operand(call: Call, index: int, dtype: str | None = None) -> relax.Expr:
     """Input `index` of a broadcasting operator; one known element becomes a 0-d constant.
 
@@ -344,11 +332,6 @@ def _dropout(call: Call) -> Result:
 
 CONVERTERS: dict[str, Converter] = {
     "Abs": _unary(relax.op.abs),
-    "Acos": _by_libm(relax.op.acos),
-    "Acosh": _by_libm(relax.op.acosh),
-    "Asin": _by_libm(relax.op.asin),
-    "Asinh": _by_libm(relax.op.asinh),
-    "Atan": _by_libm(relax.op.atan),
     "Ceil": _unary(relax.op.ceil),
     "Cos": _unary(relax.op.cos),
     "Erf": _unary(relax.op.erf),
