@@ -68,6 +68,8 @@ def spark(values: Sequence[float]) -> str:
 
 def _span(values: Sequence[float], part: float = LEAST_SPAN) -> tuple[float, float]:
     low, high = min(values), max(values)
+    if low == high == 0:
+        return 0.0, 1.0
     middle = (low + high) / 2
     half = max((high - low) * 0.6, abs(middle) * part / 2, 1e-9)
     return middle - half, middle + half
