@@ -60,8 +60,8 @@ def _check_text(source: Source) -> None:
 def _check_opsets(model: ModelProto, name: str) -> None:
     newest = onnx.defs.onnx_opset_version()
     versions = graphs.opsets(model)
-    for what, number in [("IR", model.ir_version), *versions.items()]:
-        if number > MAX_VERSION:
+    for what, number in [("IR", max(model.ir_version, 1)), *versions.items()]:
+        if not 1 <= number <= MAX_VERSION:
             raise ModelError(f"'{name}' uses version {number} of {what}", hint=EXPORT_AGAIN)
     if any(graphs.domain_of(node) == "" for node in model.graph.node) and "" not in versions:
         raise ModelError(f"'{name}' does not say which operator set it uses", hint=EXPORT_AGAIN)
@@ -164,7 +164,10 @@ def _check_with_onnx(source: Source) -> None:
 def _check_variadic(node: NodeProto, versions: Mapping[str, int], name: str) -> None:
     """Of any number of inputs none may have an empty name; onnx.checker looks at single ones."""
     domain = graphs.domain_of(node)
-    inputs = onnx.defs.get_schema(node.op_type, versions[domain], domain).inputs
+    try:
+        inputs = onnx.defs.get_schema(node.op_type, versions[domain], domain).inputs
+    except onnx.defs.SchemaError:
+        return  # an operator of another version: reported as unsupported
     if not inputs or inputs[-1].option != onnx.defs.OpSchema.FormalParameterOption.Variadic:
         return
     if "" in node.input[len(inputs) - 1 :] and node.op_type not in BODIES:

@@ -14,6 +14,9 @@ from . import graph as graphs
 
 LOCAL_DOMAIN = "tvmext.local"
 MAX_NESTED = 8
+MAX_DEPTH = 64
+MAX_INLINED = 1 << 20
+"""Nodes of a network with its functions inlined."""
 
 
 def inline_functions(model: ModelProto, keep: Iterable[str], source: str) -> ModelProto:
@@ -26,6 +29,7 @@ def inline_functions(model: ModelProto, keep: Iterable[str], source: str) -> Mod
 
     kept = frozenset(keep)
     if model.functions:
+        _check_calls(model, source)
         try:
             model = inliner.inline_local_functions(model)
         except Exception as error:  # raised by the C++ inliner with no type of its own
@@ -47,6 +51,37 @@ def inline_functions(model: ModelProto, keep: Iterable[str], source: str) -> Mod
         )
     except Exception:  # a body that does not fit its node: reported as unsupported
         return model
+
+
+def _check_calls(model: ModelProto, source: str) -> None:
+    """Functions may not call themselves, nor become more nodes than any network has."""
+    bodies = {(f.domain, f.name): f.node for f in model.functions}
+    sizes: dict[tuple[str, str], int] = {}
+
+    def size(nodes: Iterable[NodeProto], above: tuple[tuple[str, str], ...]) -> int:
+        total = 0
+        for node in nodes:
+            key = (node.domain, node.op_type)
+            if key in above:
+                raise ModelError(
+                    f"'{source}': the function '{node.op_type}' calls itself",
+                    hint="a function of ONNX has no recursion; export the model again",
+                )
+            if len(above) > MAX_DEPTH:
+                raise ModelError(
+                    f"'{source}' nests functions more than {MAX_DEPTH} deep",
+                    hint="inline them with onnx.inliner.inline_local_functions before",
+                )
+            if key in bodies and key not in sizes:
+                sizes[key] = size(bodies[key], (*above, key))
+            total += sizes.get(key, 1) + sum(size(g.node, above) for g in graphs.subgraphs(node))
+        return total
+
+    if size(model.graph.node, ()) > MAX_INLINED:
+        raise ModelError(
+            f"'{source}': its functions become more than {MAX_INLINED} nodes",
+            hint="inline them with onnx.inliner.inline_local_functions before",
+        )
 
 
 def _inline_by_type(model: ModelProto, kept: frozenset[str]) -> ModelProto:

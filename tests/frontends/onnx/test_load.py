@@ -82,6 +82,21 @@ def with_sparse(dims, places) -> ModelProto:
     return proto
 
 
+def calling(count: int, last: str) -> ModelProto:
+    """Functions f0, f1, .. of which each calls the next one twice."""
+    imports = [helper.make_opsetid("", 20), helper.make_opsetid("own", 1)]
+    proto = model([helper.make_node("f0", ["x"], ["y"], domain="own")])
+    proto.opset_import.append(imports[1])
+    for k in range(count):
+        called = f"f{k + 1}" if k + 1 < count else last
+        domain = "own" if called.startswith("f") else ""
+        nodes = [
+            helper.make_node(called, [a], [b], domain=domain) for a, b in (("a", "b"), ("b", "c"))
+        ]
+        proto.functions.append(helper.make_function("own", f"f{k}", ["a"], ["c"], nodes, imports))
+    return proto
+
+
 BAD_MODELS = {
     "empty proto": (ModelProto(), "holds no graph"),
     "empty graph": (model([], inputs=[], outputs=[]), "holds no graph"),
@@ -136,6 +151,16 @@ BAD_MODELS = {
     ),
     "sparse indices outside": (with_sparse([2, 3], [7]), "do not fit dims [2, 3]"),
     "sparse without dims": (with_sparse([], [[1, 0]]), "do not fit dims []"),
+    "a function that calls itself": (calling(1, "f0"), "the function 'f0' calls itself"),
+    "functions in functions": (calling(500, "Relu"), "more than 64 deep"),
+    "no version of another domain": (
+        helper.make_model(
+            model([node()]).graph,
+            opset_imports=[helper.make_opsetid("", 20), helper.make_opsetid("a.b", 0)],
+        ),
+        "version 0 of a.b",
+    ),
+    "functions that double": (calling(30, "Relu"), "more than 1048576 nodes"),
     "external without location": (with_weight(external(recipe="x")), "without a location"),
     "external data in memory": (with_weight(external(location="w.bin")), "given in memory"),
 }  # fmt: skip
