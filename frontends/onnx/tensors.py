@@ -72,7 +72,7 @@ def sparse_to_array(sparse: object, where: str) -> np.ndarray:
         if indices.ndim == 2:
             indices = np.ravel_multi_index(tuple(indices.T), shape)
         inside = not indices.size or (indices.min() >= 0 and indices.max() < math.prod(shape))
-        if indices.shape != values.shape or not inside:
+        if indices.dtype.kind != "i" or indices.shape != values.shape or not inside:
             raise ValueError(f"{values.shape} values, {indices.shape} indices")
     except (IndexError, TypeError, ValueError) as error:
         what = f"indices and values do not fit dims {list(shape)}: {error}"

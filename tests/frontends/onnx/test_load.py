@@ -74,10 +74,10 @@ def body(outputs: int) -> onnx.GraphProto:
     return helper.make_graph(nodes, "body", [], [value(name, []) for name in names])
 
 
-def with_sparse(dims, places) -> ModelProto:
+def with_sparse(dims, places, kind=np.int64) -> ModelProto:
     proto = model([node("Add", ("x", "w"))])
     values = weight(array=np.ones(len(places), np.float32))
-    indices = weight("", np.array(places, np.int64))
+    indices = weight("", np.array(places, kind))
     proto.graph.sparse_initializer.append(helper.make_sparse_tensor(values, indices, dims))
     return proto
 
@@ -150,6 +150,7 @@ BAD_MODELS = {
         "has a else_branch of 0 inputs and 2 outputs",
     ),
     "sparse indices outside": (with_sparse([2, 3], [7]), "do not fit dims [2, 3]"),
+    "sparse indices that are no integers": (with_sparse([2, 3], [0.5], float), "do not fit"),
     "sparse without dims": (with_sparse([], [[1, 0]]), "do not fit dims []"),
     "a function that calls itself": (calling(1, "f0"), "the function 'f0' calls itself"),
     "functions in functions": (calling(500, "Relu"), "more than 64 deep"),
