@@ -167,7 +167,6 @@ def compile_here(request: CompileRequest, report: Callable[..., None]) -> None:
     from .build.kernels import build_module
     from .build.link import link
     from .build.results import results_in_inputs, results_in_weights
-    from .frontends import load as load_model
     from .passes import lower
     from .passes.align_inputs import input_alignment
     from .report.sizes import Sizes
@@ -176,14 +175,7 @@ def compile_here(request: CompileRequest, report: Callable[..., None]) -> None:
     from .schedules.rules import decide_for, rules_for
     from .schedules.schedule import ScheduleKernels
 
-    report("load", request.name)
-    model = load_model(
-        request.model,
-        dims=request.dims,
-        trust=request.trust,
-        model_format=request.model_format,
-        name=request.name,
-    )
+    model = request.load(report)
     arch = resolve(request.target)
     toolchain = toolchain_for(arch, request.options, request.cache)
     chosen = to_target(arch)

@@ -63,16 +63,7 @@ def passes_of(target: Any = "llvm", options: Options | None = None) -> dict[str,
 
 def opt_here(request: CompileRequest, report: Callable[..., None]) -> None:
     """The child's side of `opt`: writes the module to ``request.output``."""
-    from .frontends import load
-
-    report("load", request.name)
-    model = load(
-        request.model,
-        dims=request.dims,
-        trust=request.trust,
-        model_format=request.model_format,
-        name=request.name,
-    )
+    model = request.load(report)
     asked = request.asked
     mod = apply(model, asked["passes"], request.target, request.options, asked["check"], report)
     Path(request.output).write_text(written(mod, model, asked["form"]), encoding="utf-8")

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tvmext.errors import OptionError
 from tvmext.frontends.dims import DimSpec
 from tvmext.options import Options
+
+if TYPE_CHECKING:
+    from tvmext.frontends.model import Model
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,19 @@ class CompileRequest:
     cache: str | None = None
     asked: Mapping[str, Any] = field(default_factory=dict)
     """What functions other than `tvmext.api.compile_here` are told beside, in terms of JSON."""
+
+    def load(self, report: Callable[..., None]) -> Model:
+        """Read the model, in the process that compiles it. Raises what `frontends.load` raises."""
+        from tvmext.frontends import load
+
+        report("load", self.name)
+        return load(
+            self.model,
+            dims=self.dims,
+            trust=self.trust,
+            model_format=self.model_format,
+            name=self.name,
+        )
 
     def to_json(self) -> str:
         """One line of text that `from_json` reads back. Raises OptionError for foreign objects."""

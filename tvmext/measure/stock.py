@@ -17,18 +17,10 @@ def compile_stock(request: CompileRequest, report: Callable[..., None]) -> None:
     from tvmext.build.kernels import build_module
     from tvmext.build.link import link
     from tvmext.build.results import results_in_weights
-    from tvmext.frontends import load
     from tvmext.passes import run
     from tvmext.passes.stock import stock_pipeline
 
-    report("load", request.name)
-    model = load(
-        request.model,
-        dims=request.dims,
-        trust=request.trust,
-        model_format=request.model_format,
-        name=request.name,
-    )
+    model = request.load(report)
     chosen = to_target(resolve(request.target))
     target = tvm.target.Target(chosen)
     passes = stock_pipeline(model, tvm.transform.Sequential([]))

@@ -23,7 +23,6 @@ def explain_here(request: CompileRequest, report: Callable[..., None]) -> None:
     import tvm
 
     from tvmext.arch import CudaArch, flags, resolve, to_target
-    from tvmext.frontends import load
     from tvmext.frontends.dims import usual_sizes
     from tvmext.schedules.cost.weights import ANALYTIC, cost_model
     from tvmext.schedules.prices import prices_of
@@ -33,14 +32,7 @@ def explain_here(request: CompileRequest, report: Callable[..., None]) -> None:
     from .explanation import explain
     from .sizes import Sizes
 
-    report("load", request.name)
-    model = load(
-        request.model,
-        dims=request.dims,
-        trust=request.trust,
-        model_format=request.model_format,
-        name=request.name,
-    )
+    model = request.load(report)
     arch = resolve(request.target)
     chosen = to_target(arch)
     target, sizes = tvm.target.Target(chosen), Sizes(usual_sizes(model.dims))

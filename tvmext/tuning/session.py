@@ -20,7 +20,6 @@ from tvmext.arch import CpuArch, resolve, to_target
 from tvmext.arch.cpu import from_device
 from tvmext.build import CompileRequest
 from tvmext.errors import OptionError
-from tvmext.frontends import load
 from tvmext.measure.turns import Device, Local, summary, timed
 from tvmext.options import Options
 from tvmext.passes import run
@@ -106,14 +105,7 @@ def _here(target: Any) -> CpuArch:
 
 def _kernels(request: CompileRequest, arch: CpuArch, report: Report) -> tvm.IRModule:
     """The module of a model as its kernels come to be scheduled."""
-    report("load", request.name)
-    model = load(
-        request.model,
-        dims=request.dims,
-        trust=request.trust,
-        model_format=request.model_format,
-        name=request.name,
-    )
+    model = request.load(report)
     catch = Catch()
     options = request.options
     reading = ScheduleKernels(arch, rules_for(arch, options)).reading
