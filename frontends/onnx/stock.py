@@ -29,9 +29,12 @@ WRONG = frozenset({
 """Not taken from TVM: another operator of the same name, or a result that is not a tensor."""
 
 
-def _is_wrong(call: Call) -> bool:
-    """Results of TVM's converters that differ from ONNX."""
-    return call.op == "RoiAlign" and call.attr("mode", "avg") == "max"
+def _wrong(call: Call) -> str:
+    """A setting with which TVM's converter differs from ONNX, or which it does not look at."""
+    padding, mode = call.attr("padding_mode", "zeros"), call.attr("mode", "avg")
+    if call.op == "GridSample" and padding not in ("zeros", "border", "reflection"):
+        return f"padding_mode {padding}"
+    return f"mode {mode}" if call.op == "RoiAlign" and mode == "max" else ""
 
 
 CONTINUES = frozenset({"RoiAlign"})
@@ -62,8 +65,8 @@ def convert(call: Call) -> Result:
     """The node through TVM's converter; DeclinedError with its complaint if that fails."""
     from tvm.relax.frontend.onnx import onnx_frontend
 
-    if _is_wrong(call):
-        raise DeclinedError(f"mode {call.attr('mode')}")
+    if wrong := _wrong(call):
+        raise DeclinedError(wrong)
     inputs = onnx_frontend.onnx_input(
         [_operand(call, index) if call.has(index) else None for index in range(len(call))]
     )

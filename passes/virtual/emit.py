@@ -144,6 +144,8 @@ class _Kernel:
 
     def element(self, *point: tirx.Var) -> tvm.ir.Expr:
         """The value at an index: the last piece, which takes what is left, then those before it."""
+        if not self.tensor.pieces:  # no element
+            return tirx.const(0, self.dtype)
         values = {**self.sizes, **{f"_x{k}": index for k, index in enumerate(point)}}
         *earlier, last = self.tensor.pieces
         boxes = _boxes(earlier, self.tensor.shape)

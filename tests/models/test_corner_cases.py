@@ -116,3 +116,12 @@ def test_number_from_data_that_does_not_divide() -> None:
                 compiled.run(feed)
         else:
             np.testing.assert_allclose(compiled.run(feed)["y"], expected(made, feed)[0])
+
+
+def test_no_element_has_a_value() -> None:
+    """The shifted sums of a tensor without elements are a pad of a slice, of no piece at all."""
+    text = """agraph (float[0, 0] x) => (float[0, 0] y) {
+        axis = Constant<value_int=0>() y = CumSum<exclusive=1, reverse=1>(x, axis)
+    }"""
+    (y,) = tvmext.compile(model(text)).run({"x": np.zeros((0, 0), np.float32)}).values()
+    assert y.shape == (0, 0)

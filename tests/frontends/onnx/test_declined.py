@@ -44,6 +44,12 @@ DECLINED = {
         {"constants": {1: np.int64(0)}},
         "without dims",
     ),
+    "a padding that is none": (
+        "GridSample",
+        [floats(1, 1, 3, 2), floats(1, 2, 4, 2)],
+        {"padding_mode": "text"},
+        "padding_mode text",
+    ),
     "more than there are": (
         "TopK",
         [X],
