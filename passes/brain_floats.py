@@ -66,7 +66,3 @@ def _upper(x: Expr) -> Expr:
 
 def _u(value: int) -> Expr:
     return tirx.const(value, "uint32")
-
-
-LOWERINGS = {NAME: lower}
-"""{operator: lowering}."""

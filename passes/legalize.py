@@ -49,16 +49,13 @@ def _astype(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
     """TVM's simplifier fails on the cast of a vector of truth values."""
     dtype = str(call.ty.dtype)
     if str(call.args[0].ty.dtype) != "bool" or not dtype.startswith(("float", "bfloat")):
-        return _ASTYPE(builder, call)
+        return brain_floats.lower(builder, call)
 
     def cast(x: te.Tensor) -> te.Tensor:
         one, zero = tirx.const(1, dtype), tirx.const(0, dtype)
         return te.compute(x.shape, lambda *at: tirx.Select(x(*at), one, zero), name="cast")
 
     return builder.call_te(cast, call.args[0], primfunc_name_hint="cast")
-
-
-_ASTYPE: Lowering = Op.get("relax.astype").get_attr("FLegalize")
 
 
 def _rewritten(original: Lowering, rewrite: Callable[[PrimFunc], PrimFunc]) -> Lowering:
@@ -154,11 +151,10 @@ def _lowerings(rewrite: Callable[[PrimFunc], PrimFunc], *names: str) -> dict[str
 
 
 LEGALIZE: dict[str, Lowering] = {
-    **brain_floats.LOWERINGS,
     **constant_division.LOWERINGS,
     **indexing.LOWERINGS,
     **norms.LOWERINGS,
-    "relax.astype": _astype,
+    brain_floats.NAME: _astype,
     "relax.nn.relu": _relu,
     **resize.LOWERINGS,
     **transposed_convolution.LOWERINGS,

@@ -52,7 +52,7 @@ def test_a_planted_pass_is_named(
     path.write_bytes(networks.linear(batch=3).SerializeToString())
     result = tvmext("verify", path, "--bisect-passes")
     assert result.code == 1
-    assert "first pass that changes results: FoldAffine (pass 16 of" in result.out
+    assert "first pass that changes results: FoldAffine (pass " in result.out
 
 
 @pytest.mark.slow
