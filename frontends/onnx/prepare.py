@@ -204,7 +204,13 @@ class _Folding:
     def _condition(self, node: NodeProto) -> bool | None:
         name = node.input[0]
         if name in self.constants:
-            return bool(self.constants[name].reshape(-1)[0])
+            value = self.constants[name]
+            if value.size != 1:
+                raise ModelError(
+                    f"the condition of node '{graphs.label(node)}' has {value.size} elements",
+                    hint="export the model again",
+                )
+            return bool(value.reshape(-1)[0])
         return self.decided.get(name)
 
     def _fold(self, node: NodeProto) -> None:

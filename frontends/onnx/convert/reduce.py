@@ -134,6 +134,8 @@ def _cumulative(build: Reduction) -> Converter:
         known = call.ints(1)
         if not call.rank(0):
             raise DeclinedError("a tensor without dims")
+        if 0 in call.shape(0):
+            return call.tensor(0)
         if known is None:
             return runtime.along(call, lambda axis: along(call, axis), 1)
         return along(call, known[0] % call.rank(0))

@@ -6,10 +6,12 @@ from collections import Counter
 
 import numpy as np
 import onnx
+import pytest
 from onnx import ModelProto, TensorProto, numpy_helper, parser
 from onnx.reference import ReferenceEvaluator
 
 from tests.frontends.onnx.stock import assert_matches, run
+from tvmext.errors import ModelError
 from tvmext.frontends import load
 from tvmext.frontends.onnx import driver, prepare, scalars, symbolic
 from tvmext.frontends.onnx.load import load as load_source
@@ -110,6 +112,11 @@ def test_an_if_with_a_constant_condition_is_inlined():
         "main (float[2] x) => (y) <bool c = {1}> {" + BRANCHES + "}",
     )
     assert operators(result) == {"Exp": 1, "Neg": 1, "Identity": 1}
+
+
+def test_a_condition_without_elements_is_none():
+    with pytest.raises(ModelError, match=r"of node '.*' has 0 elements"):
+        prepared("main (float[2] x) => (y) <bool[0] c = {}> {" + BRANCHES + "}")
 
 
 def test_an_if_that_the_sizes_decide_is_inlined():
