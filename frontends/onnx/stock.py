@@ -31,9 +31,13 @@ WRONG = frozenset({
 
 def _wrong(call: Call) -> str:
     """A setting with which TVM's converter differs from ONNX, or which it does not look at."""
-    padding, mode = call.attr("padding_mode", "zeros"), call.attr("mode", "avg")
-    if call.op == "GridSample" and padding not in ("zeros", "border", "reflection"):
-        return f"padding_mode {padding}"
+    mode = call.attr("mode")
+    if call.op == "GridSample":
+        padding = call.attr("padding_mode", "zeros")
+        if padding not in ("zeros", "border", "reflection"):
+            return f"padding_mode {padding}"
+        if mode not in (None, "bilinear", "linear", "nearest", "bicubic", "cubic"):
+            return f"mode {mode}"
     return f"mode {mode}" if call.op == "RoiAlign" and mode == "max" else ""
 
 

@@ -31,6 +31,8 @@ def _conv(call: Call) -> Result:
 def convolution(call: Call, data: relax.Expr, weight: relax.Expr, dims: Dims) -> relax.Expr:
     """`data` convolved with `weight`, of shape `dims`, as the attributes of the node say."""
     kernel = _kernel(call, dims)
+    if 0 in call.shape(0)[2:]:
+        raise DeclinedError("an input without positions")
     win = window(call, kernel)
     return _CONV[len(kernel)](
         data,

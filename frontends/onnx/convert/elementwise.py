@@ -217,6 +217,8 @@ def _where(call: Call) -> Result:
 
 def _cast(call: Call) -> Result:
     source, target = call.dtype(0), call.out_dtype()
+    if not {source, target} <= {"bool", *FLOATS, *INTEGERS, *NARROW}:
+        raise DeclinedError(f"a cast from {source} to {target}")
     if source != target and {source, target} & NARROW:
         saturate, rounding = bool(call.attr("saturate", 1)), call.attr("round_mode", "up")
         return convert(call, call.tensor(0), source, target, saturate, rounding)

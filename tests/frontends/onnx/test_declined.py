@@ -50,6 +50,18 @@ DECLINED = {
         {"padding_mode": "text"},
         "padding_mode text",
     ),
+    "a mode that is none": (
+        "GridSample",
+        [floats(1, 1, 3, 2), floats(1, 2, 4, 2)],
+        {"mode": "text"},
+        "mode text",
+    ),
+    "an image without columns": (
+        "Conv",
+        [floats(1, 1, 5, 0), floats(1, 1, 3, 3)],
+        {"auto_pad": "SAME_LOWER"},
+        "without positions",
+    ),
     "more than there are": (
         "TopK",
         [X],
