@@ -156,9 +156,9 @@ def _external_bytes(
         ) from error
 
 
-def _external_path(location: str, where: str, folder: Path | None) -> Path:
+def _external_path(location: str | bytes, where: str, folder: Path | None) -> Path:
     """Where external data lies, links resolved; only inside the model's folder."""
-    if not location or "\0" in location:
+    if not isinstance(location, str) or not location or "\0" in location:  # bytes: not UTF-8
         raise ModelError(
             f"{where} has external data without a location", hint="export the model with weights"
         )
