@@ -67,7 +67,7 @@ FIELDS: Mapping[str, Field] = MappingProxyType(
         "values_lanes": Field("count", 0, "lanes of the second product's tile"),
         "unroll": Field("count", 1, "vectors per step of a light stage"),
         "parts": Field("count", 1, "parts that rows are cut into for the cores"),
-        "mode": Field("index", 0, "how light stages run: decision.py, MODES of choices_staged.py"),
+        "mode": Field("index", 0, "how light stages run: decision.py, MODES of choices_light.py"),
         "parallel": Field("index", 0, "no, blocks of rows, panels"),
         "block_rows": Field("count", 0, "rows of a GPU block's tile"),
         "block_cols": Field("count", 0, "columns of a GPU block's tile"),

@@ -18,7 +18,7 @@ from .choices_gemm import FAR, MOST_TILES, epilogue, tile_columns
 from .decision import NestPlan, StagePlan
 from .plan import UNKNOWN_DIM, cost_ns, plan
 
-MODES = ("map", "transpose", "repeat", "lanes", "columns", "scalar")
+MODES = ("map", "transpose", "interleave", "lanes", "columns", "scalar")
 
 
 class DepthwiseChoices:

@@ -236,7 +236,9 @@ def test_a_bisection_asks_what_the_alarm_is_about(
     assert bisect.first_bad(line, probe.is_bad) == bisect.Found("5")
 
 
-def test_commits_are_checked_out_and_taken_away(tmp_path: Path) -> None:
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """A repository of three commits: the tests may run where ours has no history."""
     clone = tmp_path / "clone"
     who = ("-c", "user.name=t", "-c", "user.email=t@t")
     subprocess.run(["git", "init", "-q", str(clone)], check=True)
@@ -244,6 +246,10 @@ def test_commits_are_checked_out_and_taken_away(tmp_path: Path) -> None:
         (clone / "file").write_text(text)
         commits.git("add", "file", root=clone)
         commits.git(*who, "commit", "-qm", f"Write {text}", root=clone)
+    return clone
+
+
+def test_commits_are_checked_out_and_taken_away(clone: Path) -> None:
     line = commits.between("HEAD~2", "HEAD", clone)
     assert [commits.subject(c, clone).partition(" ")[2] for c in line] == ["Write b", "Write c"]
     assert commits.is_clean(clone)
@@ -358,7 +364,10 @@ def test_alarms_are_grouped_by_family() -> None:
 
 
 def test_the_command_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    clone: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """A night of results that are made up: exit codes, pages, and no time for the rest."""
     slow = compare([0.1 + x for x in np.linspace(-0.01, 0.01, 25)])
@@ -370,6 +379,7 @@ def test_the_command_line(
             result.again = {"run": [slow, slow]}
         return result, {}
 
+    monkeypatch.setattr(commits, "ROOT", clone)
     monkeypatch.setattr(night, "measured", measured)
     monkeypatch.setattr(night, "targets", lambda: ["llvm"])
     options = ["--history", str(tmp_path), "--only", "ops/gemm/64x64x64", "--parts", "cases"]
