@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -364,10 +365,7 @@ def test_alarms_are_grouped_by_family() -> None:
 
 
 def test_the_command_line(
-    tmp_path: Path,
-    clone: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path, clone: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     """A night of results that are made up: exit codes, pages, and no time for the rest."""
     slow = compare([0.1 + x for x in np.linspace(-0.01, 0.01, 25)])
