@@ -240,8 +240,7 @@ def test_a_bisection_asks_what_the_alarm_is_about(
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
     """A repository of three commits: the tests may run where ours has no history."""
-    clone = tmp_path / "clone"
-    who = ("-c", "user.name=t", "-c", "user.email=t@t")
+    clone, who = tmp_path / "clone", ("-c", "user.name=t", "-c", "user.email=t@t")
     subprocess.run(["git", "init", "-q", str(clone)], check=True)
     for text in "abc":
         (clone / "file").write_text(text)
