@@ -1,10 +1,9 @@
-"""A night without its clock: rows, history, verdicts, bisection and pages."""
+"""A night without its clock: rows, history, verdicts and bisection."""
 
 from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -13,62 +12,22 @@ import numpy as np
 import onnx
 import pytest
 
+from tests.tools.nights import DEVICE, kept, run, three_nights
 from tools.nightly import __main__ as nightly
 from tools.nightly import bisect, build_side, commits, measure, night
 from tools.nightly.cases import CORE, ORACLE, QUICK, Case, every_case, in_turn
 from tools.nightly.dashboard import dashboard
-from tools.nightly.history import History, Result, Run
+from tools.nightly.history import History, Result
 from tools.nightly.judge import Alarm, alarms
-from tools.nightly.overview import grouped
 from tools.nightly.stats import compare
 from tools.nightly.summary import summary
 from tools.nightly.turns import family_logs, placed
 from tools.zoo.runner import run_module
 
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
-FRAME = """<iframe id=f src=page.html style="width:WIDTHpx;height:800px;border:0"></iframe><script>
-f.onload = () => {
-  const page = f.contentDocument, plots = [...page.querySelectorAll(".trend")];
-  const least = Math.min(...plots.map(each => each.getBoundingClientRect().width));
-  const told = document.createElement("pre");
-  told.textContent = [page.documentElement.scrollWidth, plots.length, Math.round(least)].join(" ");
-  document.body.append(told);
-};</script>"""
-DEVICE = "AMD EPYC, 2 cores"
-
-
-def run(commit: str, verdict: str = "good", base: str = "") -> Run:
-    return Run(DEVICE, commit, f"{commit[:7]} Do it", base, "2026-11-21 03:00:00", 600, {}, verdict)
-
-
-def kept(history: History, run: Run, results: list[Result], alarms: list[Alarm]) -> None:
-    number = history.begin(run)
-    for result in results:
-        history.keep(number, result)
-    history.end(number, run.seconds, alarms)
-
 
 @pytest.fixture
 def history(tmp_path: Path) -> History:
-    """Three nights; in the last one a family is slower and a network crashes."""
-    made = History(tmp_path)
-    slow = compare([0.1 + x for x in np.linspace(-0.01, 0.01, 25)])
-    even = compare(list(np.linspace(-0.01, 0.01, 25)))
-    figures = {"us": 70.0, "library_bytes": 37000.0, "against_onnxruntime": 1.5, "us:gemm": 60.0}
-    figures |= {"least_against_onnxruntime": 1.5, "compile_seconds": 2.0, "planned_bytes": 4096.0}
-    for number, commit in enumerate("ab"):
-        good = Result("ops/gemm/64x64x64", "passed", figures=figures, comparisons={"run": even})
-        net = Result("zoo/unet static", "passed", figures=figures | {"us": 80.0 + number})
-        kept(made, run(commit * 40), [good, net], [])
-    bad = Result("ops/gemm/64x64x64", "passed", figures=figures, comparisons={"run": slow})
-    crash = Result("zoo/unet static", "crashed", "ended with -11")
-    idle = Result("zoo/bert <b> static", "left", "no time")
-    found = [
-        Alarm("ops/gemm/64x64x64", "slower", "gemm", "10 % longer", "ccc1234 Do it"),
-        Alarm("zoo/unet static", "failed", "crashed", "ended with -11"),
-    ]
-    kept(made, run("c" * 40, "bad", "b" * 40), [bad, crash, idle], found)
-    return made
+    return three_nights(tmp_path)
 
 
 def test_history_gives_back_what_it_was_given(history: History) -> None:
@@ -314,53 +273,6 @@ def test_families_that_both_sides_have_are_compared() -> None:
     logs = family_logs(ours, base)
     assert list(logs) == ["gemm", "conv"]
     assert logs["gemm"] == pytest.approx([np.log(2)] * 3)
-
-
-def test_the_summary_tells_all(history: History) -> None:
-    text = summary(history, DEVICE)
-    assert text.startswith("# 2026-11-21: something became worse")
-    assert "- **slower: gemm, 1 case**, since ccc1234 Do it" in text
-    assert "1 had no time and go first the next night</summary>\n\nzoo/bert <b> static\n" in text
-    assert "| operators: gemm |     1 |           1.50 |  1.50 |" in text
-    assert "+10.5 %" in text
-    assert "- zoo/unet static: crashed: ended with -11" in text
-
-
-def test_the_dashboard_needs_nothing_else(history: History) -> None:
-    page = dashboard(history, DEVICE)
-    assert "http" not in page.replace("http-equiv", "")
-    assert "<script src" not in page and "<link" not in page
-    assert "bert &lt;b&gt;" in page
-    assert page.count('class="trend"') >= 4
-    assert "slower: gemm, 1 case" in page
-    assert 'class="spark"' not in page or "<path" in page
-
-
-@pytest.mark.skipif(not BROWSER, reason="needs chromium")
-@pytest.mark.parametrize("width", [390, 1280])
-def test_the_dashboard_fits_a_screen(history: History, tmp_path: Path, width: int) -> None:
-    """In a real browser: nothing but tables scrolls sideways, and every plot has a size."""
-    (tmp_path / "page.html").write_text(dashboard(history, DEVICE))
-    (tmp_path / "frame.html").write_text(FRAME.replace("WIDTH", str(width)))
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-web-security"]
-    place = [f"--user-data-dir={tmp_path}/user", "--virtual-time-budget=2000", "--dump-dom"]
-    frame = f"file://{tmp_path}/frame.html"
-    command = [str(BROWSER), *options, "--allow-file-access-from-files", *place, frame]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    told = re.search(r"<pre>(\d+) (\d+) (\d+)</pre>", done.stdout)
-    assert told, done.stderr[-500:]
-    wide, plots, least = map(int, told.groups())
-    assert wide <= width
-    assert plots >= 4 and least > 100
-
-
-def test_alarms_are_grouped_by_family() -> None:
-    found = [Alarm("a", "slower", "gemm", ""), Alarm("b", "wrong", "wrong", "")]
-    found += [Alarm("c", "slower", "gemm", "", "x"), Alarm("d", "slower", "conv", "")]
-    groups = grouped(found)
-    assert groups[0].title == "slower: gemm, 2 cases"
-    assert "wrong, 1 case" in [group.title for group in groups]
-    assert groups[0].culprits == ["x"]
 
 
 def test_the_command_line(
