@@ -22,6 +22,8 @@ from tvm.ir import Expr, Op
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
+from tvmext.frontends.nest import serial_loops
+
 MODES = ("fast", "clip", "wrap")
 """What is done with an index that is out of range, where that is a matter of indices."""
 
@@ -199,7 +201,7 @@ def _scatter(
                 T.buffer_store(out, combine(out[target], updates[(*at, *rest)]), target)
 
             with T.If(tirx.all(*inside)), T.Then():
-                _loops(updates.shape[count:], element)
+                serial_loops(updates.shape[count:], element)
 
         with IRBuilder() as ib:
             with T.seq_scope():
@@ -208,7 +210,7 @@ def _scatter(
                 flat = [T.buffer_proxy(buffer) for buffer in (x, out)]
                 with (T.parallel if large else T.serial)(0, size) as i:
                     flat[1][i] = flat[0][i]
-                _loops(updates.shape[:count], store)
+                serial_loops(updates.shape[:count], store)
             return ib.get()
 
     def compute(x: te.Tensor, indices: te.Tensor, updates: te.Tensor) -> te.Tensor:
@@ -223,19 +225,6 @@ def _scatter(
         )
 
     return builder.call_te(compute, *call.args[:3], primfunc_name_hint="scatter")
-
-
-def _loops(extents: Sequence[Any], body: Callable[[Sequence[Expr]], None]) -> None:
-    """`body` within a serial loop per extent."""
-
-    def at(done: Sequence[Expr]) -> None:
-        if len(done) == len(extents):
-            body(done)
-        else:
-            with T.serial(0, extents[len(done)]) as i:
-                at((*done, i))
-
-    at(())
 
 
 COMBINE: dict[str, Callable[[Expr, Expr], Expr]] = {

@@ -6,7 +6,6 @@ Prints one JSON object (see `measure`); an error ends it with its message and ex
 
 from __future__ import annotations
 
-import json
 import resource
 import sys
 import time
@@ -14,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..zoo.case import drawn, verified
+from ..zoo.runner import answer
 
 HERE = "here"
 
@@ -95,15 +95,7 @@ def plans(decision: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 def main() -> int:
     """Compile the network of the command line; the exit code of what went wrong, else 0."""
-    from tvmext.errors import TvmextError
-
-    try:
-        result = measure(*sys.argv[1:4])
-    except TvmextError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    print(json.dumps(result))
-    return 0 if result.get("passed", True) else 1
+    return answer(lambda: measure(*sys.argv[1:4]))
 
 
 if __name__ == "__main__":

@@ -8,13 +8,13 @@ free counts with the size that the network is stored with. Errors end it like `t
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 from pathlib import Path
 from typing import Any
 
 from ..zoo.case import MODES, bound_dims, drawn, networks
+from ..zoo.runner import answer
 
 SIDES = {"on": "latency", "off": "off"}
 """The option `virtual_tensors` of either library."""
@@ -100,20 +100,11 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=10, help="to time for")
     args = parser.parse_args()
 
-    from tvmext.errors import TvmextError
-
-    try:
-        if args.what == "explain":
-            result = explain(args.network, args.mode)
-        elif args.what == "compile":
-            result = compile_both(args.network, args.mode, args.folder)
-        else:
-            result = timed(args.folder, args.seconds)
-    except TvmextError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    print(json.dumps(result))
-    return 0
+    if args.what == "explain":
+        return answer(lambda: explain(args.network, args.mode))
+    if args.what == "compile":
+        return answer(lambda: compile_both(args.network, args.mode, args.folder))
+    return answer(lambda: timed(args.folder, args.seconds))
 
 
 if __name__ == "__main__":

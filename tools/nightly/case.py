@@ -20,6 +20,7 @@ import onnx
 
 from ..bench.cases import named
 from ..zoo.case import bound_dims, drawn
+from ..zoo.runner import answer
 
 OURS, BASE, RIVAL = "ours", "base", "onnxruntime"
 
@@ -88,19 +89,9 @@ def main() -> int:
     parser.add_argument("--verify", action=argparse.BooleanOptionalAction, default=True)
     args = parser.parse_args()
 
-    from tvmext.errors import TvmextError
-
-    try:
-        if args.what == "draw":
-            part, model, mode = args.case
-            result = draw(part, model, mode, args.folder)
-        else:
-            result = check(args.folder, args.seconds, args.again, args.verify)
-    except TvmextError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    print(json.dumps(result))
-    return 0 if result.get("passed", True) else 1
+    if args.what == "draw":
+        return answer(lambda: draw(*args.case, args.folder))
+    return answer(lambda: check(args.folder, args.seconds, args.again, args.verify))
 
 
 if __name__ == "__main__":

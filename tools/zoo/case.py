@@ -22,6 +22,7 @@ import onnx
 
 from tests.zoo import light
 
+from .runner import answer
 from .sizes import verified_at
 
 ZOO = Path(__file__).resolve().parents[2] / "tests" / "zoo"
@@ -199,15 +200,7 @@ def main() -> int:
     named = {"rtol": args.rtol, "atol": args.atol}
     tolerance = {name: value for name, value in named.items() if value is not None}
 
-    from tvmext.errors import TvmextError
-
-    try:
-        result = measure(args.network, args.mode, args.latency, args.sizes, **tolerance)
-    except TvmextError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    print(json.dumps(result))
-    return 0 if result["passed"] else 1
+    return answer(lambda: measure(args.network, args.mode, args.latency, args.sizes, **tolerance))
 
 
 if __name__ == "__main__":

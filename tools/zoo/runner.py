@@ -49,6 +49,22 @@ def run_module(
     return finished(process, limit)
 
 
+def answer(make: Callable[[], Row]) -> int:
+    """The other side of `run_module`: print what `make` gives as JSON; the exit code.
+
+    That is 0, 1 for a row whose "passed" is false, or that of an error of tvmext, told on stderr.
+    """
+    from tvmext.errors import TvmextError
+
+    try:
+        row = make()
+    except TvmextError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    print(json.dumps(row))
+    return 0 if row.get("passed", True) else 1
+
+
 def finished(process: subprocess.Popen[str], limit: float) -> Row:
     """The row of a process that prints JSON and leads a session of its own.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from tvm import relax, te, tirx
@@ -11,6 +11,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
 from ...dims import product
+from ...nest import serial_loops
 from ..builder import Call, Converter, Result
 from .sizes import expr, int64, kernel, matched, out_of
 
@@ -64,7 +65,7 @@ def _fill(mask: Var, where: Var) -> tirx.Stmt:
                         _put(where, index, d, place)
                     _put(seen, place + int64(1), 0)
 
-            _loops(mask.shape, element)
+            serial_loops(mask.shape, element)
         return ib.get()
 
 
@@ -210,17 +211,6 @@ def _less(a: Expr, b: Expr) -> Expr:
 
 def _put(buffer: Var, value: Expr, *at: Any) -> None:
     T.buffer_store(buffer, value, [int64(i) if isinstance(i, int) else i for i in at])
-
-
-def _loops(extents: Sequence[Any], body: Callable[[Sequence[Expr]], None]) -> None:
-    def at(done: Sequence[Expr]) -> None:
-        if len(done) == len(extents):
-            body(done)
-        else:
-            with T.serial(0, extents[len(done)]) as i:
-                at((*done, i))
-
-    at(())
 
 
 CONVERTERS: dict[str, Converter] = {
