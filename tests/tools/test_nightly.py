@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import subprocess
+import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +26,7 @@ from tools.nightly.judge import Alarm, alarms
 from tools.nightly.stats import compare
 from tools.nightly.summary import summary
 from tools.nightly.turns import family_logs, placed
-from tools.zoo.runner import run_module
+from tools.zoo.runner import end, run_module
 
 
 @pytest.fixture
@@ -302,6 +306,40 @@ def test_the_command_line(
     assert nightly.main(["--history", str(tmp_path), "--only", "nothing"]) == 2
     assert nightly.main(["--history", str(tmp_path), "--parts", "dessert"]) == 2
     assert nightly.main([*options, "--list"]) == 0
+
+
+@pytest.mark.parametrize("number", commits.INTERRUPTS)
+def test_an_interrupted_night_leaves_nothing_behind(
+    history: History, tmp_path: Path, clone: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """A signal comes while both sides compile: no process, no worktree, no folder, no verdict."""
+    others = tmp_path / "others"
+    others.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(others))
+    monkeypatch.setattr(commits, "ROOT", clone)
+    monkeypatch.setattr(commits, "SCRIPT", "import time; time.sleep(60)")
+    monkeypatch.setattr(night, "targets", lambda: ["llvm"])
+    monkeypatch.setattr(night, "device", lambda _: DEVICE)
+    monkeypatch.setattr(night, "planned_base", lambda *_: commits.commit_of("HEAD~1", clone))
+    ended = []
+
+    def measured(case: Case, settings: measure.Settings) -> Any:
+        assert settings.base and (settings.base / "file").read_text() == "b"
+        assert signal.getsignal(number) not in (signal.SIG_DFL, signal.default_int_handler)
+        monkeypatch.setattr(commits, "end", lambda process: (end(process), ended.append(process)))
+        threading.Timer(0.3, os.kill, (os.getpid(), number)).start()
+        commits.builds([(settings.root, {}), (settings.base, {})], 60)
+
+    monkeypatch.setattr(night, "measured", measured)
+    handlers = [signal.getsignal(each) for each in commits.INTERRUPTS]
+    with pytest.raises(SystemExit, match=str(128 + number)):
+        nightly.main(["--history", str(history.path.parent), "--quick", "--parts", "cases"])
+    assert [signal.getsignal(each) for each in commits.INTERRUPTS] == handlers
+    assert [process.returncode for process in ended] == [-signal.SIGKILL] * 2
+    assert len(commits.git("worktree", "list", root=clone).splitlines()) == 1
+    assert list(others.iterdir()) == []
+    assert history.runs(DEVICE)[-1][1].verdict == "unfinished"
+    assert history.last_good(DEVICE) == "b" * 40
 
 
 def test_a_module_that_prints_no_json_is_a_row() -> None:

@@ -8,7 +8,7 @@
 Every case is compiled by this checkout and by that of the last good commit (--base), compared with
 ONNX Runtime, and timed in turns with both. The folder --history keeps all nights (nightly.sqlite),
 and gets report.md and index.html. Exit codes: 0 nothing became worse, 1 something did or fails, 2 a
-mistake in the call.
+mistake in the call, 130 and 143 an interruption.
 """
 
 from __future__ import annotations
@@ -90,7 +90,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         limit=args.limit,
         under=args.under,
     )
-    night.spend(plan, history, device)
+    try:
+        night.spend(plan, history, device)
+    except commits.Interrupted:
+        print("interrupted; the history keeps what was measured", file=sys.stderr)
+        raise
     return report(history, device, args.history)
 
 

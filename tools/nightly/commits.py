@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from ..zoo.runner import Row, finished
+from ..zoo.runner import Row, end, finished
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = Path(__file__).with_name("build_side.py").read_text(encoding="utf-8")
 """What runs in a checkout; it knows only the public functions of tvmext."""
+
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 
 
 class UnknownCommit(Exception):
@@ -25,10 +28,21 @@ class UnknownCommit(Exception):
 
 def git(*arguments: str, root: Path = ROOT) -> str:
     """What git prints; raises UnknownCommit with what it complains of."""
-    done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True)
-    if done.returncode:
-        raise UnknownCommit(done.stderr.strip() or f"git {arguments[0]} failed")
-    return done.stdout.strip()
+    process = subprocess.Popen(
+        ["git", "-C", str(root), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # Ctrl-C does not reach it
+    )
+    try:
+        out, err = process.communicate()
+    except BaseException:
+        process.communicate()  # half a worktree could not be taken away
+        raise
+    if process.returncode:
+        raise UnknownCommit(err.strip() or f"git {arguments[0]} failed")
+    return out.strip()
 
 
 def commit_of(name: str, root: Path = ROOT) -> str:
@@ -62,25 +76,55 @@ class Checkouts:
     def of(self, commit: str) -> Path:
         """The checkout of a commit."""
         if commit not in self._made:
-            path = self.folder / commit[:12]
+            path = self._made[commit] = self.folder / commit[:12]
             git("worktree", "add", "--detach", "--force", str(path), commit, root=self.root)
-            self._made[commit] = path
         return self._made[commit]
 
     def remove(self) -> None:
         """Take all of them out of git's list, too."""
         for path in self._made.values():
-            git("worktree", "remove", "--force", str(path), root=self.root)
+            with suppress(UnknownCommit):  # git could not make it
+                git("worktree", "remove", "--force", str(path), root=self.root)
+
+
+class Interrupted(SystemExit):
+    """A signal came that ends processes; the code is 128 + its number, as shells have it."""
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """SIGINT and SIGTERM raise Interrupted in here, once; what follows is not disturbed by more."""
+    before = {number: signal.getsignal(number) for number in INTERRUPTS}
+
+    def interrupt(number: int, _: object) -> None:
+        deaf()
+        raise Interrupted(128 + number)
+
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:  # as nohup and shells leave it for the background
+            signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def deaf() -> None:
+    """Ignore the signals."""
+    for number in INTERRUPTS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager
 def checkouts(root: Path = ROOT) -> Iterator[Checkouts]:
-    """Checkouts that go with the context."""
-    with TemporaryDirectory(prefix="tvmext-commits-") as folder:
+    """Checkouts that go with the context, also where a signal ends it."""
+    with interruptible(), TemporaryDirectory(prefix="tvmext-commits-") as folder:
         made = Checkouts(Path(folder), root)
         try:
             yield made
         finally:
+            deaf()
             made.remove()
 
 
@@ -91,18 +135,21 @@ def build(root: Path, request: Mapping[str, Any], limit: float) -> Row:
 
 def builds(wanted: Sequence[tuple[Path, Mapping[str, Any]]], limit: float) -> list[Row]:
     """`build` for several checkouts at once."""
-    started = []
-    for root, request in wanted:
-        environment = os.environ | {"PYTHONPATH": str(root), "TVM_NUM_THREADS": "1"}
-        started.append(
-            subprocess.Popen(
-                [sys.executable, "-c", SCRIPT, json.dumps(request)],
-                cwd=root,
-                env=environment,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                start_new_session=True,
+    started: list[subprocess.Popen[str]] = []
+    try:
+        for root, request in wanted:
+            started.append(
+                subprocess.Popen(
+                    [sys.executable, "-c", SCRIPT, json.dumps(request)],
+                    cwd=root,
+                    env=os.environ | {"PYTHONPATH": str(root), "TVM_NUM_THREADS": "1"},
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    start_new_session=True,
+                )
             )
-        )
-    return [finished(process, limit) for process in started]
+        return [finished(process, limit) for process in started]
+    finally:
+        for process in started:
+            end(process)

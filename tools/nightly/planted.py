@@ -19,7 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from . import night
-from .commits import ROOT, git
+from .commits import ROOT, Interrupted, git, interruptible
 from .history import History
 from .judge import Alarm
 
@@ -101,11 +101,17 @@ def spent(clone: Path, history: Path, options: Sequence[str]) -> list[Alarm]:
     settings = ["--history", str(history), "--parts", "cases", "--limit", str(LIMIT)]
     command = ["-m", "tools.nightly", *settings, *only]
     environment = os.environ | {"PYTHONPATH": str(clone)}
-    done = subprocess.run(
-        [sys.executable, *command, *options], cwd=clone, env=environment, stdout=subprocess.PIPE
+    process = subprocess.Popen(
+        [sys.executable, *command, *options], cwd=clone, env=environment, stdout=subprocess.DEVNULL
     )
-    if done.returncode not in (0, 1):
-        raise RuntimeError(f"the night ended with {done.returncode}")
+    try:
+        code = process.wait()
+    except Interrupted:
+        process.terminate()
+        process.wait()
+        raise
+    if code not in (0, 1):
+        raise RuntimeError(f"the night ended with {code}")
     kept = History(history)
     device = night.device(night.targets())
     found = kept.alarms(kept.runs(device)[-1][0])
@@ -135,7 +141,7 @@ def main() -> int:
     parser.add_argument("--under", default="", metavar="COMMAND", help="run what is timed under it")
     args = parser.parse_args()
     wrong: list[str] = []
-    with TemporaryDirectory(prefix="tvmext-planted-") as made:
+    with interruptible(), TemporaryDirectory(prefix="tvmext-planted-") as made:
         history = args.history or Path(made) / "history"
         under = [f"--under={args.under}"]
         for number in range(args.quiet):

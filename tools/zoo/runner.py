@@ -75,13 +75,18 @@ def finished(process: subprocess.Popen[str], limit: float) -> Row:
     except subprocess.TimeoutExpired:
         return {"exit_code": 124, "error": f"stopped after {limit:.0f} s"}
     finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
+        end(process)
     row: Row = {"exit_code": process.returncode}
     if out.strip().startswith("{"):
         return row | json.loads(out.strip().splitlines()[-1])
     return row | {"error": first_line(err) or f"ended with {process.returncode}"}
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """Kill a process that leads a session of its own, and all of that, if it still runs."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
 
 
 def all_rows(
