@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ GENERATED = "cli-reference.md"
 
 _BLOCK = re.compile(r"^```(?:sh|console)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 _INDENTED = re.compile(r"(?:^    \S.*\n)+", re.MULTILINE)
+_SPAN = re.compile(r"`(python -m tools[^`]+)`")
 _COMMAND = re.compile(r"(?:tvmext|python -m [\w.]+)( |$)")
 
 
@@ -45,6 +47,20 @@ def examples() -> Iterator[Example]:
     for verb in (tvmext, *tvmext.commands.values()):
         epilog = (verb.epilog or "").replace("Example: ", "")
         yield from _commands(f"tvmext {verb.name} --help", epilog)
+
+
+def tool_examples() -> Iterator[Example]:
+    """Those of ``python -m tools...``: of the pages, also inside of sentences, of the docstrings of
+    the tools, and of the workflows."""
+    yield from (one for one in examples() if one.words[0] == "python")
+    for page in PAGES + sorted((ROOT / "docs").glob("*/*.md")):
+        for span in _SPAN.findall(page.read_text(encoding="utf-8")):
+            yield Example(page.name, " ".join(span.split()))
+    for file in sorted((ROOT / "tools").rglob("*.py")):
+        text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))
+        yield from _commands(str(file.relative_to(ROOT)), text or "")
+    for file in sorted((ROOT / ".github" / "workflows").glob("*.yml")):
+        yield from _commands(file.name, file.read_text().replace("- run: ", ""))
 
 
 def _commands(place: str, block: str) -> Iterator[Example]:

@@ -16,8 +16,7 @@ from .dynamic import command as dynamic
 from .models import prepared
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run a command; 0 unless something that should have been measured failed."""
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tools.bench", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_ops(commands)
@@ -27,8 +26,13 @@ def main(argv: list[str] | None = None) -> int:
     dynamic.add(commands, _add_common)
     sequences.add(commands)
     commands.choices["dynamic"].set_defaults(run=_dynamic)
-    args = parser.parse_args(argv)
-    return args.run(args)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; 0 unless something that should have been measured failed."""
+    args = parse(arguments)
+    return int(args.run(args))
 
 
 def _add_ops(commands: Any) -> None:

@@ -1,10 +1,11 @@
-"""The command line: ``python -m tools.collect build | measure | pack | cuda``."""
+"""The command line: ``python -m tools.collect build | measure | pack``."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,14 +16,18 @@ if TYPE_CHECKING:
     from tvmext.measure.turns import Device
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run a command; 0 unless it could do nothing."""
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tools.collect", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_build(commands)
     _add_measure(commands)
     _add_pack(commands)
-    args = parser.parse_args(argv)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; 0 unless it could do nothing."""
+    args = parse(arguments)
     return int(args.run(args))
 
 

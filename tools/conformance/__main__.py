@@ -11,6 +11,7 @@ import argparse
 import json
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import date
 from fnmatch import fnmatch
@@ -20,7 +21,7 @@ from . import cases, table
 from .run import Result, run
 
 
-def main() -> int:
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tools.conformance", description=__doc__)
     parser.add_argument("--suite", action="append", choices=cases.SUITES)
     parser.add_argument("--only", action="append", default=[], metavar="GLOB")
@@ -34,7 +35,12 @@ def main() -> int:
     parser.add_argument(
         "--shard", default="0/1", help="K/N: every N-th from the K-th; K or 'today'"
     )
-    arguments = parser.parse_args()
+    return parser.parse_args(arguments)
+
+
+def main() -> int:
+    """Run the tests; 0 unless --check finds that excluded.txt is not right."""
+    arguments = parse()
     if arguments.table:
         rows = json.loads(Path(arguments.json).read_text())
         page = Path(arguments.table)

@@ -24,7 +24,7 @@ SHARE_OF_NETWORKS = 0.03
 MEMORY = 6 << 30
 
 
-def main() -> int:
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tools.fuzz", description=__doc__)
     parser.add_argument("--count", type=int, default=20000, help="mutants")
     parser.add_argument("--seed", type=int, default=1)
@@ -34,7 +34,11 @@ def main() -> int:
     parser.add_argument("--limit", type=float, default=30.0, help="seconds for one mutant")
     parser.add_argument("--write", nargs=2, metavar=("NUMBER", "FILE"), help="write a mutant")
     parser.add_argument("--json", type=Path, help="write the findings and the counts")
-    arguments = parser.parse_args()
+    return parser.parse_args(arguments)
+
+
+def main() -> int:
+    arguments = parse()
     jobs = mutants(arguments.seed, arguments.count)
     if arguments.write:
         Path(arguments.write[1]).write_bytes(jobs[int(arguments.write[0])].make()[0])

@@ -1,18 +1,19 @@
 """GPUs: what can be done without one, and what a host with one does.
 
-python -m tools.gpu compile --arch sm_80,sm_90a     the zoo to machine code, on any machine
+python -m tools.gpu compile --arch sm_80,sm_90a     # the zoo to machine code, on any machine
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 
 from . import bench, everything, pack, report
 from . import compile as compiling
 
 
-def parse() -> argparse.Namespace:
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m tools.gpu",
         description=__doc__,
@@ -30,7 +31,7 @@ def parse() -> argparse.Namespace:
         part = verbs.add_parser(name, help=(verb.__doc__ or "").splitlines()[0])
         verb.add_arguments(part)
         part.set_defaults(run=verb.main)
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
 def main() -> int:

@@ -1,6 +1,6 @@
 """All that a GPU host does, one after the other; each part is written down before the next begins.
 
-python -m tools.gpu all                      checks, benchmarks, the report
+python -m tools.gpu all                      # checks, benchmarks, the report
 python -m tools.gpu all --only 'gemm*' --no-checks
 """
 

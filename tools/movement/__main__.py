@@ -4,7 +4,7 @@
     python -m tools.movement --dynamic --only 'swin*'      # some, with free sizes
     python -m tools.movement --only gpt2.legacy.dyn --kernels    # and each kernel that is left
     python -m tools.movement --resume --compile            # and both libraries of each, to be timed
-    quiet python -m tools.movement --time 120              # some of those, in two minutes
+    python -m tools.movement --time 120                    # some of those, in two minutes
 
 Each network runs in a process of its own. Figures are those of `tvmext explain`: bytes that kernels
 read and write, memory that is planned; a free dim counts with the size that the network is stored
@@ -163,7 +163,7 @@ def with_time(row: Row, args: argparse.Namespace) -> Row:
     return row | json.loads(times.read_text()) if times.exists() else row
 
 
-def parse() -> argparse.Namespace:
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m tools.movement",
         description=__doc__,
@@ -184,7 +184,7 @@ def parse() -> argparse.Namespace:
         "--resume", action="store_true", help="keep the rows of --json, add the rest"
     )
     parser.add_argument("--json", type=Path, default=Path("build/movement.json"), metavar="FILE")
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
 def main() -> int:

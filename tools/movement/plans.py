@@ -171,7 +171,7 @@ def compared(rows: Sequence[Row]) -> str:
     return "\n".join([f"The same plan with fixed and free sizes: {alike} of {len(both)}.", *told])
 
 
-def parse() -> argparse.Namespace:
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m tools.movement.plans",
         description=__doc__,
@@ -186,7 +186,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--json", type=Path, default=Path("build/plans.json"), metavar="FILE")
     parser.add_argument("--one", nargs=2, metavar=("NETWORK", "MODE"), help=argparse.SUPPRESS)
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
 def main() -> int:

@@ -1,6 +1,6 @@
 """Export networks with random weights for a check of the frontends.
 
-    python -m tools.networks FOLDER [PATTERN]     # needs torch, torchvision and transformers
+    python -m tools.networks FOLDER 'bert*'     # needs torch, torchvision and transformers
 
 Small configurations of real architectures: the operators and the shape arithmetic are those of the
 network, the widths are not. What each became is in docs/networks.md.
@@ -8,16 +8,26 @@ network, the widths are not. What each became is in docs/networks.md.
 
 from __future__ import annotations
 
+import argparse
 import fnmatch
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 
-from .export import EXPORTS, export
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tools.networks")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="where the networks are")
+    parser.add_argument("pattern", nargs="?", default="*", help="some of them, as 'bert*'")
+    return parser.parse_args(arguments)
 
 
 def main() -> int:
-    folder, pattern = Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else "*"
+    args = parse()
+    folder, pattern = args.folder, args.pattern
+    from .export import EXPORTS, export
+
     folder.mkdir(parents=True, exist_ok=True)
     failed = 0
     for name, exporter in EXPORTS:

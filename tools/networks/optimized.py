@@ -1,6 +1,6 @@
 """What ONNX Runtime makes of a network: its optimizer's fusions, and its quantizer's integers.
 
-python -m tools.networks.optimized FOLDER [PATTERN]    # after `tools.networks FOLDER`
+python -m tools.networks.optimized FOLDER 'bert*'    # after `tools.networks FOLDER`
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import onnx
 import onnxruntime as ort
 from onnxruntime import quantization as q
 from onnxruntime.transformers.optimizer import optimize_model
+
+from .__main__ import parse
 
 
 def fused(kind: str) -> Callable[[Path, Path], None]:
@@ -88,7 +90,8 @@ MADE: dict[str, tuple[str, Callable[[Path, Path], None]]] = {
 
 
 def main() -> int:
-    folder, pattern = Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else "*"
+    args = parse()
+    folder, pattern = args.folder, args.pattern
     failed = 0
     for name, (source, write) in MADE.items():
         if not fnmatch.fnmatch(name, pattern):

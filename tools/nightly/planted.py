@@ -129,8 +129,7 @@ def complaints(alarms: Sequence[Alarm]) -> list[str]:
     ]
 
 
-def main() -> int:
-    """0 if everything was found, and nothing else."""
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m tools.nightly.planted",
         description=__doc__,
@@ -139,7 +138,12 @@ def main() -> int:
     parser.add_argument("--history", type=Path, help="keep the nights and their pages here")
     parser.add_argument("--quiet", type=int, default=0, metavar="N", help="nights of the same code")
     parser.add_argument("--under", default="", metavar="COMMAND", help="run what is timed under it")
-    args = parser.parse_args()
+    return parser.parse_args(arguments)
+
+
+def main() -> int:
+    """0 if everything was found, and nothing else."""
+    args = parse()
     wrong: list[str] = []
     with interruptible(), TemporaryDirectory(prefix="tvmext-planted-") as made:
         history = args.history or Path(made) / "history"

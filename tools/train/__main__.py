@@ -25,8 +25,7 @@ from .judge import judge, text
 FOLDS = 5
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run a command."""
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tools.train", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, run, said in (
@@ -40,7 +39,12 @@ def main(argv: list[str] | None = None) -> int:
         part.add_argument("--seed", type=int, default=0)
         part.add_argument("-o", "--output", type=Path, default=SHIPPED / "cpu.json")
         part.set_defaults(run=run)
-    args = parser.parse_args(argv)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command."""
+    args = parse(arguments)
     args.run(args)
     return 0
 

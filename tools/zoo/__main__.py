@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tvmext.measure.host import cpu_name
@@ -95,7 +95,7 @@ def milliseconds(side: Row | None) -> str:
     return f"{low:.3g} / {middle:.3g}" + (" ?" if side["noisy"] else "")
 
 
-def parse() -> argparse.Namespace:
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m tools.zoo",
         description=__doc__,
@@ -122,7 +122,7 @@ def parse() -> argparse.Namespace:
         "--resume", action="store_true", help="keep the rows of --json, add the rest"
     )
     parser.add_argument("--json", type=Path, default=Path("build/zoo.json"), metavar="FILE")
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
 def main() -> int:
