@@ -17,6 +17,8 @@ from tvm import relax
 from tvm.relax.expr_functor import PyExprMutator, mutator
 from tvm.relax.transform import ConvertLayout, FuseOps
 
+from .size_order import sizes_first
+
 _DATA = (relax.TensorType, relax.TupleType)
 _NAME = re.compile(r"v(\d+)_\d*")  # the builder adds digits to a name that comes again
 
@@ -35,7 +37,7 @@ class FuseOperators:
     """TVM's FuseOps, which names the results of the functions that it makes anew."""
 
     def transform_module(self, mod: tvm.IRModule, _ctx: Any) -> tvm.IRModule:
-        fused = FuseOps()(mod)
+        fused = sizes_first(FuseOps()(mod), mod)
         return _renamed(fused, _Values(mod).names_in(fused))
 
 
