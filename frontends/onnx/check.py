@@ -13,6 +13,7 @@ from onnx import GraphProto, ModelProto, NodeProto
 from tvmext.errors import ModelError, UnsupportedError, UnsupportedOp
 
 from . import graph as graphs
+from . import tensors
 from .load import Source
 
 EXPORT_AGAIN = "the exporter or a tool that changed the graph left it inconsistent; export it again"
@@ -154,11 +155,22 @@ def _check_with_onnx(source: Source) -> None:
     context.opset_imports = graphs.opsets(source.model)
     local = {(function.domain, function.name) for function in source.model.functions}
     for node in graphs.all_nodes(source.model.graph):
+        _check_tensors(node, source.name)
         own = (node.domain, node.op_type) in local
         if not own and onnx.defs.has(node.op_type, graphs.domain_of(node)):
             _check_node(_without_bodies(node), context, source.name)
             _check_variadic(node, context.opset_imports, source.name)
             _check_bodies(node, source.name)
+
+
+def _check_tensors(node: NodeProto, name: str) -> None:
+    """Tensors among the attributes are whole, and lie in no file: only a weight may."""
+    for attribute in node.attribute:
+        for tensor in [*([attribute.t] if attribute.HasField("t") else []), *attribute.tensors]:
+            where = f"'{name}': attribute '{attribute.name}' of node '{graphs.label(node)}'"
+            if tensor.data_location == onnx.TensorProto.EXTERNAL:
+                raise ModelError(f"{where} lies in a file", hint="only weights of a graph may")
+            tensors.to_array(tensor, where, None)
 
 
 def _check_variadic(node: NodeProto, versions: Mapping[str, int], name: str) -> None:
@@ -191,10 +203,8 @@ def _without_bodies(node: NodeProto) -> NodeProto:
 
 def _check_bodies(node: NodeProto, name: str) -> None:
     """The bodies of an If, Loop or Scan take and give as many values as the node."""
-    if graphs.domain_of(node) or node.op_type not in BODIES:
-        return
     attributes = graphs.attributes(node)
-    for key in BODIES[node.op_type]:
+    for key in BODIES.get(graphs.core_op(node), ()):
         body = attributes[key]
         takes, gives = len(body.input), len(body.output)
         match node.op_type:

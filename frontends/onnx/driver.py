@@ -30,7 +30,6 @@ from .convert.narrow import check_operand
 from .merge import OUTERMOST, merge
 from .prepare import Prepared
 from .sequences import MADE
-from .types import check_types
 
 if TYPE_CHECKING:
     from .symbolic import Shapes
@@ -178,7 +177,7 @@ def _known(builder: Builder, node: NodeProto) -> bool:
     What a size read from an input leads to is computed all the same, from that input: it may be
     needed as a tensor, and is dropped where it is not. A sequence is nothing to compute.
     """
-    if node.op_type in MADE and not graphs.domain_of(node):
+    if graphs.core_op(node) in MADE:
         return True
     for name in node.output:
         data = builder.known(name) if name else np.array(())
@@ -208,7 +207,6 @@ def _list_unheard(builder: Builder, nodes: Iterable[NodeProto]) -> None:
 def _convert(call: Call) -> list[relax.Expr]:
     """By our converter; by TVM's where we have none, or ours leaves it the rest."""
     check_operand(call)
-    check_types(call)
     ours, theirs = _converters(call)
     for convert in (ours, theirs):
         if convert is None:

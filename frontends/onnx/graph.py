@@ -17,6 +17,11 @@ def domain_of(node: NodeProto) -> str:
     return "" if node.domain in STANDARD_DOMAINS else node.domain
 
 
+def core_op(node: NodeProto) -> str:
+    """The operator if it is one of ONNX's own domain; "" for one of that name in another."""
+    return "" if domain_of(node) else node.op_type
+
+
 def opsets(model: ModelProto) -> dict[str, int]:
     """{domain: version} of the operator sets that the model imports."""
     return {

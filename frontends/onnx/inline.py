@@ -19,8 +19,23 @@ MAX_INLINED = 1 << 20
 """Nodes of a network with its functions inlined."""
 
 
-def inline_functions(model: ModelProto, keep: Iterable[str], source: str) -> ModelProto:
-    """Inline model-local functions, and ONNX's own function bodies of operators not in `keep`.
+def own_functions(model: ModelProto, source: str) -> ModelProto:
+    """The bodies of the model's own functions in place of their calls."""
+    from onnx import inliner
+
+    _check_calls(model, source)
+    try:
+        return inliner.inline_local_functions(model)
+    except Exception as error:  # raised by the C++ inliner with no type of its own
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(
+            f"'{source}': cannot inline the model's own functions: {reason}",
+            hint="inline them with onnx.inliner.inline_local_functions before",
+        ) from error
+
+
+def schema_functions(model: ModelProto, keep: Iterable[str]) -> ModelProto:
+    """Inline ONNX's own function bodies of operators not in `keep`.
 
     `keep` are operator names of the default domain that have a converter. Operators that have
     neither a converter nor a function body stay, for the caller to report.
@@ -28,16 +43,6 @@ def inline_functions(model: ModelProto, keep: Iterable[str], source: str) -> Mod
     from onnx import inliner
 
     kept = frozenset(keep)
-    if model.functions:
-        _check_calls(model, source)
-        try:
-            model = inliner.inline_local_functions(model)
-        except Exception as error:  # raised by the C++ inliner with no type of its own
-            reason = str(error).strip().splitlines()[0]
-            raise ModelError(
-                f"'{source}': cannot inline the model's own functions: {reason}",
-                hint="inline them with onnx.inliner.inline_local_functions before",
-            ) from error
     versions = graphs.opsets(model)
     called = [node for node in graphs.all_nodes(model.graph) if _has_body(node, kept)]
     if not called:

@@ -7,7 +7,7 @@ in order of computation. What is left is what symbolic shapes and the converters
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +17,7 @@ from tvmext.errors import ModelError
 
 from . import contrib, inline, sequences, tensors, unroll
 from . import graph as graphs
+from .check import check
 from .fold import fold
 from .load import Source
 from .sequences import Known, Sequences
@@ -48,10 +49,13 @@ class Prepared:
 
 def prepare(source: Source, operators: Iterable[str]) -> Prepared:
     """`operators` are those of the default domain that have a converter; the rest is inlined."""
+    if source.model.functions:
+        source = replace(source, model=inline.own_functions(source.model, source.name))
+        check(source)  # the first time that the nodes of their bodies are looked at
     inputs = tuple(v.name for v in source.model.graph.input if v.name not in source.constants)
     model = contrib.expand(source.model, source.constants)
     model = with_constants(model, source.constants, inputs)
-    model = inline.inline_functions(model, operators, source.name)
+    model = inline.schema_functions(model, operators)
     state = _Folding(dict(source.constants), graphs.opsets(model), source.name)
     for node in graphs.in_order(model.graph.node, source.name):
         state.visit(node)
@@ -82,7 +86,7 @@ def settle(prepared: Prepared, shapes: Shapes) -> Prepared | None:
 def _conditions(prepared: Prepared, shapes: Shapes) -> dict[str, bool]:
     """{condition: value} of the Ifs that the sizes decide."""
     found: dict[str, bool] = {}
-    conditions = {n.input[0] for n in prepared.model.graph.node if n.op_type == "If"}
+    conditions = {n.input[0] for n in prepared.model.graph.node if graphs.core_op(n) == "If"}
     for name in conditions & shapes.values.keys():
         data = shapes.values[name].data
         if data is not None and data.size and isinstance(data.flat[0], bool | int):
@@ -93,7 +97,7 @@ def _conditions(prepared: Prepared, shapes: Shapes) -> dict[str, bool]:
 def with_tensor_outputs(prepared: Prepared) -> Prepared:
     """The graph with the elements in the place of outputs that are sequences or optionals."""
     model = prepared.model
-    if not any(node.op_type in sequences.MADE for node in model.graph.node):
+    if not any(graphs.core_op(node) in sequences.MADE for node in model.graph.node):
         return prepared
     flat = ModelProto()
     flat.CopyFrom(model)
@@ -161,13 +165,14 @@ class _Folding:
         self.sequences = Sequences(Known(constants, shapes, versions))
 
     def visit(self, node: NodeProto) -> None:
-        if node.op_type == "Constant" and not graphs.domain_of(node):
+        op = graphs.core_op(node)
+        if op == "Constant":
             self.constants[node.output[0]] = _constant(node, self.name)
-        elif node.op_type == "If" and (taken := self._condition(node)) is not None:
+        elif op == "If" and (taken := self._condition(node)) is not None:
             self._visit_all(inline.branch(node, taken))
         elif self.sequences.takes(node):
             self._lower(node)
-        elif node.op_type == "Loop" and (steps := unroll.Steps(self.sequences, node)).wanted:
+        elif op == "Loop" and (steps := unroll.Steps(self.sequences, node)).wanted:
             self._unroll(node, steps)
         elif node.input and all(name in self.constants for name in node.input if name):
             self._fold(node)

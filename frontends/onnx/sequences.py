@@ -87,10 +87,8 @@ class Sequences:
 
     def takes(self, node: NodeProto) -> bool:
         """Whether the node is one for `lower`."""
-        if graphs.domain_of(node):
-            return False
-        alias = node.op_type == "Identity" and self.has(node.input[0])
-        return alias or node.op_type in OPERATORS
+        op = graphs.core_op(node)
+        return op in OPERATORS or (op == "Identity" and self.has(node.input[0]))
 
     def has(self, name: str) -> bool:
         return name in self.lists or name in self.optionals
@@ -157,14 +155,14 @@ def with_tensor_outputs(
     nodes: Sequence[NodeProto], outputs: Sequence[ValueInfoProto]
 ) -> tuple[list[NodeProto], list[ValueInfoProto]]:
     """Elements ``y[0]``, ``y[1]``, .. in the place of outputs that are sequences."""
-    makers = {name: n for n in nodes if n.op_type in MADE for name in n.output}
+    makers = {name: n for n in nodes if graphs.core_op(n) in MADE for name in n.output}
     replaced = {value.name for value in outputs} & makers.keys()
     kept = [node for node in nodes if replaced.isdisjoint(node.output)]
     found = []
 
     def add(name: str, made: str, declared: Any) -> None:
         kind = declared.WhichOneof("value")
-        inner = getattr(declared, kind).elem_type if kind != "tensor_type" else declared
+        inner = getattr(declared, kind).elem_type if kind in _KINDS else declared
         maker = makers.get(made)
         if maker is None:
             if made != name:
@@ -188,9 +186,10 @@ def with_tensor_outputs(
 def is_waiting(graph: GraphProto) -> bool:
     """Whether nodes are left that shapes may help."""
     for node in graph.node:
-        if node.op_type in OPERATORS - MADE and not graphs.domain_of(node):
+        op = graphs.core_op(node)
+        if op in OPERATORS - MADE:
             return True
-        if node.op_type == "Loop" and carries_sequences(graphs.attributes(node)["body"]):
+        if op == "Loop" and carries_sequences(graphs.attributes(node)["body"]):
             return True
     return False
 

@@ -34,11 +34,11 @@ def inputs(model: ModelProto) -> tuple[str, ...]:
     """The inputs of the graph from which such operands are computed, small tensors all."""
     needed: set[str] = set()
     for node in reversed(model.graph.node):
-        if node.op_type in ("Shape", "Size"):
+        if graphs.core_op(node) in ("Shape", "Size"):
             continue
         if not needed.isdisjoint(node.output):
             needed.update(graphs.reads(node))
-        positions = () if graphs.domain_of(node) else OPERANDS.get(node.op_type, ())
+        positions = OPERANDS.get(graphs.core_op(node), ())
         needed.update(node.input[k] for k in positions if k < len(node.input) and node.input[k])
     constants = {tensor.name for tensor in model.graph.initializer}
     return tuple(

@@ -20,6 +20,7 @@ from tvmext.errors import InternalError, ModelError
 
 from ..dims import Dim, DimSpec, Expr, Guard, bind_dims, names_of
 from ..expr_atoms import divisors
+from . import graph as graphs
 from . import sequences, symbolic_control
 from .symbolic_contrib import RULES as CONTRIB
 from .symbolic_elementwise import RULES as ELEMENTWISE
@@ -32,6 +33,7 @@ from .symbolic_movement import RULES as MOVEMENT
 from .symbolic_node import MAX_COUNT, MAX_RANK, MAX_SIZE, Node, Value
 from .symbolic_numbers import Ratio
 from .symbolic_spatial import RULES as SPATIAL
+from .types import check_types
 
 __all__ = ["Shapes", "Value", "infer"]
 
@@ -90,6 +92,8 @@ def infer(
     for name, value in inputs.values.items():
         check_size(value, f"input '{name}'")
     walk = _Walk(model, inputs.values | known, facts)
+    for name, value in walk.constants.items():
+        check_size(value, f"constant '{name}'")
     for _ in range(MAX_PASSES):
         before = facts.state
         values = walk.run()
@@ -137,9 +141,9 @@ class _Walk:
             if output.type.tensor_type.shape.dim  # none may also mean that nothing is said
         }
         self.constants = {t.name: initializer_value(t) for t in graph.initializer}
-        self.nodes = [node for node in graph.node if node.op_type != "Constant"]
+        self.nodes = [node for node in graph.node if graphs.core_op(node) != "Constant"]
         for node in graph.node:
-            if node.op_type == "Constant":
+            if graphs.core_op(node) == "Constant":
                 self.constants[node.output[0]] = constant_value(node)
 
     def run(self) -> dict[str, Value]:
@@ -179,10 +183,11 @@ class _Walk:
     def _outputs(self, node: Node, values: Mapping[str, Value]) -> list[Value]:
         rule = _BY_DOMAIN.get(node.proto.domain, {}).get(node.op_type)
         found: Value | list[Value] | None
-        if node.op_type in sequences.OPERATORS and node.proto.domain in CORE:
+        check_types(node)
+        if graphs.core_op(node.proto) in sequences.OPERATORS:
             return [Value("", None) for _ in node.proto.output]
         try:
-            if node.op_type in CONTROL and node.proto.domain in CORE:
+            if graphs.core_op(node.proto) in CONTROL:
                 found = symbolic_control.infer(node, values, self.model)
             else:
                 found = rule(node) if rule else None
@@ -205,7 +210,7 @@ def check_size(value: Value, where: str) -> None:
     sizes = [size for size in value.shape or () if isinstance(size, int)]
     if len(value.shape or ()) > MAX_RANK:
         what = f"{len(value.shape or ())} dims; at most {MAX_RANK} are possible"
-    elif max(sizes, default=0) > MAX_SIZE or math.prod(sizes) > MAX_COUNT:
+    elif max(sizes, default=0) > MAX_SIZE or math.prod(filter(None, sizes)) > MAX_COUNT:
         what = f"dims {sizes}; no memory holds them"
     else:
         return

@@ -42,7 +42,7 @@ def to_array(tensor: TensorProto, where: str, folder: Path | None) -> np.ndarray
     if tensor.data_type == TensorProto.STRING:
         if len(tensor.string_data) != count:
             raise _length_error(where, shape, len(tensor.string_data), count, "strings")
-        return np.array(list(tensor.string_data), dtype=object).reshape(shape)
+        return _shaped(np.array(list(tensor.string_data), dtype=object), shape, where)
     if tensor.data_location == TensorProto.EXTERNAL:
         raw: bytes | np.ndarray = _external_bytes(tensor, where, folder, _byte_count(tensor, count))
     elif tensor.HasField("raw_data"):
@@ -52,10 +52,10 @@ def to_array(tensor: TensorProto, where: str, folder: Path | None) -> np.ndarray
     else:
         return _typed_array(tensor, where, shape)
     if tensor.data_type in _PACKED:
-        whole = TensorProto(dims=shape, data_type=tensor.data_type, raw_data=bytes(raw))
-        return numpy_helper.to_array(whole)
+        whole = TensorProto(dims=[count], data_type=tensor.data_type, raw_data=bytes(raw))
+        return _shaped(numpy_helper.to_array(whole), shape, where)
     dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type)).newbyteorder("<")
-    return np.frombuffer(raw, dtype=dtype).reshape(shape)
+    return _shaped(np.frombuffer(raw, dtype=dtype), shape, where)
 
 
 def sparse_to_array(sparse: object, where: str) -> np.ndarray:
@@ -79,7 +79,16 @@ def sparse_to_array(sparse: object, where: str) -> np.ndarray:
         raise ModelError(f"{where}: {what}", hint="export the model again") from error
     dense = np.zeros(math.prod(shape), values.dtype)
     dense[indices] = values
-    return dense.reshape(shape)
+    return _shaped(dense, shape, where)
+
+
+def _shaped(array: np.ndarray, shape: tuple[int, ...], where: str) -> np.ndarray:
+    """NumPy has room for 64 dims, and multiplies those around a 0 too."""
+    try:
+        return array.reshape(shape)
+    except ValueError as error:
+        what = f"{where} has {len(shape)} dims, {list(shape[:8])}, which no memory holds"
+        raise ModelError(what, hint="the file is damaged; export the model again") from error
 
 
 def _checked_dims(tensor: TensorProto, where: str) -> tuple[int, ...]:

@@ -17,10 +17,13 @@ import numpy as np
 from tvm import relax, te, tirx
 from tvm.ir import Expr
 
-from ...storage import NARROW_FLOATS, NARROW_INTEGERS, stored, values
+from ...storage import NARROW_FLOATS, NARROW_INTEGERS, STORED, stored, values
 from ..builder import Call, DeclinedError
+from ..symbolic_node import TRACKED
 
 NARROW = NARROW_FLOATS | NARROW_INTEGERS
+KNOWN = frozenset([*TRACKED, "bfloat16", *STORED, ""])
+"""Types that a module can hold; a value of no type is no tensor, or nothing is known of it."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +147,11 @@ def _u(value: int) -> Expr:
 
 
 def check_operand(call: Call) -> None:
-    """Declines an operator that would compute with the bytes of a narrow type."""
+    """Declines types without code, and to compute with the bytes of a narrow type."""
+    for name in [*call.node.input, *call.node.output]:
+        dtype = call.builder.value(name).dtype if name else ""
+        if dtype not in KNOWN:
+            raise DeclinedError(f"'{name}' is of the type {dtype}, which there is no code for")
     for index in range(len(call)):
         if call.has(index) and call.dtype(index) in NARROW and call.op not in MOVING:
             raise DeclinedError(f"{call.dtype(index)} operands")

@@ -24,12 +24,6 @@ DECLINED = {
         {},
         "training",
     ),
-    "a type of no version": (
-        "MaxPool",
-        [np.ones((1, 1, 4), bool)],
-        {"kernel_shape": [2]},
-        "is bool",
-    ),
     "another number of operands": ("Einsum", [X, X], {"equation": "ijk->i"}, "2 operands"),
     "operands of another rank": ("Einsum", [X], {"equation": "ij->i"}, "operand 0, 'ij', has 3"),
     "a state of other dims": (

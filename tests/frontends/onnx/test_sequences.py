@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 from onnx import ModelProto, parser
 
@@ -145,6 +146,13 @@ def test_elements_are_inputs():
 def test_sequence_of_unknown_length_is_refused_by_name():
     with pytest.raises(UnsupportedError, match="'s'"):
         load(parse(EDGES))
+
+
+@pytest.mark.parametrize("declared", [onnx.TypeProto(), onnx.TypeProto(map_type={"key_type": 7})])
+def test_an_output_that_is_declared_as_something_else(declared):
+    proto = parse("main (float[2] x) => (y) { y = SequenceConstruct (x, x) }")
+    proto.graph.output[0].type.CopyFrom(declared)
+    assert [spec.name for spec in load(proto).outputs] == ["y[0]", "y[1]"]
 
 
 def test_what_is_written_out_is_bounded(monkeypatch):
