@@ -18,6 +18,7 @@ from tvmext import api, verification
 from tvmext.errors import DimError, InputError, ModelError, OptionError, ToolchainError
 from tvmext.runtime import CompiledModel
 from tvmext.verification import reference as references
+from tvmext.verification.compare import tolerance_of
 from tvmext.verification.source import OnnxSource
 
 
@@ -129,7 +130,7 @@ def test_the_search_narrows_down_a_long_network(monkeypatch: pytest.MonkeyPatch)
         return type("Evaluated", (), {"run": staticmethod(run)})
 
     x = {"v0": np.array([-1, 2, -3, 4], np.float32)}
-    found = Search(OnnxSource(chain), compiler, "onnx", x, {}, None, None).first_divergence("v40")
+    found = Search(OnnxSource(chain), compiler, "onnx", x, {}, tolerance_of).first_divergence("v40")
     assert (found.value, found.node) == ("v28", "n27")
     assert found.values_compared <= 12
 

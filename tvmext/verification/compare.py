@@ -6,12 +6,13 @@ An element passes if both are NaN, if both are the same infinity, or if
 
 Unless the caller gives it, `atol` is in proportion to the output (`scale`): the rounding error of a
 sum grows with its terms, not with what they come to. Outputs of the order 1e-4 are held to a
-stricter tolerance than a fixed one would be, outputs of the order 1e5 to one that can be met.
+stricter tolerance than a fixed one would be, outputs of the order 1e5 to one that can be met. Of
+quantized ones it is two steps at least (steps.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import ml_dtypes  # noqa: F401  gives NumPy the dtypes bfloat16 and float8
@@ -50,6 +51,9 @@ TOLERANCES: Mapping[str, Tolerance] = {
 Override = float | Mapping[str, float] | None
 """A tolerance for every output, or by name of the output."""
 
+Tolerances = Callable[[str, np.ndarray], Tolerance]
+"""tolerances(name, expected): that of a value."""
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -86,11 +90,18 @@ class Comparison:
 
 
 def tolerance_of(
-    name: str, expected: np.ndarray, rtol: Override = None, atol: Override = None
+    name: str,
+    expected: np.ndarray,
+    rtol: Override = None,
+    atol: Override = None,
+    least: float = 0.0,
 ) -> Tolerance:
-    """The tolerance of one output: the caller's where given, else that of its dtype and scale."""
+    """The tolerance of one output: the caller's where given, else that of its dtype and scale.
+
+    The absolute one of the latter is `least` at least.
+    """
     default = TOLERANCES.get(str(expected.dtype), EXACT)
-    absolute = default.atol * scale(expected) if default.atol else 0.0
+    absolute = max(default.atol * scale(expected) if default.atol else 0.0, least)
     return Tolerance(_pick(rtol, name, default.rtol), _pick(atol, name, absolute))
 
 

@@ -11,14 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto
 
 from tvmext.errors import TvmextError
 from tvmext.frontends.onnx.graph import label, reads
 from tvmext.runtime import CompiledModel
 
-from .compare import Comparison, Override, compare, tolerance_of
+from .compare import Comparison, Tolerances, compare
 from .reference import Arrays, make_reference
 from .report import Divergence
 from .source import OnnxSource
@@ -40,15 +39,14 @@ class Search:
         reference: str,
         inputs: Arrays,
         dims: Mapping[str, Any],
-        rtol: Override,
-        atol: Override,
+        tolerances: Tolerances,
     ) -> None:
         self._source = source
         self._compiler = compiler
         self._reference = reference
         self._inputs = inputs
         self._dims = dims
-        self._tolerances = rtol, atol
+        self._tolerances = tolerances
         self._compared = 0
 
     def first_divergence(self, output: str) -> Divergence:
@@ -91,11 +89,10 @@ class Search:
             half = len(names) // 2
             return self._compare(names[:half]) + self._compare(names[half:])
         self._compared += len(names)
-        return [self._compare_one(name, got[name], expected[name]) for name in names]
-
-    def _compare_one(self, name: str, got: np.ndarray, expected: np.ndarray) -> Comparison:
-        tolerance = tolerance_of(name, expected, *self._tolerances)
-        return compare(name, got, expected, tolerance)
+        return [
+            compare(name, got[name], expected[name], self._tolerances(name, expected[name]))
+            for name in names
+        ]
 
 
 def _ancestors(graph: GraphProto, output: str) -> dict[str, NodeProto]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 from onnx import ModelProto, ValueInfoProto, numpy_helper
 
@@ -27,6 +28,11 @@ class OnnxSource:
         """The main graph without its initializers, local functions inlined."""
         model = self._source.model
         return onnx.inliner.inline_local_functions(model).graph if model.functions else model.graph
+
+    @property
+    def constants(self) -> dict[str, np.ndarray]:
+        """The initializers by name."""
+        return self._source.constants
 
     @property
     def shapes(self) -> dict[str, tuple[int | None, ...]]:

@@ -13,7 +13,7 @@ from tvmext.errors import DimError, InputError, ModelError, TvmextError
 from tvmext.frontends.dims import as_symbol, bind_dims
 from tvmext.runtime import CompiledModel
 
-from .compare import Comparison, Override, compare, tolerance_of
+from .compare import Comparison, Override, Tolerance, Tolerances, compare, tolerance_of
 from .divergence import Compiler, Search
 from .inputs import choose_sizes, random_inputs
 from .limits import index_limits
@@ -21,6 +21,7 @@ from .passes import first_change
 from .reference import Arrays, Reference, make_reference, read_arrays
 from .report import Case, PassChange, Report
 from .source import OnnxSource
+from .steps import STEPS, steps
 
 Sizes = Mapping[str, int | Sequence[int]]
 
@@ -62,11 +63,11 @@ def verify(
     does; missing ones are random (see inputs.py), the same for the same `seed`. `dims` gives the
     sizes to verify at: one size for each dim, or a list, and lists are gone through together.
     `reference` is "auto", "onnxruntime", "onnx", or an .npz file with the expected outputs by name.
-    `rtol` and `atol` replace the tolerance of the output's dtype (`compare.TOLERANCES`), for all
-    outputs or by name. With a `compiler`, a failure is traced to the first value in the graph that
-    differs; with `passes`, to the first pass that changes results. `model_format`, "onnx" or
-    "relax", is for files whose suffix does not say it. `told` hears of (step, detail) as work on it
-    begins.
+    `rtol` and `atol` replace the tolerance of the output's dtype (`compare.TOLERANCES`) and of its
+    quantization (`steps.STEPS`), for all outputs or by name. With a `compiler`, a failure is traced
+    to the first value in the graph that differs; with `passes`, to the first pass that changes
+    results. `model_format`, "onnx" or "relax", is for files whose suffix does not say it. `told`
+    hears of (step, detail) as work on it begins.
 
     Raises InputError, DimError or OptionError for arguments that do not fit, ModelError if the
     reference cannot load the model.
@@ -80,12 +81,17 @@ def verify(
     source = OnnxSource(model) if _is_onnx(model, model_format) else None
     expected = _reference(source, reference)
     limits = index_limits(source.graph, source.shapes) if source else {}
+    quantized = steps(source.graph, source.constants) if source else {}
+
+    def tolerances(name: str, wanted: np.ndarray) -> Tolerance:
+        return tolerance_of(name, wanted, rtol, atol, STEPS * quantized.get(name, 0.0))
+
     cases, failure = [], None
     for asked in _choices(dims or {}):
         sizes = choose_sizes(_fixed(asked, given, compiled), compiled)
         told("verify", ", ".join(f"{name}={size}" for name, size in sizes.items()))
         arrays = random_inputs(compiled.inputs, sizes, limits, seed) | given
-        case = Case(sizes, _outputs(compiled, expected, arrays, rtol, atol))
+        case = Case(sizes, _outputs(compiled, expected, arrays, tolerances))
         cases.append(case)
         failure = failure or next(((o, arrays) for o in case.outputs if not o.passed), None)
     divergence = None
@@ -93,7 +99,7 @@ def verify(
         output, arrays = failure
         bound = source.dims_of(compiled)
         told("look at every value", "")
-        find = Search(source, compiler, str(reference), arrays, bound, rtol, atol)
+        find = Search(source, compiler, str(reference), arrays, bound, tolerances)
         divergence = find.first_divergence(output.name)
     change = None
     if failure and passes:
@@ -101,7 +107,7 @@ def verify(
         bound = source.dims_of(compiled) if source else _ranges(compiled)
 
         def outputs(variant: CompiledModel) -> tuple[Comparison, ...]:
-            return _outputs(variant, expected, arrays, rtol, atol)
+            return _outputs(variant, expected, arrays, tolerances)
 
         change = _first_change(passes, bound, outputs, told)
     return Report(expected.title, tuple(cases), divergence, change)
@@ -191,7 +197,7 @@ def _fixed(
 
 
 def _outputs(
-    compiled: CompiledModel, reference: Reference, arrays: Arrays, rtol: Override, atol: Override
+    compiled: CompiledModel, reference: Reference, arrays: Arrays, tolerances: Tolerances
 ) -> tuple[Comparison, ...]:
     expected, got = reference.run(arrays), compiled.run(arrays)
     if missing := [name for name in got if name not in expected]:
@@ -200,7 +206,7 @@ def _outputs(
             hint=f"it has {', '.join(expected)}",
         )
     return tuple(
-        compare(name, got[name], wanted, tolerance_of(name, wanted, rtol, atol))
+        compare(name, got[name], wanted, tolerances(name, wanted))
         for name, wanted in expected.items()
         if name in got
     )
