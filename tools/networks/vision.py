@@ -39,11 +39,19 @@ def classifier(name: str, size: int, free: str = "batch", **options: Any) -> Any
     kind = torchvision.models
     for part in name.split("."):
         kind = getattr(kind, part)
-    made = kind(**options)
-    for layer in made.modules():  # statistics as of a trained network
-        if isinstance(layer, torch.nn.BatchNorm2d):
-            torch.nn.init.uniform_(layer.running_var, 0.5, 2.0)
+    made = kind(**options).eval()
+    settle(made, torch.randn(8, 3, size, size))
     return made, {"x": torch.randn(2, 3, size, size)}, dims
+
+
+@torch.no_grad()
+def settle(network: torch.nn.Module, pictures: torch.Tensor) -> None:
+    """Statistics as of a trained network: without, signals fade and all pictures are alike."""
+    norms = [layer for layer in network.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.train().momentum = 1.0
+    network(pictures)
+    network.eval()
 
 
 def detector(name: str, size: int, **options: Any) -> Any:

@@ -31,7 +31,8 @@ Constants = Mapping[str, np.ndarray]
 
 def steps(graph: GraphProto, constants: Constants) -> dict[str, float]:
     """{value: its step} of what a run quantizes; `constants` are weights by name."""
-    known = {n.output[0]: _value(n) for n in graph.node if n.op_type == "Constant"} | constants
+    values = {n.output[0]: _value(n) for n in graph.node if n.op_type == "Constant"}
+    known = values | dict(constants)
     found: dict[str, float] = {}
     for node in graph.node:
         step = _step(node, found, known)
