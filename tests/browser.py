@@ -1,4 +1,4 @@
-"""A page in a real browser without a window, as wide as a screen."""
+"""A page in a real browser without a window, on a phone and on a laptop."""
 
 from __future__ import annotations
 
@@ -17,34 +17,46 @@ BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
 needs_browser = pytest.mark.skipif(
     not BROWSER, reason=f"needs a browser: none of {', '.join(BROWSERS)} is on the path"
 )
-FRAME = """<iframe id=f src=page.html style="width:WIDTHpx;height:800px;border:0"></iframe><script>
-f.onload = () => {
-  const page = f.contentDocument, parts = [...page.querySelectorAll("PARTS")];
-  const widths = parts.map(each => Math.round(each.getBoundingClientRect().width));
-  const told = document.createElement("pre");
-  told.textContent = JSON.stringify([page.documentElement.scrollWidth, widths]);
-  document.body.append(told);
-};</script>"""
+SCREENS = (390, 1280)
+"""A phone and a laptop, in CSS pixels."""
+
+FRAMES = """<body></body><script>
+const told = [];
+for (const wide of SCREENS) {
+  const frame = document.createElement("iframe");
+  frame.style = `width:${wide}px;height:800px;border:0`;
+  frame.src = "page.html";
+  frame.onload = () => {
+    const page = frame.contentDocument, parts = [...page.querySelectorAll("PARTS")];
+    const widths = parts.map(each => Math.round(each.getBoundingClientRect().width));
+    told.push([wide, page.documentElement.scrollWidth, widths]);
+    if (told.length < SCREENS.length) return;
+    const shown = document.createElement("pre");
+    shown.textContent = JSON.stringify(told);
+    document.body.append(shown);
+  };
+  document.body.append(frame);
+}</script>"""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """CSS pixels: how wide the page is, which scrolls sideways if that is more than the screen has,
-    and how wide each of the parts is that were asked for."""
+    """CSS pixels: the screen, the page, which scrolls sideways if it is wider, and its parts."""
 
+    screen: int
     width: int
-    widths: list[int]
+    parts: list[int]
 
 
-def seen(page: str, parts: str, folder: Path, width: int) -> Seen:
-    """A page as a screen of that width shows it; `parts` is a CSS selector."""
+def seen(page: str, parts: str, folder: Path) -> list[Seen]:
+    """A page on each of `SCREENS`, and those of its parts that a CSS selector names."""
     (folder / "page.html").write_text(page)
     frame = folder / "frame.html"
-    frame.write_text(FRAME.replace("WIDTH", str(width)).replace("PARTS", parts))
+    frame.write_text(FRAMES.replace("SCREENS", str(list(SCREENS))).replace("PARTS", parts))
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-web-security"]
     place = [f"--user-data-dir={folder}/user", "--virtual-time-budget=2000", "--dump-dom"]
     command = [str(BROWSER), *options, "--allow-file-access-from-files", *place, f"file://{frame}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     told = re.search(r"<pre>(.+?)</pre>", done.stdout)
     assert told, done.stderr[-500:]
-    return Seen(*json.loads(unescape(told[1])))
+    return [Seen(*each) for each in sorted(json.loads(unescape(told[1])))]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
+from tests.browser import needs_browser, seen
 from tests.cli import networks
 from tests.cli.conftest import Call
 from tvmext.artifact import KernelCall
@@ -41,6 +42,16 @@ def test_kernels_nodes_and_work(tvmext: Call, tiny_library: Path, tmp_path: Path
     (event,) = [e for e in events if e.get("cat") == "kernel"]
     assert event["args"]["nodes"] == ["project", "activate"]
     assert any(e.get("cat") == "builtin" for e in events)
+
+
+@needs_browser
+def test_the_page_fits_screens(tvmext: Call, tiny_library: Path, tmp_path: Path) -> None:
+    """Nothing but the plot and the table scrolls sideways."""
+    page = tmp_path / "p.html"
+    assert tvmext("run", tiny_library, "--dim", "batch=5", "--profile-html", page).code == 0
+    for shown in seen(page.read_text(), ".roofline, #calls", tmp_path):
+        assert shown.width <= shown.screen
+        assert len(shown.parts) == 2 and min(shown.parts) > 300
 
 
 def test_the_table(tvmext: Call, tiny_library: Path) -> None:

@@ -33,7 +33,7 @@ Examples:
     "--html",
     "html_path",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Write a page with the graph before and after to this file.",
+    help="Write a page with the graph before and after, and the prices, to this file.",
 )
 @parameters.model_options
 @parameters.options_of("opt_level", "virtual_tensors", "donate", "disabled_pass", "winograd")

@@ -10,6 +10,7 @@ from html import escape
 from importlib.resources import files
 
 from .explanation import FATES, KEPT, Explanation, LeftKernel, Operator
+from .prices import prices_part
 from .regions import Region
 from .svg import svg
 
@@ -61,6 +62,7 @@ def page(found: Explanation) -> str:
             _left(found.ours.movement_kernels_left),
             _regions(found.regions),
             _operators(found),
+            prices_part(found.prices),
         )
     )
     name = escape(found.model.rpartition("/")[2])

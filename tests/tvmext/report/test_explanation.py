@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,11 +14,15 @@ import numpy as np
 import pytest
 from onnx import ModelProto, NodeProto, helper
 
+from tests.browser import needs_browser, seen
 from tests.cli import networks
 from tvmext.build import CompileRequest
 from tvmext.cli import console
 from tvmext.report import Explanation, explain_here
 from tvmext.report.html import page
+from tvmext.schedules.brief import brief
+from tvmext.schedules.cpu.chosen import Chosen
+from tvmext.schedules.prices import Candidate, KernelPrices
 
 
 def node(op: str, inputs: str, outputs: str, **attributes: Any) -> NodeProto:
@@ -131,6 +136,40 @@ def test_json_and_page() -> None:
     text = page(found)
     assert "n_Transpose" in text
     assert not re.search(r"(src|href)=|@import|url\(http", text)
+
+
+PRICES = KernelPrices(
+    "<product>",
+    "gemm",
+    2,
+    Candidate({"tile": {"rows": 6, "vectors": 2, "lanes": 16}, "ahead": 4}, 1.5e-3),
+    (Candidate({"tile": {"rows": 8, "vectors": 2, "lanes": 16}, "ahead": 4}, 2.5e-6),),
+    7,
+    (Chosen("rows", "6x2x16", ((1, 6), (9, 9))),),
+    "measured by <whom>",
+)
+
+
+def test_prices_stand_in_the_page() -> None:
+    """The pick, what the next best does differently, the variants, and why."""
+    found = explained([node("Softmax", "x", "y")], [4, 6])
+    (price,) = found.prices
+    assert brief(price.pick.decision) in page(found) and "Variants" not in page(found)
+    text = page(replace(found, prices=(PRICES,)))
+    for told in ("1,500", "tile 6x2x16, ahead 4", "2.5", "tile 8x2x16", "1-6, 9"):
+        assert f">{told}<" in text, told
+    assert "gemm, 2 calls, 100.0%" in text
+    assert "&lt;product&gt;" in text and "measured by &lt;whom&gt;" in text
+
+
+@needs_browser
+def test_the_page_fits_screens(tmp_path: Path) -> None:
+    """Nothing but drawings and tables scrolls sideways."""
+    found = explained([*CHAIN[:3], node("Transpose", "c", "y", perm=[1, 0])], [16, 8])
+    found = replace(found, prices=(PRICES,))
+    for shown in seen(page(found), "#prices, #operators, .cards", tmp_path):
+        assert shown.width <= shown.screen
+        assert len(shown.parts) == 3 and min(shown.parts) > 300
 
 
 def test_a_page_without_movement() -> None:
