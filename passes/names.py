@@ -21,6 +21,7 @@ from .size_order import sizes_first
 
 _DATA = (relax.TensorType, relax.TupleType)
 _NAME = re.compile(r"v(\d+)_\d*")  # the builder adds digits to a name that comes again
+_NUMBER = re.compile(r"(?<=\D)\d+(?=_|$)")
 
 
 @tvm.transform.module_pass(opt_level=0, name="NameValues")
@@ -83,6 +84,11 @@ class _ValueNamer(PyExprMutator):
 def _calls(mod: tvm.IRModule) -> list[relax.Call]:
     values = (getattr(binding, "value", None) for binding in _bindings(mod["main"]))
     return [value for value in values if isinstance(value, relax.Call)]
+
+
+def unnumbered(name: str) -> str:
+    """The name of a kernel without what tells it from others: matmul_add of matmul1_add23."""
+    return _NUMBER.sub("", name)
 
 
 def place_of(name: str) -> int | None:

@@ -23,6 +23,7 @@ from tvm.tirx import PrimFunc
 
 from tvmext.frontends.dims import Dim, bounds
 
+from .names import unnumbered
 from .rewrite import rewrite
 from .size_names import Size, SizeNames
 from .virtual.prims import Prims, UnmappedError, to_prim
@@ -40,6 +41,9 @@ NO_LIMIT = -1
 @tvm.transform.module_pass(opt_level=1, name="ShareKernels")
 class ShareKernels:
     """Names the sizes of every PrimFunc that Relax functions call, then joins equal ones.
+
+    Kernels are numbered anew, in the order of their first calls: TVM passes the sizes of a kernel
+    in the order of their addresses, so which kernels it found equal differs from run to run.
 
     Where the user gave ranges of `dims`, kernels know those of their sizes (attribute `RANGES`).
     """
@@ -146,7 +150,7 @@ class _Rewriter(PyExprMutator):
         func = named.ranged(call, self.dims)
         if arguments is None:
             func, arguments = self.mod[old], list(call.args[1].fields)
-        new = self.builder_.add_func(func, old.name_hint)
+        new = self.builder_.add_func(func, unnumbered(old.name_hint))
         args = [new, relax.Tuple(arguments), *call.args[2:]]
         return self.visit_expr_post_order(
             relax.Call(call.op, args, call.attrs, ty_args=call.ty_args)

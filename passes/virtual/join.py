@@ -24,6 +24,7 @@ from tvm.relax.expr_functor import PyExprMutator, mutator
 from tvmext.arch import dtype_bits
 from tvmext.frontends.dims import evaluate, names_of
 
+from ..names import unnumbered
 from .check import KEPT, PRICED, moves
 from .emit import APART, OPERATORS, VIEW
 from .general import kernel_of
@@ -188,7 +189,7 @@ class Loaders:
         if problem.value(also) == NOT_POSSIBLE:
             return "priced: what it is made of would have to be kept, which takes more memory"
         instead = problem.cycles(also) - problem.cycles(virtual) + alone
-        names = ", ".join(self._name(reader) for reader in readers)
+        names = ", ".join(unnumbered(self._name(reader)) for reader in readers)
         return f"priced: {alone:.0f} cycles alone, {instead:.0f} in {names}"
 
     def _join(self, place: int, virtual: Set[int]) -> tuple[Joined, list[relax.Expr]]:

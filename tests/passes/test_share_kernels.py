@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import tvm
-from tvm import relax, te, tirx
+from tvm import relax, te, tirx, topi
 from tvm.tirx import PrimFunc
 
 from tests.passes.modules import assert_same, build, random
@@ -64,6 +64,23 @@ def test_computed_sizes_become_names(n: int, h: int) -> None:
     assert [isinstance(dim, tirx.Var) for dim in relus[0].params[0].shape] == [True, False]
     assert all(tirx.is_buffer_var(param) for param in relus[0].params)
     assert_same(before, after, random(n, (h + 3) // 4, 8), random(n, h, 8, seed=1))
+
+
+def test_kernels_are_numbered_in_the_order_of_their_calls() -> None:
+    """Whatever numbers they have: those of TVM differ from run to run where sizes are free."""
+
+    def body(bb: relax.BlockBuilder, *values: relax.Var) -> list[relax.Expr]:
+        hints = ("conv2d9_add2", "conv2d3_add14", "conv2d_add")
+        return [
+            bb.emit_te(topi.nn.relu, value, primfunc_name_hint=hint)
+            for value, hint in zip(values, hints)
+        ]
+
+    inputs = [(name, (N, width), "float32") for name, width in (("x", 8), ("y", 9), ("z", 10))]
+    after = ShareKernels()(build(inputs, body))
+    bindings = after["main"].body.blocks[0].bindings
+    called = [binding.value.args[0].name_hint for binding in bindings[:3]]
+    assert called == ["conv2d_add", "conv2d_add1", "conv2d_add2"]
 
 
 def test_fixed_sizes_that_differ_stay_apart() -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import tvmext
+from tests.tvmext.networks import network
 from tvmext.build import CompileRequest, Progress, compile_in_child
 from tvmext.errors import (
     InternalError,
@@ -55,6 +57,14 @@ def test_a_request_takes_integers_of_any_kind_and_no_other_objects() -> None:
     assert CompileRequest.from_json(request.to_json()).dims == {"batch": 4}
     with pytest.raises(OptionError, match="cannot be an argument"):
         CompileRequest("model.onnx", "model.so", dims={"batch": object()}).to_json()
+
+
+def test_a_model_gives_the_same_library_every_time(tmp_path: Path) -> None:
+    libraries = [tmp_path / "first.so", tmp_path / "second.so"]
+    for library in libraries:
+        tvmext.compile(network(), dims={"batch": 3}).save(library)
+    first, second = (library.read_bytes() for library in libraries)
+    assert first == second
 
 
 def test_progress_and_printed_text_arrive(request_: CompileRequest) -> None:
