@@ -97,9 +97,12 @@ def fold(node: NodeProto, inputs: Arrays, versions: Mapping[str, int]) -> Arrays
     """
     if graphs.domain_of(node) or any(array.dtype == object for array in inputs):
         return None
-    if move := _MOVES.get(node.op_type):
-        return move(node, inputs)
-    size = _output_size(node, inputs)
+    try:
+        if move := _MOVES.get(node.op_type):
+            return move(node, inputs)
+        size = _output_size(node, inputs)
+    except (ArithmeticError, IndexError, TypeError, ValueError):  # operands that do not fit
+        return None
     if size is None or size > max(MAX_ELEMENTS, sum(array.size for array in inputs)):
         return None
     feeds = dict(zip((name for name in node.input if name), inputs))
@@ -114,24 +117,21 @@ def fold(node: NodeProto, inputs: Arrays, versions: Mapping[str, int]) -> Arrays
 def _output_size(node: NodeProto, inputs: Arrays) -> int | None:
     """Elements of the result; None for operators that are not folded."""
     shapes = [array.shape for array in inputs]
-    try:
-        if node.op_type in ELEMENTWISE:
-            return math.prod(np.broadcast_shapes(*shapes))
-        if node.op_type in SHRINKING:
-            return sum(array.size for array in inputs) * max(1, inputs[-1].size)
-        if node.op_type == "ConstantOfShape":
-            return math.prod(inputs[0].tolist())
-        if node.op_type == "Expand":
-            return math.prod(np.broadcast_shapes(shapes[0], tuple(inputs[1].tolist())))
-        if node.op_type == "MelWeightMatrix":
-            return int(inputs[0].item()) * (int(inputs[1].item()) // 2 + 1)
-        if node.op_type == "Tile":
-            return inputs[0].size * math.prod(inputs[1].tolist())
-        if node.op_type == "Range":
-            start, limit, step = (array.reshape(-1)[0].item() for array in inputs)
-            return max(0, math.ceil((limit - start) / step))
-    except (ValueError, IndexError, ZeroDivisionError, TypeError, OverflowError):
-        return None
+    if node.op_type in ELEMENTWISE:
+        return math.prod(np.broadcast_shapes(*shapes))
+    if node.op_type in SHRINKING:
+        return sum(array.size for array in inputs) * max(1, inputs[-1].size)
+    if node.op_type == "ConstantOfShape":
+        return math.prod(map(int, inputs[0]))
+    if node.op_type == "Expand":
+        return math.prod(np.broadcast_shapes(shapes[0], tuple(map(int, inputs[1]))))
+    if node.op_type == "MelWeightMatrix":
+        return int(inputs[0].item()) * (int(inputs[1].item()) // 2 + 1)
+    if node.op_type == "Tile":
+        return inputs[0].size * math.prod(map(int, inputs[1]))
+    if node.op_type == "Range":
+        start, limit, step = (array.reshape(-1)[0].item() for array in inputs)
+        return max(0, math.ceil((limit - start) / step))
     return None
 
 
@@ -152,10 +152,7 @@ def _reshape(node: NodeProto, inputs: Arrays) -> Arrays | None:
         if any(size == 0 and axis >= data.ndim for axis, size in enumerate(target)):
             return None
         target = [data.shape[axis] if size == 0 else size for axis, size in enumerate(target)]
-    try:
-        return [data.reshape(target)]
-    except ValueError:
-        return None
+    return [data.reshape(target)]
 
 
 def _axes(node: NodeProto, inputs: Arrays) -> list[int] | None:
@@ -166,18 +163,12 @@ def _axes(node: NodeProto, inputs: Arrays) -> list[int] | None:
 
 def _unsqueeze(node: NodeProto, inputs: Arrays) -> Arrays | None:
     axes = _axes(node, inputs)
-    try:
-        return None if axes is None else [np.expand_dims(inputs[0], tuple(axes))]
-    except ValueError:
-        return None
+    return None if axes is None else [np.expand_dims(inputs[0], tuple(axes))]
 
 
 def _squeeze(node: NodeProto, inputs: Arrays) -> Arrays | None:
     axes = _axes(node, inputs)
-    try:
-        return [np.squeeze(inputs[0], None if axes is None else tuple(axes))]
-    except ValueError:
-        return None
+    return [np.squeeze(inputs[0], None if axes is None else tuple(axes))]
 
 
 _MOVES: dict[str, Callable[[NodeProto, Arrays], Arrays | None]] = {

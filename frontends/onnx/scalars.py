@@ -61,7 +61,7 @@ def _is_left_to_the_run(node: NodeProto, known: Set[str]) -> bool:
     """
     if node.op_type == "Slice":
         return any(name and name in known for name in node.input[3:5])
-    return node.op_type == "Reshape" and node.input[1] in known
+    return node.op_type == "Reshape" and not known.isdisjoint(node.input[1:])
 
 
 def _reached(nodes: Sequence[NodeProto], known: Set[str]) -> set[str]:

@@ -92,6 +92,19 @@ FUNCTION = """
 """
 
 
+@pytest.mark.parametrize("op", ["ConstantOfShape (w)", "Expand (x, w)", "Tile (x, w)"])
+def test_sizes_in_a_matrix_are_not_folded(op):
+    weights = "<float[2] x = {1, 1}, int64[2, 2] w = {1, 1, 1, 1}>"
+    result = prepared("main () => (y) " + weights + "{ y = " + op + "}")
+    assert operators(result) == {op.split()[0]: 1}
+
+
+def test_a_reshape_of_the_first_operator_set_beside_a_small_input():
+    proto = parse("main (float[2, 3] x, int64[1] k) => (y) { y = Reshape <shape = [3, 2]> (x) }")
+    proto.opset_import[0].version = 1
+    assert load(proto).outputs[0].shape == (3, 2)
+
+
 def test_local_functions_are_inlined():
     result = prepared(FUNCTION)
     assert operators(result) == {"Mul": 2}
