@@ -26,6 +26,7 @@ from .symbolic_contrib import RULES as CONTRIB
 from .symbolic_elementwise import RULES as ELEMENTWISE
 from .symbolic_facts import Facts, has_unknown, is_unknown
 from .symbolic_fallback import OnnxInference
+from .symbolic_fits import require_fit
 from .symbolic_indexing import RULES as INDEXING
 from .symbolic_inputs import InputTypes, constant_value, initializer_value
 from .symbolic_ml import RULES as ML
@@ -187,6 +188,8 @@ class _Walk:
         if graphs.core_op(node.proto) in sequences.OPERATORS:
             return [Value("", None) for _ in node.proto.output]
         try:
+            if not graphs.domain_of(node.proto):
+                require_fit(node)
             if graphs.core_op(node.proto) in CONTROL:
                 found = symbolic_control.infer(node, values, self.model)
             else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ..dims import ceildiv, floordiv, minimum
+from ..dims import ceildiv, floordiv, minimum, product
 from .symbolic_node import Node, Size, Value
 from .symbolic_numbers import Number, is_size
 
@@ -37,6 +37,7 @@ def gemm(node: Node) -> Value | None:
     m, k = a[::-1] if node.attr("transA", 0) else a
     k2, n = b[::-1] if node.attr("transB", 0) else b
     node.facts.require_equal(k, k2, node.where)
+    node.broadcast((m, n), node.shape(2) or ())
     return node.value(node.dtype(), (m, n))
 
 
@@ -94,6 +95,23 @@ def conv(node: Node) -> Value | None:
     return node.value(_result_dtype(node), [x[0], w[0], *_window(node, x[2:], kernel)])
 
 
+def deform_conv(node: Node) -> Value | None:
+    """y of a convolution whose window is moved by offset[n, 2*groups*kernel, spatial of y]."""
+    x, w = node.shape(0), node.shape(1)
+    if x is None or w is None:
+        return None
+    node.facts.require_equal(x[1], w[1] * node.attr("group", 1), node.where)
+    kernel = node.attr("kernel_shape") or w[2:]
+    spatial = _window(node, x[2:], kernel)
+    taps = product(kernel) * node.attr("offset_group", 1)
+    for k, count in ((2, len(spatial) * taps), (4, taps)):
+        shape = node.shape(k)
+        if shape is not None:
+            for size, other in zip(shape, (x[0], count, *spatial), strict=True):
+                node.facts.require_equal(size, other, node.where)
+    return node.value(node.dtype(), [x[0], w[0], *spatial])
+
+
 def conv_transpose(node: Node) -> Value | None:
     """y = stride*(x - 1) + output_padding + dilation*(kernel - 1) + 1 - pads; SAME: x*stride."""
     x, w = node.shape(0), node.shape(1)
@@ -115,7 +133,10 @@ def conv_transpose(node: Node) -> Value | None:
             strides[k] * (x[2 + k] - 1) + extra[k] + dilations[k] * (kernel[k] - 1) + 1 - padding[k]
             for k in range(rank)
         ]
-    return node.value(node.dtype(), [x[0], w[1] * node.attr("group", 1), *dims[-rank:]])
+    channels, bias = w[1] * node.attr("group", 1), node.shape(2)
+    if bias is not None:
+        node.facts.require_equal(bias[0], channels, node.where)
+    return node.value(node.dtype(), [x[0], channels, *dims[-rank:]])
 
 
 def pool(node: Node) -> Value | list[Value] | None:
@@ -217,6 +238,7 @@ RULES: dict[str, Callable[[Node], Value | list[Value] | None]] = {
     **dict.fromkeys(["AveragePool", "LpPool", "MaxPool"], pool),
     **dict.fromkeys(["Resize", "Upsample"], resize),
     "ConvTranspose": conv_transpose,
+    "DeformConv": deform_conv,
     "DepthToSpace": depth_to_space,
     "Einsum": einsum,
     "Gemm": gemm,
