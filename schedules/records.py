@@ -126,7 +126,13 @@ def read(path: Path) -> Records:
             f"records {path}: {(error.strerror or str(error)).lower()}",
             hint=f"tvmext tune MODEL --records {path} writes them",
         ) from None
-    return Records.of(text.splitlines())
+    found = Records.of(text.splitlines())
+    if found.ignored and not found.rows:
+        raise OptionError(
+            f"records {path}: there is none, {found.ignored[0]}",
+            hint="tvmext tune MODEL --records FILE writes such a file",
+        )
+    return found
 
 
 class Recorded:

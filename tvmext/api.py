@@ -120,6 +120,7 @@ def verify(
     `bisect_passes` to the first pass that changes results. `trust` is as in `compile`.
     """
     form = arguments.get("model_format")
+    verification.check_reference(model, arguments.get("reference", "auto"), form)
     if compiled is None:
         compiled = compile(model, trust=trust, model_format=form)
     elif not isinstance(compiled, CompiledModel):

@@ -67,6 +67,11 @@ def _parse(data: bytes, name: str) -> ModelProto:
     try:
         model.ParseFromString(data)
     except DecodeError as error:
+        if data.startswith(b"\x7fELF"):
+            raise ModelError(
+                f"'{name}' is a library, not a model",
+                hint="the model that it was compiled from; tvmext run and inspect take libraries",
+            ) from error
         raise ModelError(
             f"'{name}' is not an ONNX model: {len(data)} bytes that protobuf cannot decode",
             hint="the file is truncated or of another format; download or export it again",

@@ -63,6 +63,9 @@ def test_a_broken_model_is_explained(
         (["compile", "{tiny}", "-o", "{tmp}/a.so", "--target", "llvm -mcpu=abacus"], "abacus"),
         (["compile", "{tiny}", "-o", "{tmp}/a.so", "--disabled-pass", "Nothing"], "Nothing"),
         (["compile", "{tiny}", "-o", "{tmp}/a.so", "--pass-config", "no.such=1"], r"no\.such"),
+        (["compile", "{tiny}", "-o", "{tmp}/a.so", "--records", "{garbage}"], "line 1: not JSON"),
+        (["compile", "{garbage}", "-o", "{tmp}/a.so"], "is a library, not a model"),
+        (["verify", "{tiny}", "{garbage}", "--target", "cuda"], "is compiled already"),
         (["compile"], "Missing argument 'MODEL'"),
         (["compile", "{tiny}", "--frobnicate"], "--frobnicate"),
         (["conjure"], "conjure"),
@@ -80,6 +83,23 @@ def test_a_wrong_command_line_is_explained(
     names = {"tiny": tiny, "tmp": tmp_path, "garbage": garbage}
     assert_told(tvmext(*(argument.format(**names) for argument in arguments)), 2, pattern)
     assert os.listdir(tmp_path) == ["garbage.so"]
+
+
+@pytest.mark.parametrize(
+    ("options", "pattern"),
+    [
+        (["--reference", "nonsense"], "'nonsense' is not a reference"),
+        (["--reference", "none.npz"], "expected outputs from 'none.npz'"),
+        (["--inputs", "none.npz"], "inputs from 'none.npz'"),
+        (["--dim", "batch=1,x"], "'1,x' is not a list of sizes"),
+    ],
+)
+def test_verify_refuses_before_it_compiles(
+    tvmext: Call, tiny: Path, options: list[str], pattern: str
+) -> None:
+    result = tvmext("verify", tiny, *options)
+    assert_told(result, 2, pattern)
+    assert "load" not in result.err
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,24 @@ def test_commands_that_cannot_run(tvmext: Call, tiny: Path, check: str, said: st
     assert not tiny.with_name("out.onnx").exists()
 
 
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--match", "["], "--match [: unterminated"),
+        (["--dim", "bach=1"], "no dim 'bach'\n  try: its dims are batch"),
+        (["--inputs", "{folder}/z.npz"], "no input 'z'\n  try: its inputs are x"),
+    ],
+)
+def test_flags_that_do_not_fit(
+    tvmext: Call, tiny: Path, tmp_path: Path, flags: list[str], said: str
+) -> None:
+    np.savez(tmp_path / "z.npz", z=np.ones(1))
+    told = [flag.format(folder=tmp_path) for flag in flags]
+    result = tvmext("reduce", tiny, "--check", "false", "-o", tmp_path / "r.onnx", *told)
+    assert result.code == 2 and said in result.err
+    assert "  try: " in result.err
+
+
 def test_a_check_that_hangs_has_failed(tvmext: Call, tiny: Path, tmp_path: Path) -> None:
     check = f"{sys.executable} -c 'import time; time.sleep(60)'"
     flags = ["--timeout", "0.3", "-o", tmp_path / "out.onnx", "--json"]

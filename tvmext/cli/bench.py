@@ -13,9 +13,8 @@ from tvmext.errors import OptionError
 
 from . import arrays, console, parameters
 from .compile import check_output
-from .library import fill_options, library_options, opened, sizes
+from .library import fill_options, library_options, opened, read_inputs, sizes
 from .progress import resting
-from .run import read_inputs
 from .session import Session, common_options
 
 if TYPE_CHECKING:
@@ -105,7 +104,7 @@ def command(
     sized = parameters.collect(dims, parameters.dim_size)
     read = read_inputs(inputs_path)
     library = artifact or (model if model.suffix == ".so" else None)
-    compiled = opened(model, library, given)
+    compiled = opened(model, library, given, bool(rivals))
     _check_device(rivals, compiled)
     inputs = arrays.fill(read, compiled, sizes(compiled, given) | sized, fill_mode)
     sides = f" and {', '.join(rivals)} in turns" if rivals else ""

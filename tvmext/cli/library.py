@@ -7,12 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
+
+from tvmext.errors import OptionError
 
 from . import arrays, parameters
 from .model import bind_inputs
 from .progress import Progress
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from tvmext.runtime import CompiledModel
 
 
@@ -47,16 +52,41 @@ def fill_options(function: Callable[..., Any]) -> Callable[..., Any]:
     )(function)
 
 
-def opened(model: Path, library: Path | None, given: Mapping[str, Any]) -> CompiledModel:
-    """The library, or without one what `model` compiles to as the command line says."""
+def read_inputs(path: Path | None) -> dict[str, np.ndarray]:
+    """The arrays of the file of inputs; none if there is no such file."""
+    from tvmext.verification.reference import read_arrays
+
+    return read_arrays(path, "inputs") if path is not None else {}
+
+
+def opened(
+    model: Path, library: Path | None, given: Mapping[str, Any], rivals: bool = False
+) -> CompiledModel:
+    """The library, or without one what `model` compiles to as the command line says.
+
+    With `rivals` that is for them to compile, too.
+    """
     import tvmext
 
     if library is not None:
+        if not rivals:
+            _refuse_to_compile(library)
         return tvmext.load(library, given["device"], given["num_threads"])
     with Progress() as progress:
         compiled = parameters.compile_model(model, given, progress)
     compiled.num_threads = given["num_threads"]
     return compiled
+
+
+def _refuse_to_compile(library: Path) -> None:
+    """Raises OptionError if the command line says how to compile what is compiled already."""
+    context = click.get_current_context()
+    for name in ("target", "arch"):
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise OptionError(
+                f"--{name} is for a model that is compiled first; '{library}' is compiled already",
+                hint=f"tvmext compile MODEL --{name} ... -o {library}, or leave it out",
+            )
 
 
 def sizes(compiled: CompiledModel, given: Mapping[str, Any]) -> dict[str, int]:

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tvmext.errors import InputError
+
 from . import console, parameters
 from .compile import check_output
+from .library import read_inputs
 from .progress import resting
-from .run import read_inputs
 from .session import Session, common_options
 
 if TYPE_CHECKING:
@@ -93,11 +95,17 @@ def command(
     sizes = parameters.collect(dims, parameters.dim_size)
     source = OnnxSource(model)
     whole = source.with_outputs([value.name for value in source.graph.output])
-    inputs = {**some_inputs(whole, sizes), **read_inputs(inputs_path)}
+    made, given = some_inputs(whole, sizes), read_inputs(inputs_path)
+    if unknown := [name for name in given if name not in made]:
+        raise InputError(
+            f"the model has no input '{unknown[0]}'", hint=f"its inputs are {', '.join(made)}"
+        )
+    inputs = {**made, **given}
 
     def found(part: ModelProto) -> None:
         _write(output, part)
-        click.echo(f"{len(part.graph.node)} nodes, after {tried.runs} checks", err=True)
+        count = len(part.graph.node)
+        click.echo(f"{count} node{'s' * (count != 1)}, after {tried.runs} checks", err=True)
 
     def fails(part: ModelProto) -> bool:
         with resting(f"{len(part.graph.node)} nodes, check {tried.runs + 1}"):

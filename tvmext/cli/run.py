@@ -12,7 +12,7 @@ import click
 
 from . import arrays, console, parameters
 from .compile import check_output
-from .library import fill_options, library_options, opened, sizes
+from .library import fill_options, library_options, opened, read_inputs, sizes
 from .profile import print_profile, profile_options, profiled, wanted
 from .progress import resting
 from .session import Session, common_options
@@ -113,13 +113,6 @@ def command(
     if found and profile.table:
         click.echo()
         print_profile(found)
-
-
-def read_inputs(path: Path | None) -> dict[str, np.ndarray]:
-    """The arrays of the file of inputs; none if there is no such file."""
-    from tvmext.verification.reference import read_arrays
-
-    return read_arrays(path, "inputs") if path is not None else {}
 
 
 def _times(call: Callable[[], object], repeat: int, number: int) -> dict[str, float]:

@@ -10,7 +10,7 @@ import click
 from tvmext.errors import CheckFailed
 
 from . import console, parameters
-from .library import library_options, opened, sizes
+from .library import library_options, opened, read_inputs, sizes
 from .progress import Progress
 from .session import Session, common_options
 
@@ -84,7 +84,11 @@ def command(
     that --inputs does not give are random.
     """
     import tvmext
+    from tvmext.verification import check_reference
 
+    asked = parameters.collect(dims, parameters.dim_sizes)
+    check_reference(model, reference, given["model_format"])
+    inputs = read_inputs(inputs_path)
     compiled = opened(model, artifact, given)
     at = {name: (size,) for name, size in sizes(compiled, given).items()}
     with Progress() as progress:
@@ -96,8 +100,8 @@ def command(
             trust=given["trust"],
             progress=progress,
             model_format=given["model_format"],
-            inputs=inputs_path,
-            dims=at | parameters.collect(dims, parameters.dim_sizes),
+            inputs=inputs,
+            dims=at | asked,
             seed=seed,
             reference=reference,
             rtol=rtol,

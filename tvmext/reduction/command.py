@@ -37,9 +37,14 @@ class Command:
         """Raises OptionError for a command that cannot be read."""
         try:
             words = shlex.split(text)
+        except ValueError as error:
+            hint = "quotes in pairs: --check 'tvmext verify {}'"
+            raise OptionError(f"--check {text}: {error}", hint=hint) from error
+        try:
             re.compile(match)
-        except (ValueError, re.error) as error:
-            raise OptionError(f"--check {text}: {error}") from error
+        except re.error as error:
+            hint = "a regular expression; a backslash before [ ( * + ? . means the character"
+            raise OptionError(f"--match {match}: {error}", hint=hint) from error
         if not words:
             raise OptionError("--check is empty", hint="--check 'tvmext verify {}'")
         return cls(words if any("{}" in word for word in words) else [*words, "{}"], timeout, match)

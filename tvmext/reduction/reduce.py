@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
-from tvmext.errors import OptionError, TvmextError
+from tvmext.errors import DimError, OptionError, TvmextError
 from tvmext.frontends.model import TensorSpec
 from tvmext.verification.inputs import random_inputs
 from tvmext.verification.reference import make_reference
@@ -56,7 +56,16 @@ def reduce(
 
 
 def some_inputs(model: ModelProto, sizes: Mapping[str, int]) -> Values:
-    """Random inputs for a model; dims that neither it nor `sizes` knows are 2."""
+    """Random inputs for a model; dims that neither it nor `sizes` knows are 2.
+
+    Raises DimError for a size of a dim that the inputs do not have.
+    """
+    shapes = [value.type.tensor_type.shape.dim for value in model.graph.input]
+    dims = dict.fromkeys(dim.dim_param for shape in shapes for dim in shape if dim.dim_param)
+    if unknown := [name for name in sizes if name not in dims]:
+        raise DimError(
+            f"the model has no dim '{unknown[0]}'", hint=f"its dims are {', '.join(dims) or 'none'}"
+        )
     weights = {tensor.name for tensor in model.graph.initializer}
     specs = []
     for value in model.graph.input:

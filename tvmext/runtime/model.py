@@ -61,7 +61,8 @@ class CompiledModel:
         self.device = "cuda" if self.metadata.target["kind"] == "cuda" else "cpu"
         if device not in (None, self.device):
             raise OptionError(
-                f"{path} was compiled for {self.device}, not for {device}", hint=f'"{self.device}"'
+                f"{path} was compiled for {self.device}, not for {device}",
+                hint="leave the device out; --target says what tvmext compile compiles for",
             )
         self.num_threads = num_threads
         self._file = os.open(path, os.O_RDONLY)  # for save(), also when the path is gone

@@ -45,7 +45,8 @@ class Signature:
             if len(shape) != len(spec.shape):
                 raise InputError(
                     f"input '{spec.name}' has {len(shape)} dims, shape {_text(shape)}; "
-                    f"expected {len(spec.shape)}: {_text(spec.shape)}"
+                    f"expected {len(spec.shape)}: {_text(spec.shape)}",
+                    hint=f"its inputs are {self._listed()}",
                 )
             for axis, (size, expected) in enumerate(zip(shape, spec.shape)):
                 self._bind(spec, axis, size, expected, sizes, origin)
@@ -82,7 +83,8 @@ class Signature:
             if size != expected:
                 raise InputError(
                     f"input '{spec.name}' has size {size} on axis {axis}, expected {expected}; "
-                    f"its shape is {_text(spec.shape)}"
+                    f"its shape is {_text(spec.shape)}",
+                    hint="an array of that shape, or compile for others: --dim binds or frees dims",
                 )
         elif name := as_symbol(expected):
             first = sizes.setdefault(name, size)
@@ -90,7 +92,8 @@ class Signature:
             if first != size:
                 raise DimError(
                     f"dim '{self._title(name)}' is {first} in '{source}' but {size} in "
-                    f"'{spec.name}' (axis {axis})"
+                    f"'{spec.name}' (axis {axis})",
+                    hint=f"arrays that agree: its inputs are {self._listed()}",
                 )
 
     def _check_expressions(self, shapes: Shapes, sizes: Mapping[str, int]) -> None:
@@ -101,7 +104,8 @@ class Signature:
                 if names and names <= sizes.keys() and evaluate(dim, sizes) != size:
                     raise DimError(
                         f"input '{spec.name}' has size {size} on axis {axis}, expected "
-                        f"{dim} = {evaluate(dim, sizes)} ({self._values(names, sizes)})"
+                        f"{dim} = {evaluate(dim, sizes)} ({self._values(names, sizes)})",
+                        hint=f"arrays that agree: its inputs are {self._listed()}",
                     )
 
     def _check_guards(self, sizes: Mapping[str, int]) -> None:

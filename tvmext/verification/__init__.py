@@ -2,7 +2,7 @@
 
 from .compare import TOLERANCES, Comparison, Tolerance
 from .report import Case, Divergence, PassChange, Report
-from .verify import verify
+from .verify import check_reference, verify
 
 __all__ = [
     "TOLERANCES",
@@ -12,5 +12,6 @@ __all__ = [
     "PassChange",
     "Report",
     "Tolerance",
+    "check_reference",
     "verify",
 ]

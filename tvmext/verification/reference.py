@@ -26,6 +26,19 @@ class Reference:
     computes: bool = True
 
 
+KNOWN = ("auto", "onnxruntime", "onnx")
+
+
+def check_choice(choice: str | Path) -> None:
+    """Raises what this reference would raise for every model."""
+    if Path(choice).suffix == ".npz":
+        read_arrays(Path(choice), "expected outputs")
+    elif choice not in KNOWN:
+        raise OptionError(f"'{choice}' is not a reference", hint=f"{', '.join(KNOWN)}, or FILE.npz")
+    elif choice == "onnxruntime" and not find_spec("onnxruntime"):
+        raise ToolchainError("ONNX Runtime is not installed", hint="pip install 'tvmext[verify]'")
+
+
 def make_reference(model: str | bytes, choice: str) -> Reference:
     """The reference that `choice` names, for an ONNX model given as path or bytes.
 
@@ -33,18 +46,11 @@ def make_reference(model: str | bytes, choice: str) -> Reference:
     "onnxruntime" and "onnx" insist. Raises ToolchainError if it is not installed, ModelError if it
     cannot load the model, OptionError for another name.
     """
+    check_choice(choice)
     if choice == "onnx":
         return _onnx_reference(model)
     if choice == "onnxruntime":
-        if not find_spec("onnxruntime"):
-            raise ToolchainError(
-                "ONNX Runtime is not installed", hint="pip install 'tvmext[verify]'"
-            )
         return _onnx_runtime(model)
-    if choice != "auto":
-        raise OptionError(
-            f"'{choice}' is not a reference", hint="auto, onnxruntime, onnx, or an .npz file"
-        )
     if find_spec("onnxruntime"):
         try:
             return _onnx_runtime(model)

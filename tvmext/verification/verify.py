@@ -18,7 +18,7 @@ from .divergence import Compiler, Search
 from .inputs import choose_sizes, random_inputs
 from .limits import index_limits
 from .passes import first_change
-from .reference import Arrays, Reference, make_reference, read_arrays
+from .reference import Arrays, Reference, check_choice, make_reference, read_arrays
 from .report import Case, PassChange, Report
 from .source import OnnxSource
 from .steps import STEPS, steps
@@ -72,6 +72,7 @@ def verify(
     Raises InputError, DimError or OptionError for arguments that do not fit, ModelError if the
     reference cannot load the model.
     """
+    check_reference(model, reference, model_format)
     if isinstance(inputs, str | Path):
         inputs = read_arrays(Path(inputs), "inputs")
     given = dict(inputs or {})
@@ -151,15 +152,21 @@ def _is_onnx(model: Any, model_format: str | None) -> bool:
     return isinstance(model, bytes) or type(model).__name__ == "ModelProto"
 
 
-def _reference(source: OnnxSource | None, choice: str | Path) -> Reference:
-    if Path(choice).suffix == ".npz":
-        expected = read_arrays(Path(choice), "expected outputs")
-        return Reference(str(choice), lambda _: expected, computes=False)
-    if source is None:
+def check_reference(model: Any, choice: str | Path, model_format: str | None = None) -> None:
+    """Raises what `verify` would raise for this reference, before anything is compiled."""
+    check_choice(choice)
+    if Path(choice).suffix != ".npz" and not _is_onnx(model, model_format):
         raise ModelError(
             "only ONNX models have a reference that computes",
             hint="save expected outputs with numpy.savez and give the .npz file as the reference",
         )
+
+
+def _reference(source: OnnxSource | None, choice: str | Path) -> Reference:
+    if Path(choice).suffix == ".npz":
+        expected = read_arrays(Path(choice), "expected outputs")
+        return Reference(str(choice), lambda _: expected, computes=False)
+    assert source, "checked"
     return make_reference(source.for_reference(), str(choice))
 
 
