@@ -41,12 +41,15 @@ def steps(graph: GraphProto, constants: Constants) -> dict[str, float]:
     return found
 
 
+def is_quantizing(node: NodeProto) -> bool:
+    """Whether its output is one tensor, of integers that stand for rounded numbers."""
+    return node.op_type == "QuantizeLinear" or node.op_type.startswith("QLinear")
+
+
 def _step(node: NodeProto, found: Mapping[str, float], known: Constants) -> float | None:
     kind = node.op_type
-    if kind == "QuantizeLinear":
-        return 1.0 if _to_integers(node, known) else None
-    if kind.startswith("QLinear"):
-        return 1.0
+    if is_quantizing(node):
+        return 1.0 if kind != "QuantizeLinear" or _to_integers(node, known) else None
     if not node.input or node.input[0] not in found:
         return None
     if kind == "DequantizeLinear":

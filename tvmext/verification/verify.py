@@ -14,6 +14,7 @@ from tvmext.frontends.dims import as_symbol, bind_dims
 from tvmext.runtime import CompiledModel
 
 from .compare import Comparison, Override, Tolerance, Tolerances, compare, tolerance_of
+from .cuts import first_wrong_step
 from .divergence import Compiler, Search
 from .inputs import choose_sizes, random_inputs
 from .limits import index_limits
@@ -100,8 +101,8 @@ def verify(
         output, arrays = failure
         bound = source.dims_of(compiled)
         told("look at every value", "")
-        find = Search(source, compiler, str(reference), arrays, bound, tolerances)
-        divergence = find.first_divergence(output.name)
+        how = source, compiler, str(reference), arrays, bound, tolerances
+        divergence = first_wrong_step(*how) or Search(*how).first_divergence(output.name)
     change = None
     if failure and passes:
         _, arrays = failure
