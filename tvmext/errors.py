@@ -73,7 +73,10 @@ class ToolchainError(UserError):
 
 @dataclass(frozen=True)
 class UnsupportedOp:
-    """A node that cannot be compiled; `reason` is empty if the operator as a whole is unknown."""
+    """A node that cannot be compiled; `reason` is empty if the operator as a whole is unknown.
+
+    With 0 for `opset` it is a value of the graph, named by `node`, and `op_type` its kind.
+    """
 
     op_type: str
     domain: str
@@ -84,6 +87,8 @@ class UnsupportedOp:
     def __str__(self) -> str:
         name = f"{self.domain}::{self.op_type}" if self.domain else self.op_type
         where = f"{name} (opset {self.opset}) at node '{self.node}'"
+        if not self.opset:
+            where = f"{name} '{self.node}'" if self.node else name
         return f"{where}: {self.reason}" if self.reason else where
 
 
@@ -94,9 +99,10 @@ class UnsupportedError(TvmextError):
 
     def __init__(self, ops: Sequence[UnsupportedOp], *, hint: str = "") -> None:
         self.ops = tuple(ops)
-        what = "operator is" if len(self.ops) == 1 else "operators are"
+        what = "value" if all(op.node and not op.opset for op in self.ops) else "operator"
+        are = "s are" if len(self.ops) > 1 else " is"
         lines = "".join(f"\n  {op}" for op in self.ops)
-        super().__init__(f"{len(self.ops)} {what} not supported:{lines}", hint=hint)
+        super().__init__(f"{len(self.ops)} {what}{are} not supported:{lines}", hint=hint)
 
 
 class InternalError(TvmextError):

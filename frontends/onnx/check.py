@@ -103,7 +103,7 @@ def _check_types(graph: GraphProto, source: Source) -> None:
             )
         if tensor.elem_type in NO_NUMBERS:
             what, hint = NO_NUMBERS[tensor.elem_type]
-            found = UnsupportedOp("tensor", "", 0, value.name, f"{what} are not supported")
+            found = UnsupportedOp("input", "", 0, value.name, f"{what} are not supported")
             raise UnsupportedError([found], hint=hint)
         negative = [dim.dim_value for dim in tensor.shape.dim if dim.dim_value < 0]
         if negative:

@@ -155,10 +155,10 @@ def _convert_all(builder: Builder, nodes: Iterable[NodeProto]) -> None:
     for node in nodes:
         if _known(builder, node):
             continue
-        if graphs.reads(node) & failed:  # nothing new to say about what depends on a failure
-            failed.update(node.output)
-            continue
         call = Call(builder, node)
+        if graphs.reads(node) & failed and any(_converters(call)):
+            failed.update(node.output)  # what depends on a failure cannot be told
+            continue
         try:
             late = checks.emit(builder, late)
             _store(call, _convert(call))

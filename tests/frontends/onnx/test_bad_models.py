@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from onnx import ModelProto, helper
+from onnx import ModelProto, TensorProto, helper
 
 from tests.frontends.onnx.broken import (
     body,
@@ -151,9 +151,20 @@ def test_unknown_operators_are_all_named():
         load(proto)
     assert [(op.op_type, op.domain, op.node) for op in caught.value.ops] == [
         ("Frobnicate", "", "node_a"),
+        ("Twist", "my.ops", "twist"),
         ("Twist", "my.ops", "twist2"),
     ]
+    assert str(caught.value).startswith("3 operators are not supported:\n  Frobnicate (opset ")
     assert caught.value.exit_code == 3
+
+
+def test_an_input_that_is_not_supported_is_called_an_input():
+    text = helper.make_tensor_value_info("x", TensorProto.STRING, ["n"])
+    graph = helper.make_graph([node("Identity", ("x",))], "g", [text], [])
+    graph.output.add().CopyFrom(helper.make_tensor_value_info("y", TensorProto.STRING, ["n"]))
+    with pytest.raises(UnsupportedError) as caught:
+        load(helper.make_model(graph))
+    assert "1 value is not supported:\n  input 'x': strings are" in str(caught.value)
 
 
 @pytest.mark.parametrize("op", ["Constant", "If", "Loop", "SequenceAt", "Shape"])
