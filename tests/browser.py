@@ -29,7 +29,10 @@ for (const wide of SCREENS) {
   frame.onload = () => {
     const page = frame.contentDocument, parts = [...page.querySelectorAll("PARTS")];
     const widths = parts.map(each => Math.round(each.getBoundingClientRect().width));
-    told.push([wide, page.documentElement.scrollWidth, widths]);
+    const cut = [...page.querySelectorAll("body *")].filter(each =>
+      each.scrollWidth > each.clientWidth + 1 && getComputedStyle(each).overflowX === "hidden");
+    const names = cut.map(each => each.className);
+    told.push([wide, page.documentElement.scrollWidth, widths, names]);
     if (told.length < SCREENS.length) return;
     const shown = document.createElement("pre");
     shown.textContent = JSON.stringify(told);
@@ -41,11 +44,13 @@ for (const wide of SCREENS) {
 
 @dataclass(frozen=True)
 class Seen:
-    """CSS pixels: the screen, the page, which scrolls sideways if it is wider, and its parts."""
+    """CSS pixels: the screen, the page, which scrolls sideways if it is wider, and its parts; `cut`
+    are the classes of what hides a part of its content, where nobody gets."""
 
     screen: int
     width: int
     parts: list[int]
+    cut: list[str]
 
 
 def seen(page: str, parts: str, folder: Path) -> list[Seen]:

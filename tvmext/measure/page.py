@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
 
+from tvmext.schedules.brief import brief
+
 from .groups import Group, groups, rate_text, share_text, time_text, total
 from .profile import ModelProfile
 from .roofline import memory_bandwidth, roofline
@@ -79,10 +81,10 @@ def _table(kernels: Sequence[Group]) -> str:
     return (
         '<h2>Kernels</h2><div class="tools"><input id="search" type="search" '
         'placeholder="kernel, rule or node" aria-label="Search"></div>'
-        '<div class="panel scroll"><table id="calls"><thead><tr><th>kernel</th><th>rule</th>'
-        '<th class="n">calls</th><th class="n">time</th><th>share</th><th class="n">GFLOP/s</th>'
-        '<th class="n">GB/s</th><th class="n">of roofline</th><th>nodes of the model</th>'
-        f"</tr></thead><tbody>{rows}</tbody></table></div>"
+        '<div class="panel scroll"><table id="calls"><thead><tr><th>kernel</th>'
+        '<th class="n">time</th><th>share</th><th class="n">calls</th><th class="n">GFLOP/s</th>'
+        '<th class="n">GB/s</th><th class="n">of roofline</th><th>schedule</th>'
+        f"<th>nodes of the model</th></tr></thead><tbody>{rows}</tbody></table></div>"
     )
 
 
@@ -98,8 +100,16 @@ def _row(group: Group, whole: float) -> str:
     )
     cells = "".join(f'<td class="n">{figure}</td>' for figure in figures)
     return (
-        f"<tr><td><code>{escape(group.name)}</code></td><td>{escape(group.rule)}</td>"
-        f'<td class="n">{len(group.calls)}</td><td class="n">{time_text(group.seconds)}</td>'
-        f'<td><i class="bar" style="--part:{100 * share:.1f}%"></i>{share:.1%}</td>{cells}'
+        f"<tr><td><code>{escape(group.name)}</code></td>"
+        f'<td class="n">{time_text(group.seconds)}</td>'
+        f'<td><i class="bar" style="--part:{100 * share:.1f}%"></i>{share:.1%}</td>'
+        f'<td class="n">{len(group.calls)}</td>{cells}'
+        f'<td>{escape(group.rule)}<code class="soft">{_decision(group)}</code></td>'
         f'<td title="{escape(", ".join(group.nodes))}"><code>{escape(shown)}</code>{more}</td></tr>'
     )
+
+
+def _decision(group: Group) -> str:
+    """What the rule decided, in words."""
+    decision = group.calls[0].decision
+    return "" if decision is None else escape(brief(decision))

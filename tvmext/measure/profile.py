@@ -144,7 +144,7 @@ def _length(events: Iterable[Event]) -> float:
 
 @dataclass(frozen=True)
 class Row:
-    """A kernel call with what the library says of it.
+    """A kernel call with what the library says of it; `decision` is that of `rule`, as JSON has it.
 
     `roofline` is the part of what the machine can do that the call reaches: the time that its
     operations or its bytes take at the least, whichever is longer, over its own (Williams et al.,
@@ -158,12 +158,14 @@ class Row:
     flops: int | None
     bytes: int | None
     roofline: float | None
+    decision: Any = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; its time in microseconds."""
         return {
             "kernel": self.kernel.name,
             "rule": self.rule,
+            "decision": self.decision,
             "us": self.kernel.seconds * 1e6,
             "flops": self.flops,
             "bytes": self.bytes,
@@ -233,8 +235,9 @@ def rows(
         share = None
         if flops is not None and moved is not None and kernel.seconds > 0:
             share = roof.roofline(flops, moved) / kernel.seconds
-        rule = str(metadata.decisions.get(kernel.name, {}).get("rule", ""))
-        made.append(Row(kernel, rule, call.nodes, flops, moved, share))
+        made_by = metadata.decisions.get(kernel.name, {})
+        rule, decision = str(made_by.get("rule", "")), made_by.get("decision")
+        made.append(Row(kernel, rule, call.nodes, flops, moved, share, decision))
     return made
 
 
