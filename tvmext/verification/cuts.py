@@ -3,7 +3,8 @@
     q = QuantizeLinear(f(p), s, z)          off by a step at most where p is the reference's
 
 One rounding the other way is amplified by what follows it, in a deep network of random weights
-until outputs have little in common (docs/networks.md). Cut, nothing follows.
+until outputs have little in common (docs/networks.md). Cut, nothing follows. The parts are compiled
+for the sizes of the values that they are given.
 """
 
 from __future__ import annotations
