@@ -125,6 +125,16 @@ def test_wrong_inputs_are_explained(
     assert not outputs.exists()
 
 
+@pytest.mark.parametrize("verb", ["run", "bench", "verify"])
+def test_sizes_that_the_inputs_do_not_have_are_refused(
+    tvmext: Call, tiny: Path, tiny_library: Path, tmp_path: Path, verb: str
+) -> None:
+    np.savez(tmp_path / "x.npz", x=np.zeros((2, 4), np.float32))
+    named = [tiny, tiny_library] if verb == "verify" else [tiny_library]
+    result = tvmext(verb, *named, "-i", tmp_path / "x.npz", "--dim", "batch=3")
+    assert_told(result, 2, "dim 'batch' is given as 3, but input 'x' has size 2 on axis 0")
+
+
 def test_a_file_of_inputs_runs_no_code(tvmext: Call, tiny_library: Path, tmp_path: Path) -> None:
     class Payload:
         def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tvmext.frontends.dims import as_symbol, bind_dims, evaluate
+from tvmext.frontends.dims import evaluate
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,20 +44,15 @@ def fill(
 
     A dim has the size that `dims` says, else that of the given arrays, else the one its range names
     as usual, else a small one that the model takes. `mode` is one of `FILL_MODES`; the same call
-    makes the same arrays. Raises DimError for a size that a dim cannot have.
+    makes the same arrays. Raises DimError for a size that a dim cannot have, or that a given array
+    has not.
     """
     import numpy as np
 
-    from tvmext.verification.inputs import choose_sizes, random_inputs
+    from tvmext.verification.inputs import choose_sizes, fixed_sizes, random_inputs
 
     missing = [spec for spec in compiled.inputs if spec.name not in given]
-    fixed, free = bind_dims(dims, compiled.metadata.dims)
-    for spec in compiled.inputs:
-        for dim, size in zip(spec.shape, given[spec.name].shape if spec.name in given else ()):
-            name = as_symbol(dim)
-            if name in free:
-                fixed.setdefault(name, size)
-    sizes = choose_sizes(fixed, compiled)
+    sizes = choose_sizes(fixed_sizes(dims, given, compiled), compiled)
     if mode == "random":
         return {**given, **random_inputs(missing, sizes, {}, seed=0)}
     made = {

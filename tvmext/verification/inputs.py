@@ -22,7 +22,7 @@ import ml_dtypes  # noqa: F401  gives NumPy the dtypes bfloat16 and float8
 import numpy as np
 
 from tvmext.errors import DimError
-from tvmext.frontends.dims import Dim, evaluate
+from tvmext.frontends.dims import Dim, as_symbol, bind_dims, evaluate
 from tvmext.frontends.model import TensorSpec
 from tvmext.runtime import CompiledModel
 
@@ -46,6 +46,31 @@ def choose_sizes(fixed: Mapping[str, int], compiled: CompiledModel) -> dict[str,
     names = ", ".join(dim.title for dim in free) or "the dims given"
     needs = "; ".join(map(str, guards))
     raise DimError(f"found no sizes of {names} that satisfy {needs}", hint="give sizes with dims")
+
+
+def fixed_sizes(
+    asked: Mapping[str, int], given: Mapping[str, np.ndarray], compiled: CompiledModel
+) -> dict[str, int]:
+    """The sizes that the caller chose: `asked`, by the names of dims, and those of given arrays.
+
+    Raises DimError for a dim that is not there, and for arrays of other sizes than `asked`.
+    """
+    named, _ = bind_dims(asked, compiled.metadata.dims)
+    fixed = dict(named)
+    for spec in compiled.inputs:
+        shape = given[spec.name].shape if spec.name in given else ()
+        for axis, (dim, size) in enumerate(zip(spec.shape, shape)):
+            name = as_symbol(dim)
+            if name is None:
+                continue
+            if named.get(name, size) != size:
+                raise DimError(
+                    f"dim '{compiled.metadata.dims[name].title}' is given as {named[name]}, but "
+                    f"input '{spec.name}' has size {size} on axis {axis}",
+                    hint="leave that size out, or give arrays that have it",
+                )
+            fixed.setdefault(name, size)
+    return fixed
 
 
 def random_inputs(

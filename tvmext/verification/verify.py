@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 
 from tvmext.errors import DimError, InputError, ModelError, TvmextError
-from tvmext.frontends.dims import as_symbol, bind_dims
 from tvmext.runtime import CompiledModel
 
 from .compare import Comparison, Override, Tolerance, Tolerances, compare, tolerance_of
 from .cuts import first_wrong_step
 from .divergence import Compiler, Search
-from .inputs import choose_sizes, random_inputs
+from .inputs import choose_sizes, fixed_sizes, random_inputs
 from .limits import index_limits
 from .passes import first_change
 from .reference import Arrays, Reference, check_choice, make_reference, read_arrays
@@ -90,7 +89,7 @@ def verify(
 
     cases, failure = [], None
     for asked in _choices(dims or {}):
-        sizes = choose_sizes(_fixed(asked, given, compiled), compiled)
+        sizes = choose_sizes(fixed_sizes(asked, given, compiled), compiled)
         told("verify", ", ".join(f"{name}={size}" for name, size in sizes.items()))
         arrays = random_inputs(compiled.inputs, sizes, limits, seed) | given
         case = Case(sizes, _outputs(compiled, expected, arrays, tolerances))
@@ -190,18 +189,6 @@ def _choices(dims: Sizes) -> list[dict[str, int]]:
             hint="give every dim one size, or all of them lists of the same length",
         )
     return [{name: sizes[i % len(sizes)] for name, sizes in lists.items()} for i in range(count)]
-
-
-def _fixed(
-    asked: Mapping[str, int], given: Mapping[str, np.ndarray], compiled: CompiledModel
-) -> dict[str, int]:
-    """The sizes that the caller chose, by argument or through the shapes of given inputs."""
-    fixed, _ = bind_dims(asked, compiled.metadata.dims)
-    for spec in compiled.inputs:
-        for dim, size in zip(spec.shape, given[spec.name].shape if spec.name in given else ()):
-            if name := as_symbol(dim):
-                fixed.setdefault(name, size)
-    return fixed
 
 
 def _outputs(
