@@ -18,6 +18,8 @@ from .load import Source
 
 EXPORT_AGAIN = "the exporter or a tool that changed the graph left it inconsistent; export it again"
 MAX_DEPTH = 64
+MAX_LOOPS = 8
+"""Loops inside of loops: each looks at its body again where dims vary, hence at all in it."""
 MAX_VERSION = (1 << 31) - 1
 """Of IR and operator sets: onnx.checker has room for no more."""
 NO_NUMBERS = {
@@ -39,7 +41,7 @@ def check(source: Source) -> None:
     if not model.graph.output:
         raise ModelError(f"'{name}' has no outputs", hint="mark a value as output of the graph")
     _check_types(model.graph, source)
-    _check_graph(model.graph, set(source.constants), name, 0)
+    _check_graph(model.graph, set(source.constants), name)
     _check_with_onnx(source)
 
 
@@ -113,10 +115,14 @@ def _check_types(graph: GraphProto, source: Source) -> None:
             )
 
 
-def _check_graph(graph: GraphProto, outer: set[str], name: str, depth: int) -> None:
+def _check_graph(
+    graph: GraphProto, outer: set[str], name: str, depth: int = 0, loops: int = 0
+) -> None:
     """Single assignment, no missing values, no cycles; `outer` are the names visible around it."""
     if depth > MAX_DEPTH:
         raise ModelError(f"'{name}' nests graphs more than {MAX_DEPTH} deep", hint=EXPORT_AGAIN)
+    if loops > MAX_LOOPS:
+        raise ModelError(f"'{name}' nests loops more than {MAX_LOOPS} deep", hint=EXPORT_AGAIN)
     own = [value.name for value in graph.input if value.name not in outer or depth]
     own += [tensor.name for tensor in graph.initializer if tensor.name not in own]
     _check_unique([*own, *(name for node in graph.node for name in node.output if name)], name)
@@ -136,8 +142,9 @@ def _check_graph(graph: GraphProto, outer: set[str], name: str, depth: int) -> N
                 f"'{name}': nothing computes the output '{output.name}'", hint=EXPORT_AGAIN
             )
     for node in graphs.in_order(graph.node, name):
+        inside = loops + (graphs.core_op(node) in ("Loop", "Scan"))
         for body in graphs.subgraphs(node):
-            _check_graph(body, visible, name, depth + 1)
+            _check_graph(body, visible, name, depth + 1, inside)
 
 
 def _check_unique(names: Iterable[str], source: str) -> None:

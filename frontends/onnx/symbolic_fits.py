@@ -7,23 +7,33 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .symbolic_node import Node, Size
+from ..dims import product
+from .symbolic_node import Node, Shape, Size
 
-RECURRENT = "sbi dgi dgh"
+GATES = {"GRU": 3, "LSTM": 4, "RNN": 1}
 TOGETHER = {
     "BatchNormalization": "nc. c. c. c. c.",
     "Conv": "nc. m. m",
     "ConvTranspose": "nc. c.",
     "DeformConv": "nc. m. n. m",
-    "GRU": RECURRENT,
     "InstanceNormalization": "nc. c c",
-    "LSTM": RECURRENT,
     "MaxRoiPool": "nchw r5",
-    "RNN": RECURRENT,
     "RoiAlign": "nchw r4 r",
 }
-"""The dims of each input: a letter is one size wherever it stands, a digit a number, "." the rest.
-Of recurrent layers the other dims are stated where they are converted."""
+"""The dims of each input: a letter is one size wherever it stands, a digit a number, "." more."""
+SINGLE = {
+    "Clip": (1, 2),
+    "CumProd": (1,),
+    "CumSum": (1,),
+    "If": (0,),
+    "Loop": (0, 1),
+    "OneHot": (1,),
+    "Pad": (2,),
+    "Range": (0, 1, 2),
+    "TopK": (1,),
+    "Trilu": (1,),
+}
+"""The inputs that have one element."""
 
 
 def require_fit(node: Node) -> None:
@@ -31,6 +41,10 @@ def require_fit(node: Node) -> None:
 
     Raises ModelError if they do not, ValueError if one has another number of dims.
     """
+    for k in SINGLE.get(node.op_type, ()):
+        shape = node.shape(k)
+        if shape is not None:
+            node.facts.require_equal(product(shape), 1, node.where)
     if letters := TOGETHER.get(node.op_type):
         _require_letters(node, letters.split())
     elif check := _CHECKS.get(node.op_type):
@@ -88,6 +102,34 @@ def _max_unpool(node: Node) -> None:
             node.facts.require_equal(size, other, node.where)
 
 
+def _one_hot(node: Node) -> None:
+    """What is off, and what is on."""
+    values = node.shape(2)
+    if values is not None:
+        (count,) = values
+        node.facts.require_equal(count, 2, node.where)
+
+
+def _recurrent(node: Node) -> None:
+    """X[.., input], W[directions, gates, input], R[directions, gates, hidden], B, peepholes P.
+
+    States and lengths are matched where they are converted.
+    """
+    x, w, r = (node.shape(k) for k in range(3))
+    if x is None or w is None or r is None:
+        return
+    directions, gates, hidden = r
+    fitting: list[tuple[Shape | None, Shape]] = [
+        (w, (directions, gates, x[2])),
+        (r, (directions, GATES[node.op_type] * hidden, hidden)),
+        (node.shape(3), (directions, 2 * gates)),
+        (node.shape(7), (directions, 3 * hidden)),
+    ]
+    for shape, wanted in fitting:
+        for size, other in zip(wanted if shape is None else shape, wanted, strict=True):
+            node.facts.require_equal(size, other, node.where)
+
+
 def _reverse_sequence(node: Node) -> None:
     """A length per sequence."""
     x, lengths = node.shape(), node.shape(1)
@@ -111,11 +153,13 @@ def _tensor_scatter(node: Node) -> None:
 
 
 _CHECKS: dict[str, Callable[[Node], None]] = {
+    **dict.fromkeys(GATES, _recurrent),
     "GridSample": _grid_sample,
     "GroupNormalization": _group_norm,
     "LayerNormalization": _layer_norm,
     "MaxUnpool": _max_unpool,
     "RMSNormalization": _layer_norm,
+    "OneHot": _one_hot,
     "ReverseSequence": _reverse_sequence,
     "TensorScatter": _tensor_scatter,
 }

@@ -98,6 +98,10 @@ class Sizes:
             return size
         if isinstance(size, tirx.IntImm):
             return int(size.value)
+        loads: list[ir.TensorLoad] = []
+        tvm_ffi.structural_walk(size, (ir.TensorLoad, loads.append))
+        if loads:  # the samples of a RoiAlign follow from its regions
+            return USUAL
         replaced = tvm_ffi.structural_map(
             size, (ir.Var, lambda var: tirx.IntImm(str(var.ty), value(var)))
         )

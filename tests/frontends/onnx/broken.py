@@ -95,3 +95,14 @@ def in_function(*nodes: onnx.NodeProto) -> ModelProto:
     proto.opset_import.append(imports[1])
     proto.functions.append(helper.make_function("own", "f", ["a"], ["c"], nodes, imports))
     return proto
+
+
+def loops(count: int) -> ModelProto:
+    """A loop around a loop around ..; each appends to what it carries."""
+    made = node("Concat", ("x", "v"), ("w",), axis=0)
+    for _ in range(count):
+        inputs = [value("i", [], 7), value("g", [], 9), value("v", None)]
+        graph = helper.make_graph([made], "body", inputs, [value("g", [], 9), value("w", None)])
+        made = node("Loop", ("n", "", "v"), ("w",), body=graph)
+    made.input[2], made.output[0] = "x", "y"
+    return model([made], inputs=[value("x", [2]), value("n", [], 7)])

@@ -12,6 +12,7 @@ from tests.frontends.onnx.broken import (
     calling,
     external,
     in_function,
+    loops,
     model,
     node,
     referring,
@@ -19,7 +20,7 @@ from tests.frontends.onnx.broken import (
     weight,
     with_sparse,
     with_weight,
-)  # fmt: skip
+)
 from tvmext.errors import ModelError, UnsupportedError
 from tvmext.frontends import load
 
@@ -95,6 +96,7 @@ BAD_MODELS = {
         in_function(helper.make_node("Add", ["a", "b"], ["c"])),
         "node 'y' (Add) reads 'b'",
     ),
+    "loops in loops": (loops(9), "nests loops more than 8 deep"),
     "functions that double": (calling(30, "Relu"), "more than 1048576 nodes"),
     "sparse dims around a 0": (with_sparse([0, 1 << 62, 1 << 40], []), "which no memory holds"),
     "dims around a 0": (
@@ -173,3 +175,7 @@ def test_an_operator_of_another_domain_is_none_of_ours(op):
     proto.opset_import.append(helper.make_opsetid("my.ops", 1))
     with pytest.raises(UnsupportedError, match=f"my.ops::{op}"):
         load(proto)
+
+
+def test_a_loop_in_a_loop_is_none_too_many():
+    assert len(load(loops(2)).outputs[0].shape) == 1

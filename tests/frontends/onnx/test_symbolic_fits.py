@@ -11,7 +11,10 @@ from tvmext.frontends import load
 
 X = (2, 3, 4, 4)
 GATES = {"LSTM": 16, "GRU": 12, "RNN": 4}
-INTEGERS = {("RoiAlign", 2), ("MaxUnpool", 1), ("ReverseSequence", 1), ("TensorScatter", 2)}
+INTEGERS = {
+    ("OneHot", 0), ("OneHot", 1), ("RoiAlign", 2), ("MaxUnpool", 1), ("ReverseSequence", 1),
+    ("TensorScatter", 2),
+}  # fmt: skip
 CASES = {
     "BatchNormalization": ([X, (3,), (3,), (3,), (3,)], {}),
     "Conv": ([X, (5, 3, 2, 2), (5,)], {}),
@@ -24,12 +27,14 @@ CASES = {
     "LayerNormalization": ([X, (4,), (4,)], {}),
     "MaxRoiPool": ([X, (6, 5)], {"pooled_shape": [2, 2]}),
     "MaxUnpool": ([(1, 1, 2, 2), (1, 1, 2, 2)], {"kernel_shape": [2, 2]}),
+    "OneHot": ([(3,), (), (2,)], {}),
+    "Range": ([(1,), (1,), (1,)], {}),
     "RMSNormalization": ([X, (4,)], {}),
     "ReverseSequence": ([(4, 5), (5,)], {}),
     "RoiAlign": ([X, (6, 4), (6,)], {}),
     "TensorScatter": ([(2, 4, 8, 5), (2, 4, 2, 5), (2,)], {}),
     **{
-        op: ([(5, 2, 3), (1, gates, 3), (1, gates, 4)], {"hidden_size": 4})
+        op: ([(5, 2, 3), (1, gates, 3), (1, gates, 4), (1, 2 * gates)], {"hidden_size": 4})
         for op, gates in GATES.items()
     },
 }
@@ -61,7 +66,7 @@ def test_operands_that_do_not_fit(op):
     ("op", "at", "axis"),
     [("GridSample", 1, 3), ("DeformConv", 2, 1), ("DeformConv", 2, 3), ("DeformConv", 4, 1),
      ("MaxRoiPool", 1, 1), ("MaxUnpool", 1, 3), ("RoiAlign", 1, 1), ("TensorScatter", 1, 1),
-     ("LSTM", 1, 2)],
+     ("LSTM", 1, 2), ("LSTM", 2, 1), ("LSTM", 3, 1)],
 )  # fmt: skip
 def test_dims_that_only_one_operand_names(op, at, axis):
     shapes, attributes = CASES[op]
