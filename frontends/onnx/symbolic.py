@@ -217,5 +217,5 @@ def check_size(value: Value, where: str) -> None:
         what = f"dims {sizes}; no memory holds them"
     else:
         return
-    hint = "the file is damaged; export the model again"
+    hint = "smaller sizes of its dims; if the file has these, it is damaged: export it again"
     raise ModelError(f"{where}: a tensor of {what}", hint=hint)

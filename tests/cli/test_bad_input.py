@@ -18,6 +18,8 @@ import pytest
 
 from tests.cli import networks
 from tests.cli.conftest import Call, Result
+from tvmext.arch import cuda
+from tvmext.errors import OptionError
 
 
 def assert_told(result: Result, code: int, pattern: str) -> None:
@@ -70,6 +72,7 @@ def test_a_broken_model_is_explained(
         (["compile", "{tiny}", "--frobnicate"], "--frobnicate"),
         (["conjure"], "conjure"),
         (["run", "no-such-file.so"], "no-such-file.so"),
+        (["compile", "{tiny}", "-o", "{tmp}/a.so", "--dim", "=3"], "there is no name"),
         (["run", "{garbage}"], "garbage.so"),
         (["inspect", "{garbage}"], "garbage.so"),
         (["inspect", "no-such-file.onnx"], "no-such-file.onnx"),
@@ -133,6 +136,24 @@ def test_sizes_that_the_inputs_do_not_have_are_refused(
     named = [tiny, tiny_library] if verb == "verify" else [tiny_library]
     result = tvmext(verb, *named, "-i", tmp_path / "x.npz", "--dim", "batch=3")
     assert_told(result, 2, "dim 'batch' is given as 3, but input 'x' has size 2 on axis 0")
+
+
+@pytest.mark.parametrize("mode", ["random", "zeros"])
+def test_inputs_beyond_memory_are_refused(tvmext: Call, tiny_library: Path, mode: str) -> None:
+    result = tvmext("run", tiny_library, "--dim", f"batch={10**12}", "--fill-mode", mode)
+    assert_told(result, 2, r"takes 1\.6e\+04 GB.*\n  try: smaller sizes of its dims: x: float32")
+
+
+def test_what_could_not_run_here_is_not_compiled(
+    tvmext: Call, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none() -> None:
+        raise OptionError("this machine has no NVIDIA driver")
+
+    monkeypatch.setattr(cuda, "from_device", none)
+    result = tvmext("verify", tiny, "--target", "cuda", "--arch", "sm_80")
+    assert_told(result, 2, "--target cuda: this machine has no NVIDIA driver.*\n  try: tvmext comp")
+    assert "load" not in result.err
 
 
 def test_a_file_of_inputs_runs_no_code(tvmext: Call, tiny_library: Path, tmp_path: Path) -> None:

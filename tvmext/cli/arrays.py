@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tvmext.frontends.dims import evaluate
-
 if TYPE_CHECKING:
     import numpy as np
 
@@ -49,16 +47,14 @@ def fill(
     """
     import numpy as np
 
-    from tvmext.verification.inputs import choose_sizes, fixed_sizes, random_inputs
+    from tvmext.verification.inputs import choose_sizes, fixed_sizes, random_inputs, shape_of
 
     missing = [spec for spec in compiled.inputs if spec.name not in given]
     sizes = choose_sizes(fixed_sizes(dims, given, compiled), compiled)
     if mode == "random":
         return {**given, **random_inputs(missing, sizes, {}, seed=0)}
     made = {
-        spec.name: np.full(
-            [evaluate(dim, sizes) for dim in spec.shape], mode == "ones", np.dtype(spec.dtype)
-        )
+        spec.name: np.full(shape_of(spec, sizes), mode == "ones", np.dtype(spec.dtype))
         for spec in missing
     }
     return {**given, **made}

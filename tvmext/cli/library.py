@@ -72,10 +72,25 @@ def opened(
         if not rivals:
             _refuse_to_compile(library)
         return tvmext.load(library, given["device"], given["num_threads"])
+    _check_gpu(given)
     with Progress() as progress:
         compiled = parameters.compile_model(model, given, progress)
     compiled.num_threads = given["num_threads"]
     return compiled
+
+
+def _check_gpu(given: Mapping[str, Any]) -> None:
+    """Raises OptionError if a model is to be compiled for a GPU and run, and there is none."""
+    if parameters.target_of(given).startswith("cuda"):
+        from tvmext.arch.cuda import from_device
+
+        try:
+            from_device()
+        except OptionError as error:
+            raise OptionError(
+                f"--target {given['target']}: {error.message}, and the model is to be run here",
+                hint="tvmext compile MODEL --target cuda --arch ..., and run that where the GPU is",
+            ) from error
 
 
 def _refuse_to_compile(library: Path) -> None:

@@ -87,7 +87,8 @@ def _integer(text: str) -> int | str:
 def _named(text: str, flag: str) -> tuple[str, str]:
     match = _NAMED.fullmatch(text)
     if match is None:
-        raise OptionError(f"{flag} {text}: there is no '='", hint=f"{flag} NAME=VALUE")
+        lacks = "name" if text.startswith("=") else "'='"
+        raise OptionError(f"{flag} {text}: there is no {lacks}", hint=f"{flag} NAME=VALUE")
     return match["name"], match["value"]
 
 

@@ -16,6 +16,8 @@ several uses the smallest size counts.
 from __future__ import annotations
 
 import itertools
+import math
+import os
 from collections.abc import Mapping, Sequence
 
 import ml_dtypes  # noqa: F401  gives NumPy the dtypes bfloat16 and float8
@@ -82,7 +84,7 @@ def random_inputs(
     """One array per input; `limits` gives exclusive upper bounds of integer inputs by name."""
     rng = np.random.default_rng(seed)
     return {
-        spec.name: _random(rng, np.dtype(spec.dtype), _shape(spec, sizes), limits.get(spec.name))
+        spec.name: _random(rng, np.dtype(spec.dtype), shape_of(spec, sizes), limits.get(spec.name))
         for spec in inputs
     }
 
@@ -95,8 +97,18 @@ def _candidates(dim: Dim, shift: int) -> list[int]:
     return sizes or [dim.low]
 
 
-def _shape(spec: TensorSpec, sizes: Mapping[str, int]) -> list[int]:
-    return [evaluate(dim, sizes) for dim in spec.shape]
+def shape_of(spec: TensorSpec, sizes: Mapping[str, int]) -> list[int]:
+    """The shape of an input. Raises DimError for one that this machine has not the memory for."""
+    shape = [evaluate(dim, sizes) for dim in spec.shape]
+    size = math.prod(shape) * np.dtype(spec.dtype).itemsize
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if size > memory:
+        raise DimError(
+            f"input '{spec.name}' with the shape {shape} takes {size / 1e9:.3g} GB, and this "
+            f"machine has {memory / 1e9:.3g} GB of memory",
+            hint=f"smaller sizes of its dims: {spec}",
+        )
+    return shape
 
 
 def _random(
