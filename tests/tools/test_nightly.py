@@ -315,9 +315,11 @@ def test_an_interrupted_night_leaves_nothing_behind(
     """A signal comes while both sides compile: no process, no worktree, no folder, no verdict."""
     others = tmp_path / "others"
     others.mkdir()
+    usual = Path(tempfile.gettempdir())
     monkeypatch.setattr(tempfile, "tempdir", str(others))
     monkeypatch.setattr(commits, "ROOT", clone)
-    monkeypatch.setattr(commits, "SCRIPT", "import time; time.sleep(60)")
+    script = f"import tempfile, time; tempfile.mkdtemp(prefix='{tmp_path.name}'); time.sleep(60)"
+    monkeypatch.setattr(commits, "SCRIPT", script)
     monkeypatch.setattr(night, "targets", lambda: ["llvm"])
     monkeypatch.setattr(night, "device", lambda _: DEVICE)
     monkeypatch.setattr(night, "planned_base", lambda *_: commits.commit_of("HEAD~1", clone))
@@ -338,6 +340,7 @@ def test_an_interrupted_night_leaves_nothing_behind(
     assert [process.returncode for process in ended] == [-signal.SIGKILL] * 2
     assert len(commits.git("worktree", "list", root=clone).splitlines()) == 1
     assert list(others.iterdir()) == []
+    assert not list(usual.glob(f"{tmp_path.name}*"))
     assert history.runs(DEVICE)[-1][1].verdict == "unfinished"
     assert history.last_good(DEVICE) == "b" * 40
 

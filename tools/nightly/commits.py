@@ -117,9 +117,29 @@ def deaf() -> None:
 
 
 @contextmanager
+def temporary_files_in(folder: Path) -> Iterator[None]:
+    """Processes that are started have their temporary files there: what is killed leaves them."""
+    folder.mkdir()
+    before = os.environ.get("TMPDIR")
+    os.environ["TMPDIR"] = str(folder)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["TMPDIR"]
+        else:
+            os.environ["TMPDIR"] = before
+
+
+@contextmanager
 def checkouts(root: Path = ROOT) -> Iterator[Checkouts]:
     """Checkouts that go with the context, also where a signal ends it."""
-    with interruptible(), TemporaryDirectory(prefix="tvmext-commits-") as folder:
+    with (
+        interruptible(),
+        # a compiler whose parent was killed may still write for a moment
+        TemporaryDirectory(prefix="tvmext-commits-", ignore_cleanup_errors=True) as folder,
+        temporary_files_in(Path(folder, "tmp")),
+    ):
         made = Checkouts(Path(folder), root)
         try:
             yield made
