@@ -38,6 +38,8 @@ def _wrong(call: Call) -> str:
             return f"padding_mode {padding}"
         if mode not in (None, "bilinear", "linear", "nearest", "bicubic", "cubic"):
             return f"mode {mode}"
+    if call.op == "Hardmax" and call.dtype(0) == "bfloat16":
+        return "bfloat16"
     return f"mode {mode}" if call.op == "RoiAlign" and mode == "max" else ""
 
 

@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import onnx
 import pytest
+from onnx.reference import ReferenceEvaluator
 
 import tvmext
 from tvmext.errors import DimError
@@ -116,6 +117,39 @@ def test_number_from_data_that_does_not_divide() -> None:
                 compiled.run(feed)
         else:
             np.testing.assert_allclose(compiled.run(feed)["y"], expected(made, feed)[0])
+
+
+def test_types_that_few_operators_see() -> None:
+    made = model("""agraph (bool[4, 16] a, bool[4, 16] b, uint16[4, 16] u, float16[4, 16] h)
+        => (bool[4, 16] same, uint16[4, 16] sign, float16[4, 1] total, bool[n] kinds) {
+        axes = Constant<value_ints=[1]>()
+        same = Equal(a, b) sign = Sign(u) total = ReduceLogSumExp(h, axes) kinds = Unique(a)
+    }""")
+    rng = np.random.default_rng(0)
+    feed = {
+        "a": rng.random((4, 16)) < 0.5,
+        "b": rng.random((4, 16)) < 0.5,
+        "u": rng.integers(0, 3, (4, 16)).astype(np.uint16),
+        "h": rng.standard_normal((4, 16)).astype(np.float16),
+    }
+    got = tvmext.compile(made).run(feed)
+    for array, wanted in zip(got.values(), ReferenceEvaluator(made).run(None, feed), strict=True):
+        np.testing.assert_allclose(array, wanted, rtol=1e-2)
+
+
+def test_loops_as_long_as_the_data_says() -> None:
+    """A RoiAlign takes as many samples as a region is large."""
+    made = model("""agraph (float[1, 2, 8, 8] x, float[3, 4] regions, int64[3] images)
+        => (float[3, 2, 1, 1] y) { y = RoiAlign(x, regions, images) }""")
+    rng = np.random.default_rng(0)
+    feed = {
+        "x": rng.standard_normal((1, 2, 8, 8), dtype=np.float32),
+        "regions": np.array([[0, 0, 7, 7], [1, 2, 3, 4], [2, 2, 2.5, 6]], np.float32),
+        "images": np.zeros(3, np.int64),
+    }
+    np.testing.assert_allclose(
+        tvmext.compile(made).run(feed)["y"], expected(made, feed)[0], rtol=1e-4, atol=1e-5
+    )
 
 
 def test_no_element_has_a_value() -> None:

@@ -197,6 +197,16 @@ def _reciprocal(call: Call) -> Result:
     return relax.op.divide(relax.const(1.0, call.dtype(0)), call.tensor(0))
 
 
+def _sign(x: relax.Expr) -> relax.Expr:
+    unsigned = str(x.ty.dtype).startswith("uint")  # -1 is none of its numbers
+    return relax.op.minimum(x, relax.const(1, x.ty.dtype)) if unsigned else relax.op.sign(x)
+
+
+def _equal(a: relax.Expr, b: relax.Expr) -> relax.Expr:
+    bools = str(a.ty.dtype) == "bool"  # vectors of them would be compared as floats
+    return relax.op.logical_not(relax.op.logical_xor(a, b)) if bools else relax.op.equal(a, b)
+
+
 def _clip(call: Call) -> Result:
     tensor, dtype = call.tensor(0), call.dtype(0)
     limits = [call.attr("min"), call.attr("max")]
@@ -345,14 +355,14 @@ CONVERTERS: dict[str, Converter] = {
     "Not": _unary(relax.op.logical_not),
     "Relu": _unary(relax.op.nn.relu),
     "Sigmoid": _unary(relax.op.sigmoid),
-    "Sign": _unary(relax.op.sign),
+    "Sign": _unary(_sign),
     "Sin": _unary(relax.op.sin),
     "Sqrt": _unary(relax.op.sqrt),
     "Tanh": _unary(relax.op.tanh),
     "Add": _binary(relax.op.add),
     "And": _binary(relax.op.logical_and),
     "Div": _binary(relax.op.divide),
-    "Equal": _binary(relax.op.equal),
+    "Equal": _binary(_equal),
     "Greater": _binary(relax.op.greater),
     "GreaterOrEqual": _binary(relax.op.greater_equal),
     "Less": _binary(relax.op.less),

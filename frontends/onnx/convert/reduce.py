@@ -71,7 +71,8 @@ def _square(x: relax.Expr) -> relax.Expr:
 
 def _log_sum_exp(x: relax.Expr, axes: list[int], keepdims: bool) -> relax.Expr:
     """m + log(sum(exp(x - m))) with m = max(x), but finite: an infinity less itself is NaN."""
-    op, largest = relax.op, float(np.finfo(np.float32).max)
+    kind = "float16" if str(x.ty.dtype) == "float16" else "float32"
+    op, largest = relax.op, float(np.finfo(kind).max)
     top = op.clip(op.max(x, axes, keepdims=True), -largest, largest)
     total = op.sum(op.exp(op.subtract(x, top)), axes, keepdims=True)
     result = op.add(top, op.log(total))

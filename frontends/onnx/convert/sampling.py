@@ -82,6 +82,8 @@ def _max_unpool(call: Call) -> Result:
     whole = (*shape[:2], *spatial)
     if any(given < size for given, size in zip(out, whole)):
         raise DeclinedError(f"an output shape {list(out)} smaller than {list(whole)}")
+    if call.dtype(0) == "bfloat16":
+        raise DeclinedError("bfloat16")
     zeros = call.emit(relax.op.zeros((prod(whole),), call.dtype(0)))
     flat = [call.emit(call.reshape(call.tensor(k), (prod(shape),))) for k in (0, 1)]
     placed = call.emit(relax.op.scatter_elements(zeros, flat[1], flat[0], 0))

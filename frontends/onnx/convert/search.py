@@ -86,6 +86,8 @@ def _unique(call: Call) -> Result:
         )
     if str(rows.ty.dtype) in ("float16", "bfloat16"):
         rows = call.emit(relax.op.astype(rows, "float32"))
+    if str(rows.ty.dtype) == "bool":
+        rows = call.emit(relax.op.astype(rows, "uint8"))
     kept = bool(call.attr("sorted", 1))
 
     def compute(x: te.Tensor) -> list[te.Tensor]:
