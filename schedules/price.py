@@ -58,6 +58,8 @@ PAGE_ELEMENTS, STREAMS = 1024, 16
 TILE, PANEL = 8, 48
 """Rows and columns that a register tile of a product is taken to have."""
 
+LINE_BYTES = 64
+
 
 def cycles(kernel: Kernel, arch: CpuArch) -> float:
     """The price of a kernel that a rule other than the last one matches."""
@@ -121,7 +123,7 @@ def _product(kernel: Kernel, found: Contraction, arch: CpuArch) -> float:
     passes = math.ceil(columns / PANEL)
     left = (*found.batch, *found.rows, *found.reduce)
     right = (*found.batch, *found.cols, *found.reduce)
-    total = _broadcast(found.lhs, left, found.reduce, passes)
+    total = _broadcast(found.lhs, left, found.reduce, passes, arch)
     if found.constant_rhs(kernel) is None:
         total += _size(right) * _packed(found.rhs, right, (found.cols[-1], *found.reduce), lanes)
     spatial = (*found.batch, *found.rows, *found.cols)
@@ -142,7 +144,11 @@ def _product(kernel: Kernel, found: Contraction, arch: CpuArch) -> float:
 
 
 def _broadcast(
-    operand: Operand, axes: tuple[Axis, ...], reduce: tuple[Axis, ...], passes: int
+    operand: Operand,
+    axes: tuple[Axis, ...],
+    reduce: tuple[Axis, ...],
+    passes: int,
+    arch: CpuArch,
 ) -> float:
     """An operand of which single elements are read, over and over: its layout hardly matters."""
     elements = _size(axes)
@@ -165,7 +171,23 @@ def _broadcast(
             mixed = used & inner and used - inner
             shared = 1 if mixed else TILE if used & inner else _size(reduce)
             total += elements * _index_op(node) / shared
-    return total * passes
+    return (total + _far_lines(operand.load, axes, reduce, arch)) * passes
+
+
+def _far_lines(
+    load: TensorLoad, axes: tuple[Axis, ...], reduce: tuple[Axis, ...], arch: CpuArch
+) -> float:
+    """Waiting for the lines of columns too long for L1, a page from each to the next.
+
+    Every tile of rows goes down them once, and no prefetcher foresees it.
+    """
+    offset = flat_index(load)
+    far = [axis for axis in reduce if abs(_first_step(offset, axis, axes) or 0) >= PAGE_ELEMENTS]
+    lines = _size(far)
+    if lines * LINE_BYTES <= arch.l1_bytes / 2:
+        return 0.0
+    tiles = _size(axes) / _size(reduce) / TILE
+    return tiles * lines * _latency(load.source, arch)
 
 
 def _first_step(offset: Expr, axis: Axis, axes: Iterable[Axis]) -> int | None:
@@ -236,9 +258,13 @@ def _memory(kernel: Kernel, arch: CpuArch) -> float:
 
 def _passed(buffer: Any, arch: CpuArch, elements: int | None = None) -> float:
     """To read or write a buffer once, or some elements of it, from the level that it fits in."""
-    count = _elements(buffer) if elements is None else elements
-    size = count * dtype_bits(str(buffer.dtype)) / 8
+    size = _bytes(buffer, elements)
     return size / _bandwidth(size, arch)
+
+
+def _bytes(buffer: Any, elements: int | None = None) -> float:
+    count = _elements(buffer) if elements is None else elements
+    return count * dtype_bits(str(buffer.dtype)) / 8
 
 
 def _elements(buffer: Any) -> int:
@@ -250,3 +276,11 @@ def _bandwidth(size: float, arch: CpuArch) -> float:
     if size <= arch.l2_bytes / 2:
         return 32.0
     return 10.0 if size <= arch.l3_bytes / 2 else arch.dram_gb_s / arch.ghz
+
+
+def _latency(buffer: Any, arch: CpuArch) -> float:
+    """Cycles until a line is there, from the level that a buffer fits in (Zen 4: 14, 50, 250)."""
+    size = _bytes(buffer)
+    if size <= arch.l2_bytes / 2:
+        return 14.0
+    return 50.0 if size <= arch.l3_bytes / 2 else 250.0

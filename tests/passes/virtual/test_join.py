@@ -120,6 +120,21 @@ def test_what_is_dearer_inside_stays(memory: bool) -> None:
     assert_same(mod, after, random(1, 28, 28, 64), random(64, 3, 3, 1, seed=1))
 
 
+@pytest.mark.parametrize("depth, rows, left", [(512, 2048, 1), (128, 2048, 0), (512, 256, 0)])
+def test_columns_of_more_lines_than_l1_holds_are_turned_before(
+    depth: int, rows: int, left: int
+) -> None:
+    """A tile of rows goes down the columns once for every panel of the weight."""
+
+    def body(bb: Any, x: relax.Var, w: relax.Var) -> relax.Expr:
+        return op.matmul(bb.emit(op.permute_dims(bb.emit(op.nn.softmax(x)))), w)
+
+    mod = build([("x", (depth, rows), "float32"), ("w", (depth, 256), "float32")], body)
+    after = joined(mod)
+    assert [kernel.reason for kernel in movement_kernels(after)] == ["priced"] * left
+    assert_same(mod, after, random(depth, rows), random(depth, 256, seed=1))
+
+
 def halves(bb: Any, x: relax.Var) -> tuple[relax.Var, relax.Expr]:
     """Rows, and the product of two parts of them, head by head."""
     x = bb.emit(op.nn.softmax(x))
