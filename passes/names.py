@@ -21,7 +21,7 @@ from .size_order import sizes_first
 
 _DATA = (relax.TensorType, relax.TupleType)
 _NAME = re.compile(r"v(\d+)_\d*")  # the builder adds digits to a name that comes again
-_NUMBER = re.compile(r"(?<=\D)\d+(?=_|$)")
+_NUMBER = re.compile(r"(?<=[A-Za-z])\d+(?=_|$)")
 
 
 @tvm.transform.module_pass(opt_level=0, name="NameValues")

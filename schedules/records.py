@@ -129,7 +129,7 @@ def read(path: Path) -> Records:
     found = Records.of(text.splitlines())
     if found.ignored and not found.rows:
         raise OptionError(
-            f"records {path}: there is none, {found.ignored[0]}",
+            f"'{path}' holds something else than records: {found.ignored_text()}",
             hint="tvmext tune MODEL --records FILE writes such a file",
         )
     return found

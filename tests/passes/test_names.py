@@ -9,7 +9,13 @@ from tvm.relax import transform
 
 from tests.passes.modules import build
 from tvmext.passes import layouts
-from tvmext.passes.names import ConvertLayouts, FuseOperators, NameValues, place_of
+from tvmext.passes.names import (
+    ConvertLayouts,
+    FuseOperators,
+    NameValues,
+    place_of,
+    unnumbered,
+)
 
 
 def names(mod: tvm.IRModule) -> list[str]:
@@ -111,3 +117,16 @@ def test_casts_of_calls_do_not_disturb_layouts() -> None:
     converted = ConvertLayouts(layouts.wanted)(NameValues()(mod))
     relax.analysis.well_formed(converted)  # raises
     assert "NHWC" in converted.script()
+
+
+@pytest.mark.parametrize(
+    "name, plain",
+    [
+        ("matmul1_add23", "matmul_add"),
+        ("conv2d_relu", "conv2d_relu"),
+        ("conv2d12", "conv2d"),
+        ("matmul_4_bits3", "matmul_4_bits"),
+    ],
+)
+def test_a_kernel_without_its_number(name: str, plain: str) -> None:
+    assert unnumbered(name) == plain

@@ -57,7 +57,7 @@ def tuned(request: CompileRequest, report: Report) -> Tuned:
     asked = request.asked
     arch = _here(request.target)
     path = Path(asked["records"])
-    there = _records(path)
+    there = read(path) if path.exists() else Records({})
     known = Records({}) if asked["again"] else there
     mod = _kernels(request, arch, report)
     tasks, left = _tasks(mod, arch, request.options, asked["top"])
@@ -80,14 +80,6 @@ def tuned(request: CompileRequest, report: Report) -> Tuned:
                     rows.append(row)
             found.append(_result(task, rows))
     return Tuned(tuple(found), tuple(left))
-
-
-def _records(path: Path) -> Records:
-    """What the file has already. Raises OptionError for a file of something else."""
-    found = read(path) if path.exists() else Records({})
-    if found.ignored and not found.rows:
-        raise OptionError(f"'{path}' holds something else than records: {found.ignored_text()}")
-    return found
 
 
 def _here(target: Any) -> CpuArch:
