@@ -46,7 +46,7 @@ UNKNOWN_SIDE = 56
 """The side of an image that is known at run time only."""
 
 
-PAGE_BYTES = 4096
+LINE_BYTES, PAGE_BYTES = 64, 4096
 """Sets of an L1 cache are chosen by the offset in a page, so that it needs no translated address
 (Intel 248966, section 2.2; AMD 56665, section 2.6): addresses a page apart compete for one set."""
 

@@ -36,6 +36,7 @@ from .kernel.contraction import Contraction, Operand
 from .kernel.read_contraction import contraction
 from .kernel.stages import Stage
 from .kernel.view import view
+from .levels import LINE_BYTES
 from .rule import Declined, Kernel
 
 UNKNOWN_DIM = 64
@@ -57,8 +58,6 @@ PAGE_ELEMENTS, STREAMS = 1024, 16
 
 TILE, PANEL = 8, 48
 """Rows and columns that a register tile of a product is taken to have."""
-
-LINE_BYTES = 64
 
 
 def cycles(kernel: Kernel, arch: CpuArch) -> float:
@@ -150,7 +149,7 @@ def _broadcast(
     passes: int,
     arch: CpuArch,
 ) -> float:
-    """An operand of which single elements are read, over and over: its layout hardly matters."""
+    """An operand of which single elements are read, over and over: few layouts of it matter."""
     elements = _size(axes)
     if operand.source is not None:
         block = operand.source

@@ -41,11 +41,10 @@ from ..kernel.emit import (
     vectors,
     zeros,
 )
+from ..levels import LINE_BYTES
 from ..rule import Layout
 from .maps import turned
 from .tile import Panel, Shape
-
-LINE_BYTES = 64
 
 Reader = Callable[[Panel, Values, Expr], Expr]
 Ahead = Callable[[Expr], tirx.Stmt]
