@@ -7,7 +7,8 @@ same names. What is known of a captured value, elements too, is known inside.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -39,10 +40,10 @@ class Body:
 
     prepared: Prepared
     shapes: Shapes
-    inputs: tuple[str, ...]
-    captured: tuple[str, ...]
     dims: dict[str, Size]
     """What its dims are outside."""
+    inputs: tuple[str, ...]
+    captured: tuple[str, ...]
 
     def outward(self, shape: Shape | None) -> tuple[Size | None, ...] | None:
         """Dims in terms of the outside; None for those that only the body knows."""
@@ -62,11 +63,19 @@ class Body:
         return [values[name] for name in self.output_names]
 
 
+Bodies = dict[Hashable, "tuple[Body, Mapping[str, np.ndarray]]"]
+"""The bodies of one network by what they depend on, with the arrays whose ids that has.
+
+Each body around another looks at that one, when shapes are inferred and when it is converted, and
+files have copies of one graph in many places: the same is analysed once."""
+
+
 def analyse(
     graph: GraphProto,
     inputs: Sequence[tuple[str, Value]],
     scope: Mapping[str, Value],
     model: ModelProto,
+    bodies: Bodies,
     constants: Mapping[str, np.ndarray] | None = None,
     varying: str = "",
     captured: Sequence[str] | None = None,
@@ -77,14 +86,37 @@ def analyse(
     Dims of inputs whose name begins with `varying` are the body's own. `captured` is what it
     captures, or more; `extra` are inputs that ONNX does not have.
     """
-    from . import driver, symbolic
-
     constants = constants or {}
     captured = sorted(graphs.captures(graph)) if captured is None else captured
-    own = {t.name: tensors.to_array(t, f"'{t.name}'", None) for t in graph.initializer}
-    own |= {name: constants[name] for name in captured if name in constants}
+    given = {name: constants[name] for name in captured if name in constants}
+    own = {tensor.name for tensor in graph.initializer} | given.keys()
     read = [(name, scope[name]) for name in captured if name not in own and name in scope]
-    named = [*inputs, *extra, *read]
+    key = (
+        hashlib.sha256(graph.SerializeToString(deterministic=True)).digest(),
+        tuple(graphs.opsets(model).items()),
+        tuple((name, id(array)) for name, array in given.items()),
+        *(tuple((name, *_contents(v)) for name, v in values) for values in (inputs, extra, read)),
+        varying,
+    )
+    if key not in bodies:
+        found = _analysed(graph, [*inputs, *extra, *read], model, bodies, given, varying)
+        names = (tuple(name for name, _ in values) for values in (inputs, read))
+        bodies[key] = Body(*found, *names), given
+    return bodies[key][0]
+
+
+def _analysed(
+    graph: GraphProto,
+    named: Sequence[tuple[str, Value]],
+    model: ModelProto,
+    bodies: Bodies,
+    given: Mapping[str, np.ndarray],
+    varying: str,
+) -> tuple[Prepared, Shapes, dict[str, Size]]:
+    """The graph with the values of its inputs, its shapes, and what its dims are outside."""
+    from . import driver, symbolic
+
+    own = {t.name: tensors.to_array(t, f"'{t.name}'", None) for t in graph.initializer}
     outside = [x for x in _symbols(named) if not (varying and str(x).startswith(varying))]
     values = [(name, _inward(value)) for name, value in named]
     inner = ModelProto(ir_version=model.ir_version)
@@ -95,16 +127,22 @@ def analyse(
     inner.graph.input.append(helper.make_tensor_value_info(DIMS, 7, [str(n) for n in names]))
     inner.graph.input.extend(_declared(name, value) for name, value in values)
     data = {name: value.data for name, value in values if value.data is not None}
-    prepared = prepare(Source(inner, own, graph.name or "a body"), driver.operators())
+    prepared = prepare(Source(inner, own | dict(given), graph.name or "a body"), driver.operators())
     while True:
-        shapes = symbolic.infer(prepared.model, None, data)
+        shapes = symbolic.infer(prepared.model, None, data, bodies)
         settled = settle(prepared, shapes)
         if settled is None:
             break
         prepared = settled
-    dims: dict[str, Size] = {str(inside): symbol for inside, symbol in zip(names, outside)}
-    declared = tuple(name for name, _ in inputs)
-    return Body(prepared, shapes, declared, tuple(name for name, _ in read), dims)
+    return prepared, shapes, {str(inside): symbol for inside, symbol in zip(names, outside)}
+
+
+def _contents(value: Value) -> tuple[Hashable, ...]:
+    """What two equal values have in common; 1, 1.0 and True are three elements."""
+    data = value.data
+    if data is None:
+        return value.dtype, value.shape
+    return value.dtype, value.shape, data.shape, *((type(x).__name__, x) for x in data.flat)
 
 
 def _symbols(values: Sequence[tuple[str, Value]]) -> list[Expr]:

@@ -27,7 +27,7 @@ from .control import DIMS, Body
 from .convert import CONVERTERS, MACHINE_LEARNING
 from .convert.control import FLAG, NUMBER, End, Start
 from .convert.narrow import check_operand
-from .merge import OUTERMOST, merge
+from .merge import OUTERMOST, merge, with_symbols
 from .prepare import Prepared
 from .sequences import MADE
 
@@ -145,7 +145,7 @@ def _with_weights(builder: Builder, inputs: list[relax.Var]) -> tvm.IRModule:
     params = [*inputs, *(var for var, _ in builder.weights.values())]
     whole = relax.Function(params, main.body, main.ret_ty, main.is_pure, main.attrs)
     mod["main"] = relax.analysis.remove_all_unused(whole).with_attr("num_input", len(inputs))
-    return mod
+    return with_symbols(mod)
 
 
 def _convert_all(builder: Builder, nodes: Iterable[NodeProto]) -> None:

@@ -14,7 +14,10 @@ OUTERMOST = "outermost"
 
 
 def merge(builder: relax.BlockBuilder, mod: tvm.IRModule) -> GlobalVar:
-    """Add all of `mod` to what is being built; returns what its function `OUTERMOST` is there."""
+    """Add all of `mod` to what is being built; returns what its function `OUTERMOST` is there.
+
+    A function that is there already, under whatever name, is not added again.
+    """
     renamed: dict[GlobalVar, GlobalVar] = {}
     for var, func in mod.functions_items():
         if not isinstance(func, relax.Function):
@@ -23,18 +26,24 @@ def merge(builder: relax.BlockBuilder, mod: tvm.IRModule) -> GlobalVar:
     while waiting:  # callees first
         var, func = waiting.pop(0)
         if _calls(func) <= renamed.keys():
-            renamed[var] = _add(builder, _Renamer(renamed).visit_expr(func), var.name_hint)
+            func = _Renamer(renamed).visit_expr(func).without_attr("global_symbol")
+            name = "body" if var.name_hint == OUTERMOST else var.name_hint
+            renamed[var] = builder.add_func(func, name)
         else:
             waiting.append((var, func))
     return renamed[mod.get_global_var(OUTERMOST)]
 
 
-def _add(builder: relax.BlockBuilder, func: relax.Function, name: str) -> GlobalVar:
-    """Under a symbol of its own: what nobody calls by name loses parameters it does not use."""
-    name = "body" if name == OUTERMOST else name
-    var = builder.add_func(func.without_attr("global_symbol"), name)
-    builder.update_func(var, func.with_attr("global_symbol", var.name_hint))
-    return var
+def with_symbols(mod: tvm.IRModule) -> tvm.IRModule:
+    """Each function under a symbol of its own: what nobody calls by name loses parameters that it
+    does not use."""
+    functions = {
+        var: func.with_attr("global_symbol", var.name_hint)
+        if isinstance(func, relax.Function)
+        else func
+        for var, func in mod.functions_items()
+    }
+    return tvm.IRModule(functions, attrs=mod.attrs, global_infos=mod.global_infos)
 
 
 def _calls(func: relax.Function) -> set[GlobalVar]:

@@ -22,6 +22,7 @@ from ..dims import Dim, DimSpec, Expr, Guard, bind_dims, names_of
 from ..expr_atoms import divisors
 from . import graph as graphs
 from . import sequences, symbolic_control
+from .control import Bodies
 from .symbolic_contrib import RULES as CONTRIB
 from .symbolic_elementwise import RULES as ELEMENTWISE
 from .symbolic_facts import Facts, has_unknown, is_unknown
@@ -63,6 +64,8 @@ class Shapes:
     """What must hold for sizes that only the run knows: checked while it runs."""
     solved: dict[str, int | Expr] = field(default_factory=dict)
     """Dims of the model that follow from others or were given by the user."""
+    bodies: Bodies = field(default_factory=dict)
+    """Those of its If, Loop and Scan."""
 
     def is_known(self, name: str) -> bool:
         """Whether rank and every dim of a value follow from the dims of the inputs."""
@@ -74,12 +77,13 @@ def infer(
     model: onnx.ModelProto,
     dims: Mapping[str, DimSpec] | None = None,
     scalars: Mapping[str, np.ndarray] | None = None,
+    bodies: Bodies | None = None,
 ) -> Shapes:
     """Propagates symbolic shapes through the main graph of `model`, functions inlined.
 
     `dims` fixes ({"batch": 4}) or limits ({"seq": (1, 512)}) dims. `scalars` names the elements of
     small integer inputs that sizes depend on, such as a position: {input: object array of symbols}.
-    Their values are taken to be sizes, hence >= 0.
+    Their values are taken to be sizes, hence >= 0. `bodies` are those analysed already.
 
     Raises DimError for a dim that the model does not have or that contradicts it, ModelError if the
     model contradicts itself.
@@ -92,7 +96,7 @@ def infer(
     }
     for name, value in inputs.values.items():
         check_size(value, f"input '{name}'")
-    walk = _Walk(model, inputs.values | known, facts)
+    walk = _Walk(model, inputs.values | known, facts, {} if bodies is None else bodies)
     for name, value in walk.constants.items():
         check_size(value, f"constant '{name}'")
     for _ in range(MAX_PASSES):
@@ -104,11 +108,11 @@ def infer(
         if facts.state == before:
             walk.require_divisors(values)
         if facts.state == before:
-            return _result(values, facts)
+            return _result(values, facts, walk.bodies)
     raise InternalError(f"symbolic shapes do not settle in {MAX_PASSES} passes")
 
 
-def _result(values: dict[str, Value], facts: Facts) -> Shapes:
+def _result(values: dict[str, Value], facts: Facts, bodies: Bodies) -> Shapes:
     values = {name: _complete(value) for name, value in values.items()}
     used = {name for v in values.values() for size in v.shape or () for name in names_of(size)}
     unknown = {str(size): place for place, size in facts.unknowns.items() if str(size) in used}
@@ -116,7 +120,7 @@ def _result(values: dict[str, Value], facts: Facts) -> Shapes:
     late = tuple(
         g for g in facts.late_guards() if all(n in unknown for n in g.names if is_unknown(n))
     )
-    return Shapes(values, facts.ranges, facts.guards, unknown, late, solved)
+    return Shapes(values, facts.ranges, facts.guards, unknown, late, solved, bodies)
 
 
 def _complete(value: Value) -> Value:
@@ -129,9 +133,16 @@ def _complete(value: Value) -> Value:
 class _Walk:
     """The nodes of a graph, ready to be propagated over and over."""
 
-    def __init__(self, model: onnx.ModelProto, inputs: Mapping[str, Value], facts: Facts) -> None:
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        inputs: Mapping[str, Value],
+        facts: Facts,
+        bodies: Bodies,
+    ) -> None:
         graph = model.graph
         self.model = model
+        self.bodies = bodies
         self.inputs = inputs
         self.facts = facts
         self.opset = next((o.version for o in model.opset_import if o.domain in CORE), 1)
@@ -191,7 +202,7 @@ class _Walk:
             if not graphs.domain_of(node.proto):
                 require_fit(node)
             if graphs.core_op(node.proto) in CONTROL:
-                found = symbolic_control.infer(node, values, self.model)
+                found = symbolic_control.infer(node, values, self.model, self.bodies)
             else:
                 found = rule(node) if rule else None
         except (ArithmeticError, LookupError, TypeError, ValueError) as error:

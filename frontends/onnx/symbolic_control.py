@@ -14,7 +14,7 @@ import onnx
 from onnx import GraphProto
 
 from . import graph as graphs
-from .control import Body, analyse
+from .control import Bodies, Body, analyse
 from .symbolic_facts import symbol_of
 from .symbolic_node import Node, Shape, Size, Value
 
@@ -22,9 +22,11 @@ Analyse = Callable[..., Body]
 """``analyse`` of a graph with its inputs, in a scope."""
 
 
-def infer(node: Node, scope: Mapping[str, Value], model: onnx.ModelProto) -> list[Value] | None:
+def infer(
+    node: Node, scope: Mapping[str, Value], model: onnx.ModelProto, bodies: Bodies
+) -> list[Value] | None:
     """The outputs of If, Loop or Scan; None where their inputs are not known well enough."""
-    known = partial(analyse, scope=scope, model=model)
+    known = partial(analyse, scope=scope, model=model, bodies=bodies)
     match node.op_type:
         case "If":
             return _if(node, known)

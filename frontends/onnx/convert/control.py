@@ -37,7 +37,9 @@ def _if(call: Call) -> Result:
     captured = sorted(set().union(*map(graphs.captures, graphs_of)))
     bodies = [_analyse(call, captured=captured)(graph, []) for graph in graphs_of]
     passed = _passed(call, bodies[0])
-    then, otherwise = (_function(call, body, passed, _all) for body in bodies)
+    then = _function(call, bodies[0], passed, _all)
+    same = bodies[1] is bodies[0]
+    otherwise = then if same else _function(call, bodies[1], passed, _all)
     arguments = [*_dims(call, bodies[0]), *map(call.builder.tensor, passed)]
     results = [_type(call, k) for k in range(len(call.node.output))]
     return _parts(call, machine.choose(_scalar(call, 0), then, otherwise, arguments, results))
@@ -199,6 +201,7 @@ def _analyse(
         analyse,
         scope=builder.shapes.values,
         model=builder.model,
+        bodies=builder.shapes.bodies,
         constants=builder.constants,
         captured=captured,
         extra=extra,
