@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from . import quantized, report, sequences, workers
@@ -154,7 +155,7 @@ def _add_oracle(commands: Any) -> None:
 
 def _oracle(args: argparse.Namespace) -> int:
     requests = [{"case": case.name, "oracle": True} for case in select(args.cases)]
-    machines, rows = _measure(args, requests, ["onnxruntime"])
+    machines, rows = _measure(args, requests, ["onnxruntime"], environment=workers.HUGE_PAGES)
     _print_machines(machines)
     print(report.oracle_table(rows), report.oracle_summary(rows), sep="\n\n")
     return int(any("error" in row for row in rows))
@@ -181,6 +182,7 @@ def _measure(
     requests: list[workers.Row],
     against: list[str],
     done: Sequence[workers.Row] = (),
+    environment: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[list[workers.Row], list[workers.Row]]:
     """(machines, rows) for every number of threads; the JSON file grows with each row.
 
@@ -195,7 +197,7 @@ def _measure(
             "seconds": args.seconds,
             "processor_time": args.processor_time,
         }
-        found = workers.rows(requests, settings, args.limit)
+        found = workers.rows(requests, settings, args.limit, environment)
         machines.append(next(found))
         for number, row in enumerate(found, 1):
             rows.append(row)

@@ -7,30 +7,40 @@ import os
 import selectors
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from .worker import Row
 
 ROOT = Path(__file__).resolve().parents[2]
+HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+"""Large arrays in pages of 2 MB, where Linux has them (glibc 2.35). With 4 KB the same kernel over
+two copies of a weight of 16 MB differs by up to 1.5, by where the pages happen to lie."""
 
 
-def rows(requests: Sequence[Row], settings: Row, limit: float) -> Iterator[Row]:
+def rows(
+    requests: Sequence[Row],
+    settings: Row,
+    limit: float,
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[Row]:
     """First a description of the machine, then a row for each request.
 
-    `settings` are the arguments of `worker.Worker`. A request that takes more than `limit` seconds,
-    or that ends its worker, gets a row with "error" and what was asked for.
+    `settings` are the arguments of `worker.Worker`; `environment` is added to that of the worker. A
+    request that takes more than `limit` seconds, or that ends its worker, gets a row with "error"
+    and what was asked for.
     """
-    worker = _Worker(settings)
+    worker = _Worker(settings, environment)
     try:
         yield worker.reply(limit)
         for request in requests:
             row = worker.ask(request, limit)
             if worker.ended:
                 row = {**request, "threads": settings["threads"], **row}
-                worker = _Worker(settings)
+                worker = _Worker(settings, environment)
                 worker.reply(limit)
             yield row
     finally:
@@ -40,13 +50,13 @@ def rows(requests: Sequence[Row], settings: Row, limit: float) -> Iterator[Row]:
 class _Worker:
     """A running worker.py."""
 
-    def __init__(self, settings: Row) -> None:
+    def __init__(self, settings: Row, environment: Mapping[str, str]) -> None:
         self.ended = False
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tools.bench.worker", json.dumps(settings)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=os.environ | _environment(settings["threads"]),
+            env={**os.environ, **_threads(settings["threads"]), **environment},
             cwd=ROOT,
         )
 
@@ -80,6 +90,6 @@ class _Worker:
         self._process.communicate()
 
 
-def _environment(threads: int) -> dict[str, str]:
+def _threads(threads: int) -> dict[str, str]:
     count = str(threads)
     return {"TVM_NUM_THREADS": count, "OMP_NUM_THREADS": count}
