@@ -1,88 +1,29 @@
-"""Products of a few rows with weights of 4 bits in blocks, which become floats in registers.
+"""Products with weights of a few bits in blocks: the weight stays packed, its reader unpacks it.
 
-    y[r, n] = sum over b of  scale[n, b] * (sum over k in b of  x[r, k] * (bits[n, k] - zero[n, b]))
-            = sum over b of  16 scale[n, b] * (sum over k in b of  x[r, k] * (1 + bits[n, k] / 16)
-                                               - (1 + zero[n, b] / 16) * sum over k in b of x[r, k])
+    x @ real        with real[k, n] as block_weight.py has it, computed where it is read
 
-where ``1 + bits / 16`` is a float32 whose mantissa begins with the bits: shifted there, no more.
-Where x is infinite, y is NaN.
-
-Such a product is bound by the bytes of the weight, and in 4 bits there are an eighth as many. Eight
-of them, along the sum, lie in a word of 32 bits; a vector has words of as many columns as it has
-lanes. With more than a few rows the weight is made floats at compile time instead, as always.
+becomes one kernel of two blocks, before constants are folded. Its schedule keeps `real` out of
+memory (schedules/cpu/blocks.py).
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 import tvm
 from tvm import relax, te, tirx
-from tvm.ir import Expr, Var
 from tvm.relax.expr_functor import PyExprMutator, mutator
-from tvm.tirx import IntImm
 
-from ..constants import constant
+from ..constants import Lookup, constant
 from ..rewrite import rewrite
+from .block_weight import Packed, packed
 from .operand import bound, called, value_of
-
-MOST_ROWS = 4
-"""Each row costs a product for every weight that is unpacked; beyond, arithmetic bounds it."""
-COLUMNS = 64
-"""Of a panel: four chains of additions of 16 lanes, which hide the latency of an FMA."""
-IN_WORD = 8
-MANTISSA, ONE = 23, 0x3F800000
-"""Bits of the mantissa of a float32, and those of 1.0."""
-VECTOR = tirx.ForKind.VECTORIZED
-
-
-@dataclass(frozen=True, eq=False)
-class Blocks:
-    """``(bits - zero) * scale``: `bits` [columns, blocks, elements] of 0 to 15; `scale` and `zero`
-    [columns, blocks, 1]."""
-
-    bits: np.ndarray
-    zero: np.ndarray
-    scale: np.ndarray
-
-    @property
-    def depth(self) -> int:
-        return self.bits.shape[1] * self.bits.shape[2]
-
-    @property
-    def middle(self) -> float | None:
-        """``1 + zero / 16`` where it is the same everywhere."""
-        first = self.zero.flat[0]
-        return 1 + first / 16 if np.all(self.zero == first) else None
-
-    def packed(self) -> list[np.ndarray]:
-        """Words uint32[panel, word, column], then float32[panel, block, column]: scales, and where
-        they differ zeros, as the kernel takes them."""
-        columns = self.bits.shape[0]
-        words = self.bits.reshape(columns, -1, IN_WORD).astype(np.uint32)
-        shifts = np.arange(IN_WORD, dtype=np.uint32) * 4
-        joined = np.bitwise_or.reduce(words << shifts, axis=-1)
-        found = [joined, self.scale[..., 0].astype(np.float32) * np.float32(16)]
-        if self.middle is None:
-            found.append(1 + self.zero[..., 0].astype(np.float32) / 16)
-        return [_in_panels(array) for array in found]
-
-
-def _in_panels(array: np.ndarray) -> np.ndarray:
-    panels = -(-len(array) // COLUMNS)
-    padded = np.zeros((panels * COLUMNS, array.shape[1]), array.dtype)
-    padded[: len(array)] = array
-    return np.ascontiguousarray(padded.reshape(panels, COLUMNS, -1).transpose(0, 2, 1))
 
 
 @tvm.transform.module_pass(opt_level=1, name="BlockProducts")
 class BlockProducts:
-    """Keep the weights of products of a few rows in 4 bits."""
+    """Keep the weights of products packed that have few bits."""
 
     def transform_module(self, mod: tvm.IRModule, _ctx: Any) -> tvm.IRModule:
         return rewrite(mod, _Rewriter(mod))
@@ -94,160 +35,87 @@ class _Rewriter(PyExprMutator):
         call = self.visit_expr_post_order(call)
         if not called(call, "matmul") or str(call.ty.dtype) != "float32":
             return call
-        shape = [dim.value for dim in call.ty.shape if isinstance(dim, IntImm)]
-        if len(shape) < call.ty.ndim or not 0 < math.prod(shape[:-1]) <= MOST_ROWS:
+        x, weight = call.args[0], self._weight(call.args[1])
+        if weight is None or x.ty.ndim < 2:
             return call
-        blocks = self._blocks(call.args[1])
-        if blocks is None:
-            return call
-        flat = [math.prod(shape[:-1]), blocks.depth]
-        x = self.builder_.emit(relax.op.reshape(call.args[0], flat))
-        weights = [constant(array) for array in blocks.packed()]
-        product = self.builder_.call_te(
-            lambda *tensors: _product(blocks, *tensors), x, *weights,
-            primfunc_name_hint="matmul_4_bits",
+        missing = len(weight.words) * weight.blocks.in_word - int(x.ty.shape[-1])
+        if missing:
+            widths = [0, 0] * (x.ty.ndim - 1) + [0, missing]
+            x = self.builder_.emit(relax.op.nn.pad(x, widths, "constant", 0.0))
+        return self.builder_.call_te(
+            lambda *tensors: _product(weight, *tensors), x, *map(constant, weight.arrays),
+            primfunc_name_hint=f"matmul_{weight.blocks.bits}_bits",
         )  # fmt: skip
-        return relax.op.reshape(self.builder_.emit(product), shape)
 
-    def _blocks(self, weight: relax.Expr) -> Blocks | None:
-        """``permute_dims(reshape((bits - zero) * scale))``, of constants."""
-        steps = []
-        for name in ("permute_dims", "reshape", "multiply"):
-            step = bound(weight, self.lookup_binding)
-            if not called(step, name):
-                return None
-            steps.append(step)
-            weight = step.args[0]
-        turned, flat, product = steps
-        if turned.ty.ndim != 2 or len(product.ty.shape) != 3:
+    def _weight(self, weight: relax.Expr) -> Packed | None:
+        """``(bits - zero) * scale`` of constants in blocks, reshaped, cut, turned, as [k, n]."""
+        expr = bound(weight, self.lookup_binding)
+        turned = called(expr, "permute_dims") and expr.ty.ndim == 2 and _turns(expr)
+        axis = 1 if turned else 0
+        if turned:
+            expr = bound(expr.args[0], self.lookup_binding)
+        cut = expr
+        if called(cut, "strided_slice") and _keeps_first(cut, axis, self.lookup_binding):
+            expr = bound(cut.args[0], self.lookup_binding)
+        product = bound(expr.args[0], self.lookup_binding) if called(expr, "reshape") else expr
+        if not called(product, "multiply") or product.ty.ndim != 3 or expr.ty.ndim != 2:
             return None
-        scale, pair = self._value(product.args[1]), self._difference(product.args[0])
-        dims = [int(dim) for dim in product.ty.shape]
-        if scale is None or pair is None or [int(n) for n in flat.ty.shape] != [
-            dims[0], dims[1] * dims[2],
-        ]:  # fmt: skip
+        dims = [int(n) for n in product.ty.shape]
+        joined = [*dims[:axis], dims[axis] * dims[axis + 1], *dims[axis + 2 :]]
+        arrays = self._arrays(product)
+        if arrays is None or [int(n) for n in expr.ty.shape] != joined:
             return None
-        bits, zero = pair
-        if bits.shape != tuple(dims) or scale.shape != (*dims[:2], 1) or dims[2] % IN_WORD:
+        if turned:
+            arrays = tuple(array.transpose(1, 2, 0) for array in arrays)
+        whole, *parameters = arrays
+        one_a_block = (len(whole), 1, whole.shape[2])
+        if whole.shape[1] <= joined[axis] - int(cut.ty.shape[axis]):
             return None
-        return _of_4_bits(bits, zero, scale)
+        if any(array.shape != one_a_block for array in parameters):
+            return None
+        return packed(whole, *(array[:, 0] for array in parameters))
 
-    def _value(self, expr: relax.Expr) -> np.ndarray | None:
-        return value_of(expr, self.lookup_binding)
-
-    def _difference(self, exact: relax.Expr) -> tuple[np.ndarray, np.ndarray] | None:
-        """The terms of ``float(int32(bits) - int32(zero))``."""
-        step = bound(exact, self.lookup_binding)
+    def _arrays(self, product: relax.Call) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+        """Bits, zero points and scales of three dims each, of ``float(bits - zero) * scale``."""
+        scale = value_of(product.args[1], self.lookup_binding)
+        step = bound(product.args[0], self.lookup_binding)
         step = bound(step.args[0], self.lookup_binding) if called(step, "astype") else step
-        if not called(step, "subtract"):
+        if scale is None or not called(step, "subtract"):
             return None
-        bits, zero = map(self._value, step.args)
-        return None if bits is None or zero is None else (bits, zero)
+        bits, zero = (value_of(arg, self.lookup_binding) for arg in step.args)
+        if bits is None or zero is None or list(bits.shape) != [int(n) for n in product.ty.shape]:
+            return None
+        if scale.ndim != 3 or zero.shape not in ((), scale.shape):
+            return None
+        return bits, np.broadcast_to(zero, scale.shape), scale
 
 
-def _of_4_bits(bits: np.ndarray, zero: np.ndarray, scale: np.ndarray) -> Blocks | None:
-    """Bits of 0 to 15; None if there are more of them."""
-    least = min(int(bits.min(initial=0)), 0)
-    if bits.size == 0 or least < -8 or int(bits.max()) - least > 15:
-        return None
-    moved = -8 if least else 0
-    zeros = np.broadcast_to(zero, scale.shape).astype(np.int32) - moved
-    return Blocks(bits.astype(np.int32) - moved, zeros, scale)
+def _turns(turn: relax.Call) -> bool:
+    axes = turn.attrs.axes
+    return axes is None or [int(axis) for axis in axes] == [1, 0]
 
 
-def _product(blocks: Blocks, x: te.Tensor, *weights: te.Tensor) -> te.Tensor:
-    rows, columns = int(x.shape[0]), blocks.bits.shape[0]
-    out = tirx.decl_buffer([rows, columns], "float32", "out", layout=None)
-    return te.extern(
-        [(rows, columns)],
-        [x, *weights],
-        lambda read, written: _kernel(blocks, list(read), written[0], rows),
-        dtype="float32",
-        out_buffers=[out],
-        name="matmul_4_bits",
+def _keeps_first(cut: relax.Call, axis: int, lookup: Lookup) -> bool:
+    """Whether `cut` takes the first elements along one axis, one after another."""
+    axes, begin, _, *steps = (_numbers(bound(arg, lookup)) for arg in cut.args[1:])
+    return axes == [axis] and begin == [0] and steps in ([], [[1]])
+
+
+def _numbers(values: relax.Expr) -> list[int] | None:
+    fields = [getattr(field, "value", field) for field in getattr(values, "fields", ())]
+    return [int(field) for field in fields]
+
+
+def _product(weight: Packed, x: te.Tensor, *arrays: te.Tensor) -> te.Tensor:
+    words, scale, *zeros = arrays
+    zero = zeros[0] if zeros else weight.zero
+    depth, columns = x.shape[-1], words.shape[1]
+    real = te.compute(
+        [depth, columns], lambda k, n: weight.blocks.real(words, scale, zero, k, n), "real"
     )
+    k = te.reduce_axis((tirx.const(0, "int64"), depth), "k")
 
+    def total(*at: Any) -> Any:
+        return te.sum(x[(*at[:-1], k)] * real[k, at[-1]], axis=k)
 
-def _kernel(blocks: Blocks, read: list[Var], out: Var, rows: int) -> tirx.Stmt:
-    """For panel, block: the sums of a block, then scaled onto those of the row."""
-    x, words, scales, *zeros = read
-    columns, count, size = blocks.bits.shape
-    total, part = (_local([rows, COLUMNS], name) for name in ("total", "part"))
-    level = tirx.decl_buffer([_i(rows), _i(count)], "float32", "level")
-
-    def vectors(body: Callable[[Expr, Expr], tirx.Stmt]) -> tirx.Stmt:
-        return _all(_loop(COLUMNS, lambda c, r=r: body(_i(r), c), VECTOR) for r in range(rows))  # type: ignore[misc]
-
-    def clear(buffer: Var) -> tirx.Stmt:
-        return vectors(lambda r, c: tirx.BufferStore(buffer, _f(0), [r, c]))
-
-    def panel(p: Expr) -> tirx.Stmt:
-        def word(at: Expr) -> tirx.Stmt:
-            def add(j: int, r: Expr, c: Expr) -> tirx.Stmt:
-                place = MANTISSA - 4 - 4 * j
-                bits = words[p, at, c] << _u(place) if place > 0 else words[p, at, c] >> _u(-place)
-                top = tirx.bitwise_and(bits, _u(15 << MANTISSA - 4))
-                real = tirx.reinterpret("float32", tirx.bitwise_or(top, _u(ONE)))
-                value = part[r, c] + x[r, at * IN_WORD + j] * real
-                return tirx.BufferStore(part, value, [r, c])
-
-            return _all(vectors(partial(add, j)) for j in range(IN_WORD))
-
-        def scaled(b: Expr, r: Expr, c: Expr) -> tirx.Stmt:
-            zero = zeros[0][p, b, c] if zeros else _f(blocks.middle or 0)
-            found = part[r, c] - zero * level[r, b]
-            return tirx.BufferStore(total, total[r, c] + found * scales[p, b, c], [r, c])
-
-        def one_block(b: Expr) -> tirx.Stmt:
-            inside = size // IN_WORD
-            sums = _loop(inside, lambda w: word(b * inside + w))
-            return _all([clear(part), sums, vectors(partial(scaled, b))])
-
-        def store(r: Expr, c: Expr) -> tirx.Stmt:
-            return tirx.BufferStore(out, total[r, c], [r, p * COLUMNS + c])
-
-        def some(c: Expr) -> tirx.Stmt:
-            inside = p * COLUMNS + c < columns
-            return tirx.IfThenElse(inside, _all(store(_i(r), c) for r in range(rows)), None)
-
-        result = _loop(COLUMNS, some) if columns % COLUMNS else vectors(store)
-        made = map(tirx.AllocBuffer, (total, part))
-        return _all([*made, clear(total), _loop(count, one_block), result])
-
-    def sum_up(r: Expr, b: Expr) -> tirx.Stmt:
-        def more(k: Expr) -> tirx.Stmt:
-            return tirx.BufferStore(level, level[r, b] + x[r, b * size + k], [r, b])
-
-        return _all([tirx.BufferStore(level, _f(0), [r, b]), _loop(size, more)])
-
-    levels = _loop(rows, lambda r: _loop(count, lambda b: sum_up(r, b)))
-    panels = _loop(-(-columns // COLUMNS), panel, tirx.ForKind.PARALLEL)
-    return _all([tirx.AllocBuffer(level), levels, panels])
-
-
-def _all(parts: Iterable[tirx.Stmt]) -> tirx.Stmt:
-    found = list(parts)
-    return found[0] if len(found) == 1 else tirx.SeqStmt(found)
-
-
-def _loop(
-    extent: int, body: Callable[[Expr], tirx.Stmt], kind: tirx.ForKind = tirx.ForKind.SERIAL
-) -> tirx.Stmt:
-    var = Var("i", "int64")
-    return tirx.For(var, _i(0), _i(extent), kind, body(var))
-
-
-def _local(shape: list[int], name: str) -> Var:
-    return tirx.decl_buffer([_i(n) for n in shape], "float32", name, scope="local")
-
-
-def _i(value: int) -> Expr:
-    return tirx.const(value, "int64")
-
-
-def _f(value: float) -> Expr:
-    return tirx.const(value, "float32")
-
-
-def _u(value: int) -> Expr:
-    return tirx.const(value, "uint32")
+    return te.compute([*x.shape[:-1], columns], total, "matmul")

@@ -8,6 +8,7 @@ from ..choices import Priced
 from ..cost.model import CostModel
 from ..rule import Rule
 from .attention import FusedAttention
+from .blocks import BlockProducts
 from .choices import choices
 from .conv import Conv
 from .depthwise import Depthwise
@@ -38,6 +39,7 @@ def rules(filters: Iterable[int] = (2,), model: CostModel | None = None) -> tupl
     return (
         priced(FusedAttention()),
         Recurrence(),
+        BlockProducts(),
         Phases(products),
         *products,
         PoolRows(),

@@ -114,7 +114,7 @@ class Gemm:
         found = contraction(kernel)
         if isinstance(found, Declined):
             return found
-        reason = _declines(found)
+        reason = declines(found)
         if reason:
             return Declined(reason)
         return describe(found, kernel)
@@ -128,7 +128,7 @@ class Gemm:
         return build(kernel, workload, decision, arch)
 
 
-def _declines(found: Contraction) -> str:
+def declines(found: Contraction) -> str:
     reason = unfit(found)
     if reason:
         return reason

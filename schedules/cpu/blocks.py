@@ -1,0 +1,185 @@
+"""Products with weights of a few bits in blocks (passes/quantized), which stay packed in memory.
+
+Few rows are bound by the bytes of the weight and by what unpacking costs: the weight becomes
+floats in registers, row by row of it. For more rows a panel of it is unpacked into a cache, where
+all rows pass over it as over any packed panel:
+
+    for panel of columns in parallel:
+        unpack the panel                             unless rows are few
+        for tile of rows:  registers, then epilogue
+
+Where only the run knows the rows, the kernel has both and chooses.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import tvm_ffi
+from tvm import tirx
+from tvm.ir import TensorLoad, Var
+
+from tvmext.arch import CpuArch
+from tvmext.passes.quantized.block_weight import WIDTHS, WORD, Blocks
+
+from ..kernel.analysis import analyzer, collect, constant, substitute
+from ..kernel.contraction import Contraction, known_size, size
+from ..kernel.emit import block, index
+from ..kernel.ranges import ANY, Span, span
+from ..kernel.read_contraction import contraction
+from ..levels import UNKNOWN_COLS, UNKNOWN_ROWS, Product, product_cycles, register_tiles
+from ..rule import Declined, Kernel, Scheduled
+from .after import followed
+from .block_tile import FewRows, LaidBlocks, Unpack, levels
+from .flat_rows import flat_rows
+from .gemm import PARALLEL_FLOPS, declines
+from .gemm_loops import Passes
+from .rows import cut
+from .tile import Kernel as TileKernel
+from .tile import Shape
+
+MOST_ROWS = 4
+"""Each row costs a product for every weight that is unpacked in registers; beyond, arithmetic
+bounds it."""
+
+SHARE = 8
+"""Registers for each vector of a panel: the sums of a few rows twice, or of a tile, and others."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A product of `rows`, None if only the run knows them, by a weight [reduce, cols]."""
+
+    rows: int | None
+    cols: int
+    reduce: int
+    blocks: Blocks
+    contraction: Contraction = field(repr=False, compare=False)
+    arrays: tuple[Var, ...] = field(repr=False, compare=False)
+    """Words, scales and perhaps zero points."""
+    zero: float | None = None
+    """The zero point, if it is one number."""
+    span: Span = ANY
+    """What rows may be that are known at run time only."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Register tiles of the same columns: for `few` rows, and where a panel serves `many`."""
+
+    few: Shape | None
+    many: Shape | None
+    parallel: bool
+
+
+class BlockProducts:
+    """Products whose second operand is unpacked from words."""
+
+    name = "blocks"
+
+    def match(self, kernel: Kernel) -> Workload | Declined:
+        found = contraction(kernel)
+        if isinstance(found, Declined):
+            return found
+        weight = _weight(found)
+        if weight is None:
+            return Declined("the second operand is not unpacked from words")
+        reason = declines(found)
+        if reason:
+            return Declined(reason)
+        blocks, arrays, zero = weight
+        params = [list(kernel.func.params).index(array) for array in arrays]
+        if not kernel.constant_args.issuperset(params):
+            return Declined("the packed operand is no weight")
+        rows, limits = known_size(found.rows), span(found.rows, kernel.func)
+        cols, reduce = (int(size(axes)) for axes in (found.cols, found.reduce))
+        return Workload(rows, cols, reduce, blocks, found, arrays, zero, limits)
+
+    def choose(self, workload: Workload, arch: CpuArch) -> Decision:
+        lanes = arch.vector_lanes("float32")
+        vectors = min(max(1, arch.vector_registers // SHARE), -(-workload.cols // lanes))
+        low, high = workload.span if workload.rows is None else (workload.rows, workload.rows)
+        rows = UNKNOWN_ROWS if high is None else high
+        product = Product(rows, workload.cols, workload.reduce)
+        tiles = [tile for tile in register_tiles(arch.vector_registers) if tile[1] == vectors]
+        height, _ = min(
+            tiles, key=lambda tile: product_cycles(product, *tile, lanes, arch.fma_units)
+        )
+        few = Shape(min(MOST_ROWS, rows), vectors, lanes) if low <= MOST_ROWS else None
+        many = Shape(height, vectors, lanes) if high is None or high > MOST_ROWS else None
+        flops = 2 * max(low, 1) * workload.cols * workload.reduce
+        return Decision(few, many, arch.cores > 1 and flops >= PARALLEL_FLOPS)
+
+    def apply(
+        self, kernel: Kernel, workload: Workload, decision: Decision, _arch: CpuArch
+    ) -> Scheduled:
+        total = flat_rows(workload.contraction)
+        shape = decision.few or decision.many
+        assert shape is not None
+        laid = LaidBlocks.of(workload.blocks, workload.arrays, workload.zero, shape.cols)
+        rows = index(size(total.rows))
+        bodies = []
+        if decision.few is not None:
+            bodies.append((rows <= MOST_ROWS, _few(total, decision.few, laid, decision.parallel)))
+        if decision.many is not None:
+            many = _many(total, decision.many, laid, decision.parallel)
+            bodies.append((rows > MOST_ROWS, many))
+        alone = len(bodies) == 1
+        body = block(*(b if alone else tirx.IfThenElse(when, b, None) for when, b in bodies))
+        body = followed(total, body, shape.lanes, decision.parallel)
+        places = [list(kernel.func.params).index(array) for array in workload.arrays]
+        params = list(kernel.func.params)
+        for place, buffer in zip(places, laid.buffers):
+            params[place] = buffer
+        func = tirx.PrimFunc(params, body, kernel.func.ret_type, kernel.func.attrs)
+        return Scheduled(func, dict(zip(places, laid.layouts)))
+
+
+def _few(total: Contraction, shape: Shape, laid: LaidBlocks, parallel: bool) -> tirx.Stmt:
+    level, fill = levels(total, laid, shape.rows)
+    passes = Passes(total, shape, FewRows(total, shape, laid, level), parallel)
+    body = cut(size(total.rows), shape.rows, passes.loops)
+    return block(tirx.AllocBuffer(level), fill, body)
+
+
+def _many(total: Contraction, shape: Shape, laid: LaidBlocks, parallel: bool) -> tirx.Stmt:
+    pack = Unpack.of(total, shape, laid)
+    (axis,) = total.reduce
+    tile = TileKernel(
+        total,
+        shape,
+        lambda at, k, _panel, j: substitute(total.lhs.value, {**at, **k})
+        * pack.buffer[k[axis.var], j],
+    )
+    return cut(size(total.rows), shape.rows, Passes(total, shape, tile, parallel, pack=pack).loops)
+
+
+def _weight(found: Contraction) -> tuple[Blocks, tuple[Var, ...], float | None] | None:
+    """The blocks of the second operand, and the buffers it reads: words, scales, zero points."""
+    value = found.rhs.value
+    loads = collect(value, TensorLoad)
+    if len(found.cols) != 1 or len(found.reduce) != 1 or found.batch or len(loads) not in (2, 3):
+        return None
+    (col,), (step,) = found.cols, found.reduce
+    words, *zeros, scale = (load.source for load in loads)
+    if len({words, scale, *zeros}) != len(loads) or str(words.dtype) != f"uint{WORD}":
+        return None
+    shapes = [[constant(n) for n in array.shape] for array in (words, scale, *zeros)]
+    if not col.size or not step.size or any(
+        len(shape) != 2 or not shape[0] or shape[1] != col.size or step.size % shape[0]
+        for shape in shapes
+    ):  # fmt: skip
+        return None
+    bits, length = WORD * shapes[0][0] // step.size, step.size // shapes[1][0]
+    if bits not in WIDTHS or length % (WORD // bits):
+        return None
+    blocks, numbers = Blocks(bits, length), collect(value, tirx.FloatImm)
+    zero = zeros[0] if zeros else float(numbers[0].value) if len(numbers) == 1 else 0.0
+    ana = analyzer((col, step))
+    expected = blocks.real(words, scale, zero, step.var, col.var)
+    if not tvm_ffi.structural_equal(
+        ana.simplify(expected), ana.simplify(value), map_free_vars=False
+    ):
+        return None
+    arrays = (words, scale, *zeros)
+    return blocks, arrays, None if zeros else float(zero)
