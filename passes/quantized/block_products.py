@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 import tvm
-from tvm import relax, te, tirx
+from tvm import relax, te
 from tvm.relax.expr_functor import PyExprMutator, mutator
+from tvm.tirx import IntImm
 
 from ..constants import Lookup, constant
 from ..rewrite import rewrite
@@ -36,14 +37,14 @@ class _Rewriter(PyExprMutator):
         if not called(call, "matmul") or str(call.ty.dtype) != "float32":
             return call
         x, weight = call.args[0], self._weight(call.args[1])
-        if weight is None or x.ty.ndim < 2:
+        if weight is None or x.ty.ndim < 2 or not isinstance(x.ty.shape[-1], IntImm):
             return call
         missing = len(weight.words) * weight.blocks.in_word - int(x.ty.shape[-1])
         if missing:
             widths = [0, 0] * (x.ty.ndim - 1) + [0, missing]
             x = self.builder_.emit(relax.op.nn.pad(x, widths, "constant", 0.0))
         return self.builder_.call_te(
-            lambda *tensors: _product(weight, *tensors), x, *map(constant, weight.arrays),
+            lambda *tensors: unpacking_product(weight, *tensors), x, *map(constant, weight.arrays),
             primfunc_name_hint=f"matmul_{weight.blocks.bits}_bits",
         )  # fmt: skip
 
@@ -60,20 +61,20 @@ class _Rewriter(PyExprMutator):
         product = bound(expr.args[0], self.lookup_binding) if called(expr, "reshape") else expr
         if not called(product, "multiply") or product.ty.ndim != 3 or expr.ty.ndim != 2:
             return None
-        dims = [int(n) for n in product.ty.shape]
-        joined = [*dims[:axis], dims[axis] * dims[axis + 1], *dims[axis + 2 :]]
         arrays = self._arrays(product)
-        if arrays is None or [int(n) for n in expr.ty.shape] != joined:
+        if arrays is None:
             return None
-        if turned:
-            arrays = tuple(array.transpose(1, 2, 0) for array in arrays)
-        whole, *parameters = arrays
-        one_a_block = (len(whole), 1, whole.shape[2])
-        if whole.shape[1] <= joined[axis] - int(cut.ty.shape[axis]):
+        dims = arrays[0].shape
+        joined = [*dims[:axis], dims[axis] * dims[axis + 1], *dims[axis + 2 :]]
+        if [int(n) for n in expr.ty.shape] != joined:
             return None
-        if any(array.shape != one_a_block for array in parameters):
+        whole, zero, scale = (a.transpose(1, 2, 0) if turned else a for a in arrays)
+        count, length, columns = whole.shape
+        if not scale.shape == zero.shape == (count, 1, columns):
             return None
-        return packed(whole, *(array[:, 0] for array in parameters))
+        if joined[axis] - int(cut.ty.shape[axis]) >= length:
+            return None
+        return packed(whole, zero[:, 0], scale[:, 0])
 
     def _arrays(self, product: relax.Call) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
         """Bits, zero points and scales of three dims each, of ``float(bits - zero) * scale``."""
@@ -83,9 +84,9 @@ class _Rewriter(PyExprMutator):
         if scale is None or not called(step, "subtract"):
             return None
         bits, zero = (value_of(arg, self.lookup_binding) for arg in step.args)
-        if bits is None or zero is None or list(bits.shape) != [int(n) for n in product.ty.shape]:
+        if bits is None or zero is None or not bits.ndim == scale.ndim == 3:
             return None
-        if scale.ndim != 3 or zero.shape not in ((), scale.shape):
+        if zero.shape not in ((), scale.shape):
             return None
         return bits, np.broadcast_to(zero, scale.shape), scale
 
@@ -102,18 +103,20 @@ def _keeps_first(cut: relax.Call, axis: int, lookup: Lookup) -> bool:
 
 
 def _numbers(values: relax.Expr) -> list[int] | None:
-    fields = [getattr(field, "value", field) for field in getattr(values, "fields", ())]
-    return [int(field) for field in fields]
+    fields = list(getattr(values, "fields", ()))
+    known = all(isinstance(field, IntImm) for field in fields)
+    return [int(field) for field in fields] if known else None
 
 
-def _product(weight: Packed, x: te.Tensor, *arrays: te.Tensor) -> te.Tensor:
+def unpacking_product(weight: Packed, x: te.Tensor, *arrays: te.Tensor) -> te.Tensor:
+    """``x @ real``, with `arrays` those of the weight."""
     words, scale, *zeros = arrays
     zero = zeros[0] if zeros else weight.zero
     depth, columns = x.shape[-1], words.shape[1]
     real = te.compute(
         [depth, columns], lambda k, n: weight.blocks.real(words, scale, zero, k, n), "real"
     )
-    k = te.reduce_axis((tirx.const(0, "int64"), depth), "k")
+    k = te.reduce_axis((0, depth), "k")
 
     def total(*at: Any) -> Any:
         return te.sum(x[(*at[:-1], k)] * real[k, at[-1]], axis=k)

@@ -27,7 +27,7 @@ from ..kernel.contraction import Contraction, known_size, size
 from ..kernel.emit import block, index
 from ..kernel.ranges import ANY, Span, span
 from ..kernel.read_contraction import contraction
-from ..levels import UNKNOWN_COLS, UNKNOWN_ROWS, Product, product_cycles, register_tiles
+from ..levels import UNKNOWN_ROWS, Product, product_cycles, register_tiles
 from ..rule import Declined, Kernel, Scheduled
 from .after import followed
 from .block_tile import FewRows, LaidBlocks, Unpack, levels
@@ -103,7 +103,7 @@ class BlockProducts:
         product = Product(rows, workload.cols, workload.reduce)
         tiles = [tile for tile in register_tiles(arch.vector_registers) if tile[1] == vectors]
         height, _ = min(
-            tiles, key=lambda tile: product_cycles(product, *tile, lanes, arch.fma_units)
+            tiles, key=lambda tile: product_cycles(product, tile[0], vectors, lanes, arch.fma_units)
         )
         few = Shape(min(MOST_ROWS, rows), vectors, lanes) if low <= MOST_ROWS else None
         many = Shape(height, vectors, lanes) if high is None or high > MOST_ROWS else None
@@ -148,8 +148,9 @@ def _many(total: Contraction, shape: Shape, laid: LaidBlocks, parallel: bool) ->
     tile = TileKernel(
         total,
         shape,
-        lambda at, k, _panel, j: substitute(total.lhs.value, {**at, **k})
-        * pack.buffer[k[axis.var], j],
+        lambda at, k, _panel, j: (
+            substitute(total.lhs.value, {**at, **k}) * pack.buffer[k[axis.var], j]
+        ),
     )
     return cut(size(total.rows), shape.rows, Passes(total, shape, tile, parallel, pack=pack).loops)
 
@@ -164,17 +165,17 @@ def _weight(found: Contraction) -> tuple[Blocks, tuple[Var, ...], float | None] 
     words, *zeros, scale = (load.source for load in loads)
     if len({words, scale, *zeros}) != len(loads) or str(words.dtype) != f"uint{WORD}":
         return None
-    shapes = [[constant(n) for n in array.shape] for array in (words, scale, *zeros)]
-    if not col.size or not step.size or any(
-        len(shape) != 2 or not shape[0] or shape[1] != col.size or step.size % shape[0]
-        for shape in shapes
-    ):  # fmt: skip
+    if any(len(array.shape) != 2 for array in (words, scale, *zeros)):
         return None
-    bits, length = WORD * shapes[0][0] // step.size, step.size // shapes[1][0]
+    depths = [constant(array.shape[0]) for array in (words, scale, *zeros)]
+    if not col.size or not step.size or not all(n and step.size % n == 0 for n in depths):
+        return None
+    bits, length = (step.size // (n or 1) for n in depths[:2])
+    bits = WORD // bits
     if bits not in WIDTHS or length % (WORD // bits):
         return None
     blocks, numbers = Blocks(bits, length), collect(value, tirx.FloatImm)
-    zero = zeros[0] if zeros else float(numbers[0].value) if len(numbers) == 1 else 0.0
+    zero: Var | float = zeros[0] if zeros else float(numbers[0].value) if len(numbers) == 1 else 0.0
     ana = analyzer((col, step))
     expected = blocks.real(words, scale, zero, step.var, col.var)
     if not tvm_ffi.structural_equal(
@@ -182,4 +183,4 @@ def _weight(found: Contraction) -> tuple[Blocks, tuple[Var, ...], float | None] 
     ):
         return None
     arrays = (words, scale, *zeros)
-    return blocks, arrays, None if zeros else float(zero)
+    return blocks, arrays, zero if isinstance(zero, float) else None

@@ -67,9 +67,7 @@ def _passes(total: Contraction, workload: Workload, decision: Decision) -> Passe
     rhs = (laid or pack or InPlace(total)).read
     plain = TileKernel(total, shape, lambda at, k, panel, j: lhs(at, k) * rhs(panel, k, j))
     narrow = _narrow(total, workload, decision)
-    return Passes(
-        total, shape, plain, *common, pack, laid, decision.ahead, narrow=narrow
-    )
+    return Passes(total, shape, plain, *common, pack, laid, decision.ahead, narrow=narrow)
 
 
 def _narrow(total: Contraction, workload: Workload, decision: Decision) -> tuple[Passes, ...]:

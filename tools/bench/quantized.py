@@ -1,9 +1,10 @@
 """Quantized networks: a decode step with 4-bit weights, and convolutional ones with 8-bit data.
 
-    python -m tools.bench quantized llama_decode resnet50 mobilenet_v2
+    python -m tools.bench quantized llama_decode llama_mlp_128 resnet50 mobilenet_v2
 
 The decode step is a layer of TinyLlama 1.1B's sizes (hidden 2048, 32 heads of 64, 4 of keys, 5632
-inside), for one token after 256, its products as MatMulNBits: 4 bits, blocks of 32, symmetric. The
+inside), for one token after 256, its products as MatMulNBits: 4 bits, blocks of 32, symmetric.
+llama_mlp_N is the second half of such a layer for any number of tokens, run for N of them. The
 others are networks of tests/zoo as `onnxruntime.quantization.quantize_static` makes them (QDQ, u8
 data, s8 weights by channel), calibrated on noise.
 """
@@ -23,7 +24,8 @@ import tvmext
 
 from .models import prepared
 
-NAMES = ("llama_decode", "resnet50", "mobilenet_v2")
+TOKENS = {f"llama_mlp_{count}": count for count in (1, 16, 128)}
+NAMES = ("llama_decode", *TOKENS, "resnet50", "mobilenet_v2")
 ZOO = Path(__file__).resolve().parents[2] / "tests" / "zoo"
 BLOCK = 32
 CALIBRATION = 8
@@ -84,6 +86,19 @@ layer (float[1,1,{HIDDEN}] x, float[1,1,1,{WIDTH}] cos, float[1,1,1,{WIDTH}] sin
     y = Add (h, down)
 }}
 """
+MLP = f"""
+<ir_version: 10, opset_import: ["" : 20, "com.microsoft" : 1]>
+mlp (float[tokens,{HIDDEN}] x) => (float[tokens,{HIDDEN}] y)
+{{
+    gate = MatMul (x, wg)
+    up = MatMul (x, wu)
+    s = Sigmoid (gate)
+    silu = Mul (gate, s)
+    inner = Mul (silu, up)
+    down = MatMul (inner, wd)
+    y = Add (x, down)
+}}
+"""
 WEIGHTS = {
     "wq": (HIDDEN, HEADS * WIDTH), "wk": (HIDDEN, KEYS * WIDTH), "wv": (HIDDEN, KEYS * WIDTH),
     "wo": (HEADS * WIDTH, HIDDEN), "wg": (HIDDEN, INSIDE), "wu": (HIDDEN, INSIDE),
@@ -97,13 +112,14 @@ def request(name: str, folder: Path) -> Iterator[dict[str, Any]]:
     folder.mkdir(parents=True, exist_ok=True)
     path, plain = folder / f"{name}.onnx", folder / f"{name}.float.onnx"
     if not path.exists():
-        if name == "llama_decode":
-            layer = decode_layer()
+        if name == "llama_decode" or name in TOKENS:
+            layer = with_weights(LAYER if name == "llama_decode" else MLP)
             onnx.save(layer, plain)
             onnx.save(in_4_bits(layer), path)
         else:
             static_qdq(name, path)
-    with prepared(path, {} if plain.exists() else {"batch": 1}, False) as found:
+    sizes = {"tokens": TOKENS[name]} if name in TOKENS else {} if plain.exists() else {"batch": 1}
+    with prepared(path, sizes, name in TOKENS) as found:
         if plain.exists():
             library = folder / f"{name}.float.so"
             tvmext.compile(plain).save(library)
@@ -120,11 +136,14 @@ def last_step(model: ModelProto) -> float:
     return 1.01 * float(arrays[last.input[1]].max())
 
 
-def decode_layer() -> ModelProto:
-    """One token through one layer, in float32."""
-    model = onnx.parser.parse_model(LAYER)
+def with_weights(text: str) -> ModelProto:
+    """A network in float32, with random weights."""
+    model = onnx.parser.parse_model(text)
+    read = {name for node in model.graph.node for name in node.input}
     rng = np.random.default_rng(0)
     for name, shape in WEIGHTS.items():
+        if name not in read:
+            continue
         array = rng.standard_normal(shape, np.float32) * np.float32(shape[0] ** -0.5)
         model.graph.initializer.append(numpy_helper.from_array(array, name))
     return model
