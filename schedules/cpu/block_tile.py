@@ -179,7 +179,7 @@ class FewRows(RegisterTile):
 
 
 def levels(total: Contraction, laid: LaidBlocks, most: int) -> tuple[Var, tirx.Stmt]:
-    """``level[row, block]``, the sums of the first operand, of at most so many rows; to fill it."""
+    """``level[row, block]``, the sums of `lhs`, for at most so many rows; and what fills it."""
     (k,), length = total.reduce, laid.blocks.size
     level = allocate([most, ceildiv(size(total.reduce), length)], "float32", "level")
 

@@ -1,8 +1,8 @@
 """Products with weights of a few bits in blocks (passes/quantized), which stay packed in memory.
 
-Few rows are bound by the bytes of the weight and by what unpacking costs: the weight becomes
-floats in registers, row by row of it. For more rows a panel of it is unpacked into a cache, where
-all rows pass over it as over any packed panel:
+For few rows the weight becomes floats in registers, for a tile of rows at a time: a single row is
+bound by the bytes of the weight and by what unpacking costs. For more rows a panel of it is
+unpacked into a cache, where all rows pass over it as over any packed panel:
 
     for panel of columns in parallel:
         unpack the panel                             unless rows are few
@@ -38,9 +38,12 @@ from .rows import cut
 from .tile import Kernel as TileKernel
 from .tile import Shape
 
-MOST_ROWS = 4
-"""Each row costs a product for every weight that is unpacked in registers; beyond, arithmetic
-bounds it."""
+TILE_ROWS = 4
+"""Rows that share what is unpacked in registers: their sums twice are all that fits."""
+
+FEW_ROWS = 12
+"""Rows up to which unpacking in registers is best. A vector takes two instructions for every tile
+of rows there, half an instruction for each product; six, once, in a panel for all rows."""
 
 SHARE = 8
 """Registers for each vector of a panel: the sums of a few rows twice, or of a tile, and others."""
@@ -105,8 +108,8 @@ class BlockProducts:
         height, _ = min(
             tiles, key=lambda tile: product_cycles(product, tile[0], vectors, lanes, arch.fma_units)
         )
-        few = Shape(min(MOST_ROWS, rows), vectors, lanes) if low <= MOST_ROWS else None
-        many = Shape(height, vectors, lanes) if high is None or high > MOST_ROWS else None
+        few = Shape(max(1, min(TILE_ROWS, rows)), vectors, lanes) if low <= FEW_ROWS else None
+        many = Shape(height, vectors, lanes) if high is None or high > FEW_ROWS else None
         flops = 2 * max(low, 1) * workload.cols * workload.reduce
         return Decision(few, many, arch.cores > 1 and flops >= PARALLEL_FLOPS)
 
@@ -120,10 +123,10 @@ class BlockProducts:
         rows = index(size(total.rows))
         bodies = []
         if decision.few is not None:
-            bodies.append((rows <= MOST_ROWS, _few(total, decision.few, laid, decision.parallel)))
+            bodies.append((rows <= FEW_ROWS, _few(total, decision.few, laid, decision.parallel)))
         if decision.many is not None:
             many = _many(total, decision.many, laid, decision.parallel)
-            bodies.append((rows > MOST_ROWS, many))
+            bodies.append((rows > FEW_ROWS, many))
         alone = len(bodies) == 1
         body = block(*(b if alone else tirx.IfThenElse(when, b, None) for when, b in bodies))
         body = followed(total, body, shape.lanes, decision.parallel)
@@ -136,7 +139,8 @@ class BlockProducts:
 
 
 def _few(total: Contraction, shape: Shape, laid: LaidBlocks, parallel: bool) -> tirx.Stmt:
-    level, fill = levels(total, laid, shape.rows)
+    rows = known_size(total.rows)
+    level, fill = levels(total, laid, FEW_ROWS if rows is None else rows)
     passes = Passes(total, shape, FewRows(total, shape, laid, level), parallel)
     body = cut(size(total.rows), shape.rows, passes.loops)
     return block(tirx.AllocBuffer(level), fill, body)

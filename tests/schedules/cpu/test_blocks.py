@@ -13,7 +13,7 @@ from tvmext.arch import FAMILIES, CpuArch
 from tvmext.passes.quantized.block_products import unpacking_product
 from tvmext.passes.quantized.block_weight import Packed, packed
 from tvmext.schedules.cpu import RULES
-from tvmext.schedules.cpu.blocks import MOST_ROWS, Decision
+from tvmext.schedules.cpu.blocks import FEW_ROWS, TILE_ROWS, Decision
 from tvmext.schedules.layout import relayout
 from tvmext.schedules.rule import Kernel
 from tvmext.schedules.select import select
@@ -67,7 +67,7 @@ def test_any_rows(bits: int, arch: CpuArch) -> None:
     result, selection = select(made, arch, RULES)
     assert selection.rule == "blocks"
     laid = [relayout(array, result.layouts[i + 1]) for i, array in enumerate(one.arrays)]
-    for rows in (0, 1, 2, 9):
+    for rows in (0, 1, FEW_ROWS // 2, FEW_ROWS // 2 + 1):
         x = normal(2, rows, len(real))
         names = dict(zip(("x0", "x1", "x2", "x3"), [x, *laid]))
         (y,) = run(result.func, names, arch)
@@ -83,7 +83,7 @@ def test_what_is_known_of_rows_decides_what_is_compiled() -> None:
     assert (many.few is None, many.many is None) == (True, False)
     assert free.few is not None and free.many is not None
     assert free.few.cols == free.many.cols
-    assert free.few.rows == MOST_ROWS
+    assert free.few.rows == TILE_ROWS
 
 
 @pytest.mark.parametrize("family", FAMILIES)
