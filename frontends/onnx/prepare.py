@@ -15,7 +15,7 @@ from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 from tvmext.errors import ModelError
 
-from . import contrib, inline, sequences, tensors, unroll
+from . import contrib, duplicates, inline, sequences, tensors, unroll
 from . import graph as graphs
 from .check import check
 from .fold import fold
@@ -114,7 +114,8 @@ def finish(
     inputs: tuple[str, ...],
     name: str,
 ) -> Prepared:
-    """Drop dead nodes and constants and write the rest into a new model."""
+    """Drop dead nodes, duplicates and constants and write the rest into a new model."""
+    nodes = duplicates.merged(nodes)
     nodes = graphs.live(nodes, [output.name for output in model.graph.output])
     used = {value for node in nodes for value in graphs.reads(node)}
     used.update(output.name for output in model.graph.output)

@@ -145,6 +145,18 @@ def test_an_if_that_the_sizes_decide_is_inlined():
         np.testing.assert_allclose(run(model, feeds)[0], want, rtol=1e-5)
 
 
+def test_equal_nodes_find_once():
+    """Also behind others that are equal; not of what is random."""
+    result = prepared("""
+        main (float[4] x) => (int64[1, n] a, int64[1, m] b, int64[1, k] c, int64[1, j] d)
+        {
+            p = Relu(x)  q = Relu(x)  r = RandomNormalLike(x)  s = RandomNormalLike(x)
+            a = NonZero(p)  v = NonZero(q)  b = Neg(v)  c = NonZero(r)  d = NonZero(s)
+        }""")
+    assert operators(result)["NonZero"] == 3
+    assert operators(result)["Identity"] == 1
+
+
 def test_captured_names_keep_their_scope():
     """Both branches name a value `one`, as does nothing outside: no clash after inlining."""
     text = (
