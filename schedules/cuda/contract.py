@@ -27,6 +27,7 @@ from ..kernel.contraction import Contraction, Operand, known_size, size
 from ..kernel.emit import Values, allocate, block, ceildiv, index, known, loop
 from ..kernel.read_contraction import contraction
 from ..rule import Declined, Kernel, Scheduled
+from .grid import unless_empty
 from .launch import Block, axes_at, launch, split, sync, when
 
 FEW_ROWS = 2
@@ -157,7 +158,7 @@ class _Builder:
             batch = axes_at(self.sum.batch, rest)
             return self._block(batch, row * tile.rows, column * tile.cols, thread)
 
-        return launch(grid, Block(tile.threads), body)
+        return unless_empty(self.sum, launch(grid, Block(tile.threads), body))
 
     def _block(self, batch: Values, row: Expr, column: Expr, thread: Expr) -> Stmt:
         tile, zero = self.tile, tirx.const(0, self.dtype)

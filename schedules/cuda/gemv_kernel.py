@@ -28,6 +28,7 @@ from ..kernel.emit import (
 )
 from .contract import SUMS
 from .epilogue import Epilogue, Parts
+from .grid import unless_empty
 from .launch import Block, among, axes_at, launch, sync, when
 from .operand import Source
 from .reduce import FULL
@@ -131,9 +132,9 @@ class Builder:
             return bind(first, lambda n: self._block(at, n, batch, part, x, y), "n", "local")
 
         product = launch(grid, Block(plan.along, plan.across), body)
-        if self.parts is None:
-            return product
-        return block(tirx.AllocBuffer(self.parts.buffer), product, self.parts.launch())
+        if self.parts is not None:
+            product = block(tirx.AllocBuffer(self.parts.buffer), product, self.parts.launch())
+        return unless_empty(self.sum, product)
 
     def _block(self, at: Values, first: Expr, batch: Expr, part: Expr, x: Expr, y: Expr) -> Stmt:
         plan, run = self.plan, self.work.run

@@ -10,7 +10,7 @@ from tvm.tirx import Stmt
 
 from ..kernel.contraction import Contraction, size
 from ..kernel.emit import Size, Values, bind, ceildiv, index, known, least, most
-from .launch import Block, among, axes_at, launch
+from .launch import Block, among, axes_at, launch, when
 
 GROUP = 8
 """Tiles of rows that are worked on together: operands meet in L2 (Triton, matmul tutorial)."""
@@ -42,6 +42,13 @@ def over_tiles(
         return bind(row * rows, with_row, "m", "local")
 
     return launch(grid, Block(threads), block)
+
+
+def unless_empty(found: Contraction, product: Stmt) -> Stmt:
+    """The product, if it has results: the one block of an empty grid would read and write some."""
+    sizes = [known(size(axes)) for axes in (found.batch, found.rows, found.cols)]
+    some = [index(n) > 0 for n in sizes if not isinstance(n, int)]
+    return when(tirx.all(*some), product) if some else product
 
 
 def own_steps(steps: Size, splits: int, part: Expr) -> tuple[Expr, Size]:

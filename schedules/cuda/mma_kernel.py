@@ -31,7 +31,7 @@ from ..kernel.emit import (
     loop,
 )
 from . import ptx
-from .grid import over_tiles, own_steps
+from .grid import over_tiles, own_steps, unless_empty
 from .launch import sync
 from .mma_choice import Decision
 from .operand import Source
@@ -93,7 +93,7 @@ class Builder:
     def launch(self) -> Stmt:
         plan = self.plan
         product = over_tiles(self.sum, plan.rows, plan.cols, plan.splits, plan.threads, self._block)
-        return self.results.with_parts(product)
+        return unless_empty(self.sum, self.results.with_parts(product))
 
     def _block(
         self, at: Values, row: Expr, column: Expr, batch: Expr, part: Expr, thread: Expr

@@ -23,7 +23,7 @@ from tvmext.arch.cuda import WARP
 from ..kernel.contraction import Contraction, size
 from ..kernel.emit import Size, Values, allocate, block, ceildiv, index, known, loop
 from . import hopper_ptx, ptx
-from .grid import over_tiles, own_steps
+from .grid import over_tiles, own_steps, unless_empty
 from .hopper_ptx import Matrix
 from .launch import sync, when
 from .operand import Source
@@ -108,11 +108,7 @@ class Builder:
         plan = self.plan
         product = over_tiles(self.sum, plan.rows, plan.cols, plan.splits, plan.threads, self._block)
         maps = [one.encode() for one in self.maps if one is not None]
-        sizes = [known(size(a)) for a in (self.sum.batch, self.sum.rows, self.sum.cols)]
-        some = [index(n) > 0 for n in sizes if not isinstance(n, int)]
-        whole = self.results.with_parts(block(*maps, product))
-        # There is no map of an empty tensor.
-        return when(tirx.all(*some), whole) if some else whole
+        return unless_empty(self.sum, self.results.with_parts(block(*maps, product)))
 
     def _block(
         self, at: Values, row: Expr, column: Expr, batch: Expr, part: Expr, thread: Expr

@@ -23,7 +23,7 @@ from tvmext.schedules.cuda.tile import swizzle
 from tvmext.schedules.layout import relayout
 from tvmext.schedules.rule import Declined, Kernel
 
-from .kernels import ARCH, ORDERS, check, machine_code, run, scheduled
+from .kernels import ARCH, ORDERS, check, machine_code, run, runs, scheduled
 
 op = relax.op
 BFLOAT16 = ml_dtypes.bfloat16
@@ -168,6 +168,22 @@ def test_batches_and_epilogue() -> None:
 
     expected = np.maximum(exact + bias, 0) + more
     check(build, [a, b, bias, more], expected, how=composed, rule="mma", tolerance=1e-3)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize("rows", [1, 20])
+def test_no_batches(dtype: str, rows: int) -> None:
+    """Of an empty grid there is one block, which must not read or write."""
+    made = kernel(matmul("float32"), (("b", rows, 24), dtype), (("b", 24, 40), dtype))
+    function, selection = scheduled(made)
+    assert selection.rule == ("gemv" if rows == 1 else "mma" if dtype == "float16" else "contract")
+    cases = [
+        {"x0": numbers(dtype, batch, rows, 24), "x1": numbers(dtype, batch, 24, 40, seed=1)}
+        for batch in (0, 2)
+    ]
+    for feeds, (got,) in zip(cases, runs(function, [(feeds, 7) for feeds in cases]), strict=True):
+        exact = feeds["x0"].astype("float32") @ feeds["x1"].astype("float32")
+        np.testing.assert_allclose(got, exact, rtol=1e-2, atol=1e-2)
 
 
 @pytest.mark.parametrize("rows", [1, 20])
