@@ -70,7 +70,7 @@ def phases(
     ]
 
     def attends(func: tvm.tirx.PrimFunc) -> bool:
-        return reading(func, frozenset())[0] == "attention"
+        return reading(func, frozenset(), {})[0] == "attention"
 
     virtual = options.opt_level >= 2 and options.virtual_tensors != "off"
     memory = options.virtual_tensors == "memory"
@@ -109,7 +109,7 @@ def phases(
         transform.FuseTIR(),
         transform.EliminateCommonSubexpr(),
         *(
-            [JoinLoaders(reading, memory), JoinStores(reading, memory)]
+            [JoinLoaders(reading, memory, model.dims), JoinStores(reading, memory, model.dims)]
             if virtual and kind == "llvm"
             else []
         ),

@@ -14,6 +14,7 @@ from tvmext.arch import Arch, CpuArch
 from .choices import Choices
 from .cost.model import CostModel
 from .cpu.chosen import Chosen, chosen
+from .memory import Memory
 from .price import cycles
 from .rule import Declined, Kernel, Rule
 from .schedule import calls_of_kernels, constant_args
@@ -88,7 +89,7 @@ def _prices(
         listed = list(dict.fromkeys([pick, *family.candidates(workload, arch)]))
         seconds: list[float | None] = model.seconds(family.terms(workload, listed, arch)).tolist()
     elif isinstance(arch, CpuArch):
-        seconds = [cycles(kernel, arch) / (arch.ghz * 1e9)]
+        seconds = [float(cycles(kernel, Memory(arch))) / (arch.ghz * 1e9)]
     else:
         seconds = [None]
     priced = [Candidate(plain(one), price) for one, price in zip(listed, seconds)]

@@ -7,7 +7,7 @@ where ``W'`` is ``W`` permuted and padded with NumPy to the layout that the chos
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import inf
 from typing import Any
 
@@ -20,9 +20,13 @@ from tvm.tirx import PrimFunc
 from tvmext.arch import Arch, CpuArch
 
 from .layout import relayout
+from .memory import Memory
 from .price import cycles
 from .rule import Kernel, Rule, Scheduled
 from .select import Decide, Selection, by_rule, manner, plain, select
+
+EVERY: Mapping[str, Any] = {}
+"""No dim has a size of its own: all have the usual one."""
 
 SCHEDULED = "tvmext.scheduled"
 """Attribute of a PrimFunc that a rule has scheduled."""
@@ -65,13 +69,18 @@ class ScheduleKernels:
             for one in self.selections
         }
 
-    def reading(self, func: PrimFunc, constant_args: frozenset[int]) -> tuple[str, float]:
-        """How a kernel would be scheduled, as in `manner`, and its price; GPUs have none."""
+    def reading(
+        self, func: PrimFunc, constant_args: frozenset[int], sizes: Mapping[str, Any] = EVERY
+    ) -> tuple[str, Any]:
+        """How a kernel would be scheduled, as in `manner`, and its price; GPUs have none.
+
+        `sizes` of free dims are numbers or arrays, and so is the price.
+        """
         kernel = Kernel("", func, constant_args)
         found = manner(kernel, self.arch, self.rules)
         if not found or not isinstance(self.arch, CpuArch):
             return found, inf
-        return found, cycles(kernel, self.arch)
+        return found, cycles(kernel, Memory(self.arch, sizes))
 
     def transform_module(self, mod: tvm.IRModule, _ctx: Any) -> tvm.IRModule:
         self.selections.clear()

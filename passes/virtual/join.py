@@ -22,7 +22,7 @@ from tvm import relax, tirx
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from tvmext.arch import dtype_bits
-from tvmext.frontends.dims import evaluate, names_of
+from tvmext.frontends.dims import USUAL, Dim, evaluate, names_of
 
 from ..names import unnumbered
 from .check import KEPT, PRICED, moves
@@ -31,14 +31,12 @@ from .general import kernel_of
 from .joining import BLOCKED, Joined, Joiner, Operand, Reading, is_tensor
 from .opportunity import Graph, Node
 from .prims import Prims, UnmappedError
-from .strategy import NOT_POSSIBLE, Plan, Problem, decide, virtual_in
+from .ranges import Ranges, ranges
+from .strategy import Plan, Problem, decide, virtual_in
 from .tensor import VirtualTensor, physical
 from .tir_map import map_of
 
 __all__ = ["JoinLoaders", "Reading"]
-
-UNKNOWN_DIM = 64
-"""The size that a symbolic dim is taken for where bytes are compared."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +52,16 @@ class JoinLoaders:
     """Join kernels that only move data with their readers: for latency, or for memory.
 
     `problems` are the components that were decided, with their plans, and `decisions` what became
-    of each tensor in them, in the order in which they would be written.
+    of each tensor in them, in the order in which they would be written. `dims` are the dims of the
+    model that are free: prices count over their ranges.
     """
 
-    def __init__(self, reading: Reading, memory: bool = False) -> None:
+    def __init__(
+        self, reading: Reading, memory: bool = False, dims: Mapping[str, Dim] | None = None
+    ) -> None:
         self.reading = reading
         self.memory = memory
+        self.ranges = ranges(dims or {})
         self.problems: list[tuple[Problem, Plan]] = []
         self.decisions: list[Decision] = []
 
@@ -69,8 +71,9 @@ class JoinLoaders:
         for var, func in mod.functions_items():
             if not isinstance(func, relax.Function):
                 continue
-            loaders = Loaders(mod, func, self.reading)
-            decided = decide(loaders.graph, loaders.price, self.memory)
+            loaders = Loaders(mod, func, self.reading, self.ranges)
+            weights = self.ranges.weights
+            decided = decide(loaders.graph, loaders.price, self.memory, weights)
             rewriter.joined = loaders.joined(virtual_in(decided))
             rewriter.builder_.update_func(var, rewriter.visit_expr(func))
             written = loaders.written(decided)
@@ -88,10 +91,13 @@ class JoinLoaders:
 class Loaders:
     """The kernels of a function: as an opportunity graph, and with loaders, priced."""
 
-    def __init__(self, mod: tvm.IRModule, func: relax.Function, reading: Reading) -> None:
+    def __init__(
+        self, mod: tvm.IRModule, func: relax.Function, reading: Reading, over: Ranges
+    ) -> None:
         self.mod = mod
         self.prims = Prims()
-        self.joiner = Joiner(mod, reading, self.prims)
+        self.usual = over.usual
+        self.joiner = Joiner(mod, reading, self.prims, over.sizes)
         self._moving: dict[tvm.ir.GlobalVar, bool] = {}
         self.fixed: dict[int, str] = {}
         self.why: dict[tuple[int, frozenset[int]], str] = {}
@@ -130,7 +136,7 @@ class Loaders:
             )
         )
 
-    def price(self, place: int, taken: frozenset[int]) -> float:
+    def price(self, place: int, taken: frozenset[int]) -> Any:
         """The cycles of a kernel that reads `taken` through their maps; see `strategy.Price`."""
         call = self.calls[self.vars[place]]
         before, alone = self.joiner.read(call)
@@ -186,8 +192,10 @@ class Loaders:
         rule, _ = self.joiner.read(self.calls[self.vars[place]])
         if not rule:
             return "no schedule rule reads its blocks"
-        if problem.value(also) == NOT_POSSIBLE:
+        if self.graph.peak(problem.decided | also) > problem.limit:
             return "priced: what it is made of would have to be kept, which takes more memory"
+        if problem.much_dearer(also):
+            return "priced: at some sizes that is much faster"
         instead = problem.cycles(also) - problem.cycles(virtual) + alone
         names = ", ".join(unnumbered(self._name(reader)) for reader in readers)
         return f"priced: {alone:.0f} cycles alone, {instead:.0f} in {names}"
@@ -256,7 +264,8 @@ class Loaders:
     def _elements(self, ty: Any) -> int:
         total = 1
         for size in self.prims.shape(ty):
-            total *= max(evaluate(size, dict.fromkeys(names_of(size), UNKNOWN_DIM)), 0)
+            sizes = {name: self.usual.get(name, USUAL) for name in names_of(size)}
+            total *= max(evaluate(size, sizes), 0)
         return total
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import tvm
 from tvm import relax, tirx
@@ -20,9 +21,10 @@ from .emit import loader
 from .prims import Prims
 from .tensor import VirtualTensor
 
-Reading = Callable[[tirx.PrimFunc, frozenset[int]], tuple[str, float]]
+Reading = Callable[[tirx.PrimFunc, frozenset[int], Mapping[str, Any]], tuple[str, Any]]
 """How a function some of whose parameters are weights is scheduled, by which rule, "" if none knows
-it, and what its loads and its call cost, in cycles."""
+it, and what its loads and its call cost, in cycles: a number, or an array where the sizes of the
+free dims are arrays."""
 
 
 BLOCKED = {("gemm", "conv"), ("gemm, words", "conv, words")}
@@ -52,26 +54,29 @@ class Joined:
     call: relax.Call
     args: tuple[int | relax.Expr, ...]
     rule: str
-    cycles: float
+    cycles: Any
 
 
 class Joiner:
     """Joins and prices the kernels of a module; what was done once is known."""
 
-    def __init__(self, mod: tvm.IRModule, reading: Reading, prims: Prims) -> None:
+    def __init__(
+        self, mod: tvm.IRModule, reading: Reading, prims: Prims, sizes: Mapping[str, Any]
+    ) -> None:
         self.mod = mod
         self.reading = reading
         self.prims = prims
-        self.plain: dict[Hashable, tuple[str, float]] = {}
+        self.sizes = sizes
+        self.plain: dict[Hashable, tuple[str, Any]] = {}
         self.joined: dict[Hashable, Joined] = {}
 
-    def read(self, call: relax.Call) -> tuple[str, float]:
+    def read(self, call: relax.Call) -> tuple[str, Any]:
         """The rule and price of a kernel as it is."""
         args = call.args[1].fields
         weights = frozenset(k for k, arg in enumerate(args) if isinstance(arg, GenericConst))
         key = (call.args[0], weights)
         if key not in self.plain:
-            self.plain[key] = self.reading(self.mod[call.args[0]], weights)
+            self.plain[key] = self.reading(self.mod[call.args[0]], weights, self.sizes)
         return self.plain[key]
 
     def join(
@@ -137,7 +142,9 @@ class Joiner:
             for k, arg in enumerate(used)
             if isinstance(arg, int) and isinstance(sources[arg], GenericConst)
         )
-        return Joined(func, binding.value, used, *self.reading(func, frozenset(weights)))
+        return Joined(
+            func, binding.value, used, *self.reading(func, frozenset(weights), self.sizes)
+        )
 
 
 def fused(

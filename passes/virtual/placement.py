@@ -11,19 +11,24 @@ as nothing is moved in between; here `t` may be reshaped or turned, and the pric
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import tvm
 import tvm_ffi
 from tvm import relax, s_tir, tirx
 from tvm.ir import GenericConst
 
+from tvmext.frontends.dims import Dim
+
 from .check import KEPT, PRICED
 from .emit import VIEW
 from .join import reads
 from .joining import BLOCKED, Reading, fused, is_tensor
+from .ranges import ranges
+from .strategy import MUCH
 
 SPATIAL = ("elementwise",)
 """Rules of kernels without a reduction."""
@@ -31,17 +36,21 @@ SPATIAL = ("elementwise",)
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A kernel that stores for its reader: what that costs and what both cost apart, in cycles."""
+    """A kernel that stores for its reader: what that costs and what both cost apart, in cycles,
+
+    numbers or arrays over the sizes of free dims.
+    """
 
     reader: relax.VarBinding
     func: tirx.PrimFunc
     args: tuple[relax.Expr, ...]
-    cycles: float
-    apart: float
+    cycles: Any
+    apart: Any
 
-    @property
-    def pays(self) -> bool:
-        return self.cycles < self.apart
+    def pays(self, weights: np.ndarray) -> bool:
+        """Whether that is cheaper, all sizes by their weights, and at none much dearer."""
+        ratio = np.broadcast_to(self.cycles / self.apart, weights.shape)
+        return bool(weights @ ratio < 1 and ratio.max() <= MUCH)
 
 
 @tvm.transform.module_pass(opt_level=0, name="JoinStores")
@@ -51,9 +60,12 @@ class JoinStores:
     With `memory`, whatever the kernels' rules take is joined, because it saves a tensor.
     """
 
-    def __init__(self, reading: Reading, memory: bool = False) -> None:
+    def __init__(
+        self, reading: Reading, memory: bool = False, dims: Mapping[str, Dim] | None = None
+    ) -> None:
         self.reading = reading
         self.memory = memory
+        self.ranges = ranges(dims or {})
 
     def transform_module(self, mod: tvm.IRModule, _ctx: Any) -> tvm.IRModule:
         builder = relax.BlockBuilder(mod)
@@ -66,7 +78,7 @@ class JoinStores:
         self, builder: relax.BlockBuilder, mod: tvm.IRModule, func: relax.Function
     ) -> relax.Function:
         blocks = []
-        pairs = _Pairs(mod, func, self.reading)
+        pairs = _Pairs(mod, func, self.reading, self.ranges.sizes)
         for block in func.body.blocks:
             bindings = []
             for binding in block.bindings:
@@ -74,12 +86,14 @@ class JoinStores:
                 if isinstance(found, str):
                     callee = binding.value.args[0]
                     builder.update_func(callee, mod[callee].with_attr(KEPT, found))
-                elif found is not None and (found.pays or self.memory):
+                elif found is not None and (found.pays(self.ranges.weights) or self.memory):
                     callee = builder.add_func(found.func, binding.value.args[0].name_hint)
                     call = relax.call_tir(callee, relax.Tuple(found.args), binding.var.ty)
                     binding = relax.VarBinding(binding.var, builder.normalize(call))
                 elif found is not None:
-                    reason = f"priced: {found.apart:.0f} cycles apart, {found.cycles:.0f} joined"
+                    weights = self.ranges.weights
+                    apart, joint = (float((weights * c).sum()) for c in (found.apart, found.cycles))
+                    reason = f"priced: {apart:.0f} cycles apart, {joint:.0f} joined"
                     callee = binding.value.args[0]
                     builder.update_func(callee, mod[callee].with_attr(KEPT, reason))
                 bindings.append(binding)
@@ -91,12 +105,19 @@ class JoinStores:
 class _Pairs:
     """The kernels of a function that one other kernel reads, and that kernel."""
 
-    def __init__(self, mod: tvm.IRModule, func: relax.Function, reading: Reading) -> None:
+    def __init__(
+        self,
+        mod: tvm.IRModule,
+        func: relax.Function,
+        reading: Reading,
+        sizes: Mapping[str, Any],
+    ) -> None:
         self.mod = mod
         self.reading = reading
+        self.sizes = sizes
         bindings = [b for block in func.body.blocks for b in block.bindings]
         self.calls = {b.var: b for b in bindings if _calls(b.value)}
-        self.known: dict[tvm.ir.GlobalVar, tuple[str, float]] = {}
+        self.known: dict[tvm.ir.GlobalVar, tuple[str, Any]] = {}
         self.readers: dict[relax.Var, int] = {}
         for binding in bindings:
             for var in set(reads(binding.value)):
@@ -138,15 +159,15 @@ class _Pairs:
     def _is_view(self, binding: relax.VarBinding) -> bool:
         return bool(self.mod[binding.value.args[0]].attrs.get(VIEW, 0))
 
-    def _read(self, call: relax.Call) -> tuple[str, float]:
+    def _read(self, call: relax.Call) -> tuple[str, Any]:
         callee, args = call.args[0], call.args[1].fields
         if callee not in self.known:
             self.known[callee] = self._price(self.mod[callee], args)
         return self.known[callee]
 
-    def _price(self, func: tirx.PrimFunc, args: Iterable[relax.Expr]) -> tuple[str, float]:
+    def _price(self, func: tirx.PrimFunc, args: Iterable[relax.Expr]) -> tuple[str, Any]:
         weights = (k for k, arg in enumerate(args) if isinstance(arg, GenericConst))
-        return self.reading(func, frozenset(weights))
+        return self.reading(func, frozenset(weights), self.sizes)
 
     def _together(
         self, bindings: list[relax.VarBinding]

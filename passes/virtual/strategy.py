@@ -1,6 +1,7 @@
 """Which tensors are virtual: exact where that is feasible, else the global greedy of the paper.
 
     latency    least cycles, among plans that need no more memory at once than if nothing is virtual
+               and that cost at no size much more cycles
     memory     least bytes that exist at once, then least bytes written by movement, then cycles
 
 Components of the opportunity graph are decided one after another. A small one by branch and bound
@@ -16,17 +17,28 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import combinations
 from math import inf
+from typing import Any
+
+import numpy as np
 
 from .opportunity import Graph
 
-Price = Callable[[int, frozenset[int]], float]
-"""The cycles of a node that reads some virtual tensors; infinite if no rule takes it."""
+Price = Callable[[int, frozenset[int]], Any]
+"""The cycles of a node that reads some virtual tensors: a number, or an array of them over the
+sizes of free dims; infinite, the number, if no rule takes it."""
 
 Value = tuple[float, ...]
 """What a plan costs, to be compared: the least is best."""
 
 MAX_PRICES, MAX_NODES = 128, 4096
 """Kernels that are priced, and plans that are looked at in part, for an exact decision."""
+
+MUCH = 1.1
+"""No plan may be this much dearer, at any size, than if nothing were virtual."""
+
+WRITTEN = 0.01
+"""What it counts to write a tensor, beside cycles: so much of the kernel that does and of those who
+read it. Prices know no better which is faster, and it takes memory."""
 
 NOT_POSSIBLE: Value = (inf,)
 
@@ -42,14 +54,19 @@ class Plan:
 
 @dataclass
 class Problem:
-    """The choices of one component, where `decided` are the virtual tensors of the others."""
+    """The choices of one component, where `decided` are the virtual tensors of the others.
+
+    Prices over sizes count relative to what all kernels cost at each size if nothing is virtual, by
+    `weights`, so that large sizes count no more than small ones.
+    """
 
     graph: Graph
     component: frozenset[int]
     price: Price
     memory: bool = False
     decided: frozenset[int] = frozenset()
-    known: dict[tuple[int, frozenset[int]], float] = field(default_factory=dict)
+    weights: np.ndarray = field(default_factory=lambda: np.ones(1))
+    known: dict[tuple[int, frozenset[int]], Any] = field(default_factory=dict)
 
     @cached_property
     def kernels(self) -> tuple[int, ...]:
@@ -58,6 +75,21 @@ class Problem:
     @cached_property
     def limit(self) -> int:
         return self.graph.peak(frozenset())
+
+    @cached_property
+    def written(self) -> np.ndarray:
+        """The cycles of all kernels, at every size, if nothing is virtual."""
+        total = sum(self.amounts(place, frozenset()) for place in self.kernels)
+        return np.broadcast_to(np.maximum(total, 1.0), self.weights.shape)
+
+    @cached_property
+    def scale(self) -> np.ndarray:
+        """What to multiply prices over sizes with, to add them up: for one size it is 1.
+
+        What results are cycles as at a middling size.
+        """
+        middling = np.median(self.written[self.weights > 0])
+        return self.weights * middling / self.written
 
     @property
     def prices(self) -> int:
@@ -69,13 +101,23 @@ class Problem:
         return sum(self.kernel(k, virtual) for k in self.kernels)
 
     def kernel(self, place: int, virtual: frozenset[int]) -> float:
-        """One kernel; nothing if it is virtual itself."""
+        """One kernel: a mean over the sizes, relative to what is the case if nothing is virtual."""
+        amounts = self.amounts(place, virtual)
+        return inf if np.all(amounts == inf) else float((self.scale * amounts).sum())
+
+    def amounts(self, place: int, virtual: frozenset[int]) -> Any:
+        """One kernel at every size; nothing if it is virtual itself."""
         if place in virtual:
             return 0.0
         taken = self.graph.taken(place, virtual)
         if (place, taken) not in self.known:
             self.known[place, taken] = self.price(place, taken)
         return self.known[place, taken]
+
+    def much_dearer(self, virtual: frozenset[int]) -> bool:
+        """Whether a plan is, at some size, much dearer than if nothing were virtual."""
+        total = sum(self.amounts(place, virtual) for place in self.kernels)
+        return bool(np.any(total > MUCH * self.written))
 
     def options(self, place: int) -> tuple[frozenset[int], list[tuple[frozenset[int], float]]]:
         """The choices that one kernel depends on, and its price for each way to make them."""
@@ -92,15 +134,28 @@ class Problem:
         peak = self.graph.peak(everything)
         if self.memory:
             return (peak, self.graph.written(everything), cycles)
-        return (cycles,) if peak <= self.limit else NOT_POSSIBLE
+        fits = peak <= self.limit and not self.much_dearer(virtual)
+        written = sum(self.stake(place) for place in sorted(self.component - virtual))
+        return (cycles + WRITTEN * written,) if fits else NOT_POSSIBLE
+
+    def stake(self, place: int) -> float:
+        """What a kernel and those that read its tensor cost if nothing is virtual."""
+        alone = (place, *self.graph.readers[place])
+        return sum(self.kernel(k, frozenset()) for k in alone)
 
 
-def decide(graph: Graph, price: Price, memory: bool = False) -> list[tuple[Problem, Plan]]:
-    """The plan of every component, in order; each knows those before it."""
+def decide(
+    graph: Graph, price: Price, memory: bool = False, weights: np.ndarray | None = None
+) -> list[tuple[Problem, Plan]]:
+    """The plan of every component, in order; each knows those before it.
+
+    `weights`, which add up to 1, say how much each of the sizes counts that prices are over.
+    """
+    counted = np.ones(1) if weights is None else weights
     found: list[tuple[Problem, Plan]] = []
     decided: frozenset[int] = frozenset()
     for component in graph.components:
-        problem = Problem(graph, component, price, memory, decided)
+        problem = Problem(graph, component, price, memory, decided, counted)
         plan = exact(problem) or greedy(problem)
         decided |= plan.virtual
         found.append((problem, plan))

@@ -5,12 +5,22 @@ from __future__ import annotations
 from itertools import combinations
 from math import inf
 
+import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tvmext.passes.virtual import strategy
 from tvmext.passes.virtual.opportunity import Graph, Node
-from tvmext.passes.virtual.strategy import Plan, Price, Problem, decide, greedy, virtual_in
+from tvmext.passes.virtual.strategy import (
+    WRITTEN,
+    Plan,
+    Price,
+    Problem,
+    decide,
+    greedy,
+    virtual_in,
+)
 
 
 @st.composite
@@ -90,7 +100,7 @@ def test_reading_through_keeps_the_source() -> None:
         return 1.0 if taken else 10.0
 
     ((problem, plan),) = decide(CHAIN, price)
-    assert plan == Plan(frozenset(), (30.0,), True)
+    assert plan == Plan(frozenset(), (30.0 + WRITTEN * 30.0,), True)
     assert problem.value(frozenset({1})) == strategy.NOT_POSSIBLE
 
 
@@ -116,5 +126,40 @@ def test_large_components_are_decided_greedily() -> None:
         return 10.0 + sum(5.0 if place <= 20 else 15.0 for place in taken)
 
     ((_, plan),) = decide(Graph(tuple(parts)), price)
-    assert plan == Plan(frozenset(range(1, 21)), (10.0 + 20 * 5.0 + 20 * 10.0,), False)
+    cycles = 10.0 + 20 * 5.0 + 20 * 10.0
+    assert plan.virtual == frozenset(range(1, 21)) and not plan.exact
+    assert plan.value == pytest.approx((cycles + 20 * WRITTEN * 20.0,))
     assert len(asked) < 1000
+
+
+PART = Graph((Node((), 4), Node((0,), 4, movable=True), Node((1,), 4)))
+
+
+@pytest.mark.parametrize(
+    ("joined", "weights", "virtual"),
+    [
+        ([15.0, 150.0, 1500.0], [1, 1, 1], True),  # cheaper at every size
+        ([21.0, 150.0, 1500.0], [1, 1, 1], True),  # hardly dearer at one
+        ([30.0, 100.0, 1000.0], [1, 1, 1], False),  # much dearer at one
+        ([19.0, 210.0, 2150.0], [1, 1, 1], False),  # a little cheaper at the small one alone
+        ([19.0, 210.0, 2150.0], [1, 0, 0], True),  # which is the one that counts
+        ([20.1, 201.0, 2010.0], [1, 1, 1], True),  # as good: then nothing is written
+    ],
+)
+def test_prices_over_sizes(joined: list[float], weights: list[int], virtual: bool) -> None:
+    """At three sizes, apart they cost (10 + 10) times 1, 10 and 100."""
+
+    def price(place: int, taken: frozenset[int]) -> np.ndarray:
+        return np.array(joined if taken else [10.0, 100.0, 1000.0]) * (place > 0)
+
+    ((_, plan),) = decide(PART, price, weights=np.array(weights) / sum(weights))
+    assert plan.virtual == ({1} if virtual else set())
+
+
+def test_a_rule_that_takes_it_at_no_size() -> None:
+    def price(_place: int, taken: frozenset[int]) -> object:
+        return inf if taken else np.array([10.0, 100.0])
+
+    ((problem, plan),) = decide(PART, price, weights=np.array([1.0, 0.0]))
+    assert plan.virtual == set()
+    assert problem.value(frozenset({1})) == strategy.NOT_POSSIBLE
