@@ -11,6 +11,8 @@ instructions.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from itertools import combinations
 from typing import TypeVar
 
 import numpy as np
@@ -80,20 +82,70 @@ def fewest(
         kept.append(int(loss.argmin()))
 
 
-def heights(
-    rows: int, price: Callable[[int], float], *, padded: bool, high: int | None = None
-) -> Heights:
+def heights(rows: int, price: Callable[[int], float], *, high: int | None = None) -> Heights:
     """Which heights tiles of up to `rows` rows have, highest first: (height, its price).
 
-    All tiles of a run have one height. The last one is moved back to end with the rows, so that
-    none may be higher than there are rows, or with `padded` goes on past them. ``price(height)`` is
+    All tiles of a run have one height, and the last one goes on past the rows. ``price(height)`` is
     that of a tile. The highest is among them: it is what many rows want.
     """
     sizes = np.array(bends(range(1, rows + 1), 1, high))
 
     def total(height: int) -> np.ndarray:
-        cost = -(-sizes // height) * price(height)
-        return cost if padded else np.where(sizes < height, np.inf, cost)
+        return -(-sizes // height) * price(height)
 
     kept = fewest(range(1, rows + 1), total, worst=WORST_HEIGHT, first=rows - 1)
     return tuple((height, round(price(height))) for height in sorted(kept, reverse=True))
+
+
+def mixture(
+    among: Sequence[int], price: Callable[[int], float], low: int = 0, high: int | None = None
+) -> Heights:
+    """Which of some heights tiles have of which one run mixes several: (height, its price).
+
+    The highest, one row, and those that bring the price of any number of rows near that of all
+    heights with the least code, which is as much as they have rows together.
+    """
+    every = tuple((height, round(price(height))) for height in sorted(among, reverse=True))
+    if len(every) == 1:
+        return every
+    top, *middle, one = every
+    sizes = np.array(bends(range(1, 2 * top[0]), low, high))
+    best = mixed_price(every, sizes)
+
+    def near(kept: Heights) -> bool:
+        excess = np.log(mixed_price(kept, sizes) / best)
+        return bool(excess.mean() <= np.log(ENVELOPE) and excess.max() <= np.log(WORST_HEIGHT))
+
+    sets = [(top, *some, one) for n in range(len(middle) + 1) for some in combinations(middle, n)]
+    return next(kept for kept in sorted(sets, key=_rows_of_code) if near(kept))
+
+
+def _rows_of_code(heights: Heights) -> int:
+    return sum(height for height, _ in heights)
+
+
+def mixed_price(heights: Heights, sizes: np.ndarray) -> np.ndarray:
+    """The price of each number of rows in the tiles that `mixed` has for it."""
+    top, price = heights[0]
+    prices = [sum(n * cost for n, (_, cost) in zip(some, heights)) for some in mixed(heights)]
+    whole = np.maximum(sizes // top - 1, 0)
+    found: np.ndarray = whole * price + np.array(prices)[sizes - whole * top]
+    return found
+
+
+@cache
+def mixed(heights: Heights) -> tuple[tuple[int, ...], ...]:
+    """How many tiles of each height the cheapest mixture has of 0, 1, .. rows.
+
+    It ends before twice the highest: so many rows and more begin with a tile of that height.
+    """
+    best: list[tuple[float, tuple[int, ...]]] = [(0.0, (0,) * len(heights))]
+    for rows in range(1, 2 * heights[0][0]):
+        ways = []
+        for n, (height, price) in enumerate(heights):
+            if height <= rows:
+                cost, counts = best[rows - height]
+                more = (*counts[:n], counts[n] + 1, *counts[n + 1 :])
+                ways.append((cost + price, more))
+        best.append(min(ways, key=lambda way: way[0]))
+    return tuple(counts for _, counts in best)

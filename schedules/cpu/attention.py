@@ -20,7 +20,7 @@ from tvm.ir import Expr, TensorLoad, Var
 
 from tvmext.arch import CpuArch
 
-from ..dispatch import Heights
+from ..dispatch import Heights, mixture
 from ..kernel.analysis import constant, substitute, variables
 from ..kernel.attend import Attention, attention, mask
 from ..kernel.contraction import size
@@ -120,7 +120,7 @@ class FusedAttention:
             size(found.rows),
             decision.scores.rows,
             lambda tiles: _tasks(found, tiles, decision),
-            overlap=decision.heights,
+            decision.heights,
         )
         func = tirx.PrimFunc(kernel.func.params, body, kernel.func.ret_type, kernel.func.attrs)
         return Scheduled(func)
@@ -209,7 +209,7 @@ def _heights(workload: Workload, scores: Shape, values: Shape, arch: CpuArch) ->
         return -(-keys // scores.cols) * first + across * last
 
     powers = [1 << p for p in reversed(range(scores.rows.bit_length()))]
-    return tuple((rows, round(price(rows))) for rows in powers)
+    return mixture(powers, price)
 
 
 def _cycles(rows: int, cols: int, depth: int, tile: Shape, units: int) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 
 from tvmext.arch import CpuArch
 
-from ..dispatch import Heights
+from ..dispatch import Heights, mixed
 from ..levels import UNKNOWN_COLS, UNKNOWN_DEPTH, UNKNOWN_ROWS
 from . import gemm, winograd_choice
 from .gemm_variants import prices_at
@@ -36,7 +36,7 @@ def chosen(workload: Any, decision: Any, arch: CpuArch) -> tuple[Chosen, ...]:
     if len(heights) > 1:
         padded = isinstance(decision, winograd_choice.Decision)
         names = [f"tiles of {height}" for height, _ in heights]
-        return tuple(_spans("rows", names, _of_heights(heights, padded)))
+        return tuple(_spans("rows", names, _one_of(heights) if padded else _some_of(heights)))
     return ()
 
 
@@ -53,28 +53,38 @@ def _products(work: gemm.Workload, decision: gemm.Decision, arch: CpuArch) -> It
         if known is None:
             sizes = [np.full(SCANNED, one) for one in usual]
             sizes[place] = _scanned()
-            yield from _spans(size, names, prices_at(decisions, sizes, work.rhs, arch.fma_units))
+            prices = prices_at(decisions, sizes, work.rhs, arch.fma_units)
+            yield from _spans(size, names, _least(prices))
 
 
-def _of_heights(heights: Heights, padded: bool) -> list[np.ndarray]:
-    """As kernel/choice.py has it."""
+def _one_of(heights: Heights) -> list[np.ndarray]:
+    """Where tiles of each height are taken, all tiles of a run being of one (kernel/choice.py)."""
+    return _least([-(-_scanned() // height) * float(price) for height, price in heights])
+
+
+def _some_of(heights: Heights) -> list[np.ndarray]:
+    """Where some tile has each height, as rows.py has it."""
+    top = heights[0][0]
     sizes = _scanned()
-    prices = []
-    for height, price in heights:
-        cost = -(-sizes // height) * float(price)
-        prices.append(cost if padded else np.where(sizes < height, np.inf, cost))
-    return prices
+    rest = sizes - np.maximum(sizes // top - 1, 0) * top
+    first, *others = np.array(mixed(heights))[rest].T > 0
+    return [first | (sizes >= 2 * top), *others]
+
+
+def _least(prices: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Where each price is the least, the first of equals."""
+    taken = np.argmin(np.array(prices), axis=0)
+    return [taken == number for number in range(len(prices))]
 
 
 def _scanned() -> np.ndarray:
     return np.arange(1, SCANNED + 1)
 
 
-def _spans(size: str, names: Sequence[str], prices: Sequence[np.ndarray]) -> Iterator[Chosen]:
-    """The variant of the least price at each size, the first of equals, as runs of sizes."""
-    taken = np.argmin(np.array(prices), axis=0)
-    for number, name in enumerate(names):
-        here = np.flatnonzero(taken == number) + 1
+def _spans(size: str, names: Sequence[str], taken: Sequence[np.ndarray]) -> Iterator[Chosen]:
+    """The sizes at which each variant is taken, as runs of them."""
+    for name, mask in zip(names, taken):
+        here = np.flatnonzero(mask) + 1
         runs = np.split(here, np.flatnonzero(np.diff(here) > 1) + 1)
         spans = tuple((int(run[0]), int(run[-1])) for run in runs if len(run))
         yield Chosen(size, name, spans)

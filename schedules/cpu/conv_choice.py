@@ -6,10 +6,9 @@ from dataclasses import dataclass, field, replace
 
 from tvmext.arch import CpuArch, dtype_bits
 
-from ..dispatch import Heights, heights
+from ..dispatch import Heights
 from ..kernel.contraction import Contraction
 from ..levels import (
-    STREAM_CYCLES,
     UNKNOWN_COLS,
     UNKNOWN_DEPTH,
     UNKNOWN_SIDE,
@@ -17,13 +16,13 @@ from ..levels import (
     best_tile,
     product_cycles,
     rows_in_l1,
-    streamed_cycles,
     widest,
 )
 from .decision import StagePlan
 from .dots import Dot, find_dot
 from .gemm import PARALLEL_FLOPS, fetches_ahead, register_units
-from .tile import Shape, parts
+from .heights import tile_heights
+from .tile import Shape
 from .turned import Turned
 
 FLAT_PIXELS = 128
@@ -133,25 +132,11 @@ def blocked(work: Workload, shape: Shape, flat: bool, dot: Dot | None, arch: Cpu
         turned = Turned.of(work.contraction, block_rows).plans(block_rows or height, arch)
     decision = Decision(shape, flat, block_rows, parallel, tiles, dot, turned=turned)
     if work.width is None:
-        decision = replace(decision, heights=_heights(work, shape, width_of * depth, arch))
+        decision = replace(decision, heights=tile_heights(shape, work.contraction, dot, arch))
     if whole or turned or (work.width is not None and work.height is not None):
         return decision
     shares = _shares(images, arch.cores) if parallel == "blocks" else 1
     return replace(decision, block_bytes=arch.l2_bytes // 3, least_blocks=shares)
-
-
-def _heights(work: Workload, shape: Shape, column_bytes: int, arch: CpuArch) -> Heights:
-    """Tiles for rows of any length; they wait for a panel that L1 does not hold."""
-    last = work.contraction.reduce[-1].size or 1
-    units = arch.fmas_per_cycle(shape.lanes * dtype_bits(work.dtype))
-    stream = STREAM_CYCLES if column_bytes * shape.cols > arch.l1_bytes // 2 else 0.0
-    depth = work.reduce or UNKNOWN_DEPTH
-
-    def price(pixels: int) -> float:
-        split = parts(pixels * shape.vectors, last) > 1
-        return streamed_cycles(pixels, shape.vectors, units, depth, stream, split)
-
-    return heights(shape.rows, price, padded=False)
 
 
 def _shares(images: int, cores: int) -> int:

@@ -123,7 +123,7 @@ class Builder:
         if self.decision.flat:
             assert self.height is not None
             pixels = size((self.height, self.width))
-        body = cut(pixels, self.shape.rows, self._blocks, overlap=self.decision.heights)
+        body = cut(pixels, self.shape.rows, self._blocks, self.decision.heights)
         body = followed(self.total, body, self.shape.lanes, self.decision.parallel != "none")
         func = tirx.PrimFunc(params, body, kernel.func.ret_type, kernel.func.attrs)
         return Scheduled(func, layouts)

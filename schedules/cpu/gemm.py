@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from tvmext.arch import CpuArch, dtype_bits
 
+from ..dispatch import Heights
 from ..kernel.analysis import analyzer, constant, flat_index, stride
 from ..kernel.contraction import (
     Contraction,
@@ -36,6 +37,7 @@ from ..rule import Declined, Kernel, Scheduled
 from .dots import Dot, find_dot
 from .gemm_kernel import build
 from .gemm_variants import variants
+from .heights import tile_heights
 from .one_row import columns_at_once, contiguous_sum
 from .panels import weight
 from .tile import Shape
@@ -99,6 +101,8 @@ class Decision:
     """The instruction for products of bytes."""
     others: tuple[Decision, ...] = ()
     """What is better for other sizes, where they are known at run time only (dispatch.py)."""
+    heights: Heights = ()
+    """Rows of tiles, with their prices, where the number of rows is not known (rows.py)."""
 
     @property
     def manner(self) -> str:
@@ -221,7 +225,8 @@ def placed(workload: Workload, shape: Shape, dot: Dot | None, arch: CpuArch) -> 
     busy = workload.rows is None or workload.rows >= AHEAD_ROWS
     if rhs == "weight" and busy and fetches_ahead(width * depth, workload.cols, shape.cols, arch):
         ahead = min(tiles or UNKNOWN_TILES, block_tiles or UNKNOWN_TILES)
-    return Decision(shape, rhs, block_tiles, parallel, ahead, dot)
+    decision = Decision(shape, rhs, block_tiles, parallel, ahead, dot)
+    return replace(decision, heights=_heights(workload, shape, dot, arch))
 
 
 def _varied(workload: Workload, decision: Decision, arch: CpuArch) -> Decision:
@@ -230,9 +235,16 @@ def _varied(workload: Workload, decision: Decision, arch: CpuArch) -> Decision:
     if decision.rhs not in ("pack", "in place") or decision.dot is not None or not unknown:
         return decision
     first, *others = (
-        replace(decision, tile=tile, rhs=how) for tile, how in variants(workload, arch)
+        replace(decision, tile=tile, rhs=how, heights=_heights(workload, tile, None, arch))
+        for tile, how in variants(workload, arch)
     )
     return replace(first, others=tuple(others))
+
+
+def _heights(workload: Workload, shape: Shape, dot: Dot | None, arch: CpuArch) -> Heights:
+    if workload.rows is not None:
+        return ()
+    return tile_heights(shape, workload.contraction, dot, arch, workload.spans[0])
 
 
 def _usual(rows: int | None, limits: Span) -> int | None:

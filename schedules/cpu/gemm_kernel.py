@@ -34,7 +34,10 @@ def build(kernel: Kernel, workload: Workload, decision: Decision, arch: CpuArch)
     total = flat_rows(workload.contraction)
     passes = [_passes(total, workload, one) for one in decisions]
     first = passes[0]
-    bodies = [cut(size(total.rows), one.shape.rows, one.loops) for one in passes]
+    bodies = [
+        cut(size(total.rows), how.tile.rows, one.loops, how.heights)
+        for how, one in zip(decisions, passes)
+    ]
     sizes = (size(total.rows), size(total.cols), size(total.reduce))
     body = chosen(decisions, sizes, workload.rhs, arch.fma_units, bodies)
     body = followed(total, body, decision.tile.lanes, decision.parallel)

@@ -1,119 +1,106 @@
 """How rows are cut into tiles.
 
-Into tiles of (nearly) equal height, so that no tile computes a row that is not there and none is
-much smaller than the best one: nine rows are 5 + 4, not 8 + 1.
+A known number of rows into tiles of (nearly) equal height, so that no tile computes a row that is
+not there and none is much smaller than the best one: nine rows are 5 + 4, not 8 + 1. Each height is
+code of its own, so that an unknown number is cut into tiles of few heights, mixed as is cheapest
+(dispatch.mixture): of 8, 3, 2 and 1 nine rows are 3 + 3 + 3.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 from tvm import tirx
 from tvm.ir import Expr
 
-from ..dispatch import Heights
-from ..kernel.choice import best_height, of_height
-from ..kernel.emit import Size, bind, block, ceildiv, index, least, most
-
-
-@dataclass(frozen=True, eq=False)
-class Tiles:
-    """How `total` rows are cut: `count` tiles of `base` rows, the first `extra` one row higher."""
-
-    total: Size
-    rows: int
-    count: Size
-    base: Size
-    extra: Size
-
-    def heights(self) -> list[int]:
-        """Every height that occurs, highest first."""
-        if not isinstance(self.total, int):
-            return list(range(self.rows, 0, -1))
-        assert isinstance(self.base, int)
-        higher = [self.base + 1] if self.extra else []
-        return higher + ([self.base] if self.count != self.extra else [])
-
-    def listed(self) -> list[tuple[int, int]]:
-        """(first row, height) of every tile, when their number is known."""
-        assert isinstance(self.count, int) and isinstance(self.base, int)
-        assert isinstance(self.extra, int)
-        starts = [t * self.base + min(t, self.extra) for t in range(self.count)]
-        return [(start, self.base + (t < self.extra)) for t, start in enumerate(starts)]
-
-    def each(self, t: Expr, body: Callable[[Expr, int], tirx.Stmt], after: _After) -> tirx.Stmt:
-        """``body(first row, height)`` for tile `t`, then ``after(first row, height)``."""
-        if not isinstance(self.total, int) or (self.extra and self.base):
-            taller = tirx.Select(t < index(self.extra), index(1), index(0))
-            first = t * self.base + least(t, self.extra)
-            return bind(
-                first,
-                lambda row: bind(
-                    taller + self.base,
-                    lambda high: block(self._switch(row, high, body), after(row, high)),
-                    "height",
-                ),
-                "row",
-            )
-        height = self.heights()[0]
-        return bind(
-            t * height, lambda row: block(body(row, height), after(row, index(height))), "row"
-        )
-
-    def _switch(self, row: Expr, high: Expr, body: Callable[[Expr, int], tirx.Stmt]) -> tirx.Stmt:
-        """One after another rather than nested: TVM's passes pay dearly for nested conditions."""
-        return block(*(tirx.IfThenElse(high == h, body(row, h), None) for h in self.heights()))
-
-
-@dataclass(frozen=True, eq=False)
-class Overlapping(Tiles):
-    """Tiles of one of some heights, the last one moved back to end with the rows: less code.
-
-    `base` is the height that costs the least for as many rows.
-    """
-
-    choices: Heights = ()
-
-    def each(self, t: Expr, body: Callable[[Expr, int], tirx.Stmt], after: _After) -> tirx.Stmt:
-        total, height = index(self.total), index(self.base)
-
-        def tile(row: Expr) -> tirx.Stmt:
-            parts = of_height(self.choices, height, lambda high: body(row, high))
-            return block(parts, after(row, height))
-
-        return bind(tirx.min(t * height, total - height), tile, "row")
-
+from ..dispatch import Heights, mixed
+from ..kernel.choice import of_height
+from ..kernel.emit import Size, bind, block, index, least
 
 _After = Callable[[Expr, Expr], tirx.Stmt | None]
 
 
+@dataclass(frozen=True, eq=False)
+class Tiles:
+    """`count` tiles, the highest first: those before the n-th of `ends` have the n-th height."""
+
+    count: Size
+    heights: tuple[int, ...]
+    ends: tuple[Size, ...]
+    """The last height has none: its tiles are those that are left."""
+
+    @property
+    def rows(self) -> int:
+        """Rows of the highest tile."""
+        return self.heights[0]
+
+    def listed(self) -> list[tuple[int, int]]:
+        """(first row, height) of every tile, when their number is known."""
+        assert isinstance(self.count, int)
+        found, row = [], 0
+        for t in range(self.count):
+            height = self.heights[sum(t >= int(end) for end in self.ends)]
+            found.append((row, height))
+            row += height
+        return found
+
+    def each(self, t: Expr, body: Callable[[Expr, int], tirx.Stmt], after: _After) -> tirx.Stmt:
+        """``body(first row, height)`` for tile `t`, then ``after(first row, height)``."""
+        row, high = t * self.heights[-1], index(self.heights[-1])
+        for end, height, lower in zip(self.ends, self.heights, self.heights[1:]):
+            row = row + (height - lower) * least(t, end)
+            high = high + tirx.Select(t < index(end), index(height - lower), index(0))
+
+        def tile(row: Expr, high: Expr) -> tirx.Stmt:
+            return block(of_height(self.heights, high, partial(body, row)), after(row, high))
+
+        return bind(row, lambda row: bind(high, partial(tile, row), "height"), "row")
+
+
 def cut(
-    total: Size, rows: int, then: Callable[[Tiles], tirx.Stmt], overlap: Heights = ()
+    total: Size, rows: int, then: Callable[[Tiles], tirx.Stmt], heights: Heights = ()
 ) -> tirx.Stmt:
     """Bind how `total` rows are cut into tiles of at most `rows` rows.
 
-    With `overlap`, an unknown number of rows is cut into overlapping tiles of such heights.
+    An unknown number of rows is cut into tiles of `heights`.
     """
-    count = ceildiv(total, rows)
-    if overlap and not isinstance(total, int):
+    if not isinstance(total, int):
+        return _mixed(total, heights, then)
+    count = -(-total // rows)
+    base, extra = divmod(total, max(count, 1))
+    if extra:
+        return then(Tiles(count, (base + 1, base), (extra,)))
+    return then(Tiles(count, (max(base, 1),), ()))
 
-        def tiles(height: Expr) -> tirx.Stmt:
-            return bind(
-                (total + (height - 1)) // height,
-                lambda n: then(Overlapping(total, rows, n, height, 0, overlap)),
-                "tiles",
-            )
 
-        return best_height(overlap, total, tiles, padded=False)
-    if isinstance(total, int) and isinstance(count, int):
-        divisor = max(count, 1)
-        return then(Tiles(total, rows, count, total // divisor, total % divisor))
-    divisor = most(count, 1)
+_BITS = 4
+"""Bits of a number in a table: no mixture of less than 16 rows has more tiles."""
+
+
+def _mixed(total: Expr, heights: Heights, then: Callable[[Tiles], tirx.Stmt]) -> tirx.Stmt:
+    """Tiles of the highest first, then as dispatch.mixed has it for what is left of the rows."""
+    top = heights[0][0]
+    counts = list(zip(*mixed(heights)))
+
+    def ends(whole: Expr, rest: Expr, done: tuple[Expr, ...]) -> tirx.Stmt:
+        if len(done) == len(heights):
+            return then(Tiles(done[-1], tuple(height for height, _ in heights), done[:-1]))
+        before = done[-1] if done else whole
+        after = before + _looked_up(counts[len(done)], rest)
+        return bind(after, lambda end: ends(whole, rest, (*done, end)), "end")
+
     return bind(
-        total // divisor,
-        lambda base: bind(
-            total % divisor, lambda extra: then(Tiles(total, rows, count, base, extra)), "extra"
-        ),
-        "base",
+        tirx.max(total // top - 1, index(0)),
+        lambda whole: bind(total - whole * top, lambda rest: ends(whole, rest, ()), "rest"),
+        "whole",
     )
+
+
+def _looked_up(numbers: Iterable[int], place: Expr) -> Expr:
+    """The `place`-th of a few small numbers, which are the digits of one."""
+    digits = sum(number << (_BITS * n) for n, number in enumerate(numbers))
+    assert digits < 1 << 64
+    table = tirx.const(digits - (1 << 64) if digits >> 63 else digits, "int64")
+    return (table >> (place * _BITS)) & ((1 << _BITS) - 1)

@@ -130,7 +130,7 @@ def decide(found: Windows, plan: Plan, arch: CpuArch) -> Decision:
         stream = FAR_CYCLES if ahead and block_tiles == 1 else STREAM_CYCLES
         return streamed_cycles(height, plan.tile.vectors, arch.fma_units, channels, stream)
 
-    return replace(decision, heights=heights(rows, price, padded=True, high=rows * most))
+    return replace(decision, heights=heights(rows, price, high=rows * most))
 
 
 def _spread(groups: int, count: int | None, blocks: int, cores: int) -> tuple[str, int]:

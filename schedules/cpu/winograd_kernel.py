@@ -158,7 +158,6 @@ class Builder:
             self.heights,
             index(count),
             lambda height: self._rounds(group, first, tiles, count, height),
-            padded=True,
         )
 
     def _rounds(
@@ -249,7 +248,7 @@ class Builder:
             def run(rows: int) -> tirx.Stmt:
                 return loop(rounds, lambda t: tile(t, rows), name="r")
 
-            return of_height(self.heights, height, run)
+            return of_height([own for own, _ in self.heights], height, run)
 
         return bind_each(unravel(position, self.positions), one)
 

@@ -44,24 +44,20 @@ def cheapest(prices: Sequence[Expr], values: Sequence[int], body: Body, name: st
     )
 
 
-def best_height(heights: Heights, total: Expr, body: Body, *, padded: bool) -> tirx.Stmt:
+def best_height(heights: Heights, total: Expr, body: Body) -> tirx.Stmt:
     """`body` of the height of tiles at which `total` rows cost the least (dispatch.heights)."""
-    prices = []
-    for height, price in heights:
-        cost = (total + (height - 1)) // height * price
-        none = tirx.const(1 << 60, "int64")
-        prices.append(cost if padded else tirx.Select(total < height, none, cost))
+    prices = [(total + (height - 1)) // height * price for height, price in heights]
     return cheapest(prices, [height for height, _ in heights], body, "height")
 
 
-def of_height(heights: Heights, height: Expr, body: Callable[[int], tirx.Stmt]) -> tirx.Stmt:
+def of_height(heights: Sequence[int], height: Expr, body: Callable[[int], tirx.Stmt]) -> tirx.Stmt:
     """``body(height)`` for the one of `heights` that `height` is.
 
     One after another rather than nested: TVM's passes pay dearly for nested conditions.
     """
     if len(heights) == 1:
-        return body(heights[0][0])
-    return block(*(tirx.IfThenElse(height == own, body(own), None) for own, _ in heights))
+        return body(heights[0])
+    return block(*(tirx.IfThenElse(height == own, body(own), None) for own in heights))
 
 
 def pick(prices: Sequence[Expr], bodies: Sequence[tirx.Stmt]) -> tirx.Stmt:

@@ -12,7 +12,7 @@ from tvmext.schedules.cost.model import Analytic
 from tvmext.schedules.cpu import RULES
 from tvmext.schedules.cpu.choices import choices
 from tvmext.schedules.cpu.chosen import SCANNED, chosen
-from tvmext.schedules.dispatch import heights
+from tvmext.schedules.dispatch import mixture
 from tvmext.schedules.prices import prices_of
 from tvmext.schedules.select import by_rule
 
@@ -48,7 +48,7 @@ def test_variants_share_the_sizes() -> None:
 
 def test_heights_are_those_of_the_kernel() -> None:
     class Decision:
-        heights = heights(8, lambda height: 10.0 + height, padded=False)
+        heights = mixture(range(1, 9), lambda height: 10.0 + height)
 
     found = chosen(None, Decision(), ARCH)
     assert found[0].variant == "tiles of 8"

@@ -100,13 +100,13 @@ def _variants(decision: Any) -> tuple[int, str] | None:
     """How many variants a kernel has for sizes that are known at run time only, and which."""
     if not isinstance(decision, dict):
         return None
-    if heights := decision.get("heights"):
-        told = "tiles of " + ", ".join(str(height) for height, _ in heights) + " rows"
-        return len(heights), told
     if others := decision.get("others"):
         every = [decision, *others]
         tiles = [f"{d['tile']['rows']}x{d['tile']['vectors']} {d['rhs']}" for d in every]
         return len(every), ", ".join(tiles)
+    if heights := decision.get("heights"):
+        told = "tiles of " + ", ".join(str(height) for height, _ in heights) + " rows"
+        return len(heights), told
     if decision.get("block_bytes"):
         return 1, f"blocks of {decision['block_bytes']} bytes"
     return None
