@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from functools import partial
 
 from tvm import tirx
-from tvm.ir import Expr
+from tvm.ir import Expr, Var
 
 from ..dispatch import Heights, mixed
 from ..kernel.choice import of_height
-from ..kernel.emit import Size, bind, block, index, least
+from ..kernel.emit import Body, Size, bind, block, hidden, index, least
 
 _After = Callable[[Expr, Expr], tirx.Stmt | None]
 
@@ -56,7 +56,8 @@ class Tiles:
         def tile(row: Expr, high: Expr) -> tirx.Stmt:
             return block(of_height(self.heights, high, partial(body, row)), after(row, high))
 
-        return bind(row, lambda row: bind(high, partial(tile, row), "height"), "row")
+        name = bind if isinstance(self.count, int) else _hidden
+        return name(row, lambda row: name(high, partial(tile, row), "height"), "row")
 
 
 def cut(
@@ -89,13 +90,19 @@ def _mixed(total: Expr, heights: Heights, then: Callable[[Tiles], tirx.Stmt]) ->
             return then(Tiles(done[-1], tuple(height for height, _ in heights), done[:-1]))
         before = done[-1] if done else whole
         after = before + _looked_up(counts[len(done)], rest)
-        return bind(after, lambda end: ends(whole, rest, (*done, end)), "end")
+        return _hidden(after, lambda end: ends(whole, rest, (*done, end)), "end")
 
     return bind(
         tirx.max(total // top - 1, index(0)),
         lambda whole: bind(total - whole * top, lambda rest: ends(whole, rest, ()), "rest"),
         "whole",
     )
+
+
+def _hidden(value: Expr, body: Body, name: str) -> tirx.Stmt:
+    """A value that no pass looks into: in every index it would cost more than it is good for."""
+    var = Var(name, "int64")
+    return hidden(value, var, body(var))
 
 
 def _looked_up(numbers: Iterable[int], place: Expr) -> Expr:
