@@ -225,8 +225,8 @@ def placed(workload: Workload, shape: Shape, dot: Dot | None, arch: CpuArch) -> 
     busy = workload.rows is None or workload.rows >= AHEAD_ROWS
     if rhs == "weight" and busy and fetches_ahead(width * depth, workload.cols, shape.cols, arch):
         ahead = min(tiles or UNKNOWN_TILES, block_tiles or UNKNOWN_TILES)
-    decision = Decision(shape, rhs, block_tiles, parallel, ahead, dot)
-    return replace(decision, heights=_heights(workload, shape, dot, arch))
+    heights = _heights(workload, shape, dot, arch, far=ahead > 0)
+    return Decision(shape, rhs, block_tiles, parallel, ahead, dot, heights=heights)
 
 
 def _varied(workload: Workload, decision: Decision, arch: CpuArch) -> Decision:
@@ -241,10 +241,13 @@ def _varied(workload: Workload, decision: Decision, arch: CpuArch) -> Decision:
     return replace(first, others=tuple(others))
 
 
-def _heights(workload: Workload, shape: Shape, dot: Dot | None, arch: CpuArch) -> Heights:
+def _heights(
+    workload: Workload, shape: Shape, dot: Dot | None, arch: CpuArch, *, far: bool = False
+) -> Heights:
+    """Tiles for any number of rows; a weight that is fetched ahead is `far`."""
     if workload.rows is not None:
         return ()
-    return tile_heights(shape, workload.contraction, dot, arch, workload.spans[0])
+    return tile_heights(shape, workload.contraction, dot, arch, workload.spans[0], far=far)
 
 
 def _usual(rows: int | None, limits: Span) -> int | None:

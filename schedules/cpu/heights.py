@@ -7,7 +7,7 @@ from tvmext.arch import CpuArch, dtype_bits
 from ..dispatch import Heights, mixture
 from ..kernel.contraction import Contraction, known_size
 from ..kernel.ranges import ANY, Span
-from ..levels import STREAM_CYCLES, UNKNOWN_DEPTH, streamed_cycles
+from ..levels import FAR_CYCLES, STREAM_CYCLES, UNKNOWN_DEPTH, streamed_cycles
 from .dots import Dot
 from .tile import Shape, parts
 
@@ -18,10 +18,12 @@ def tile_heights(
     dot: Dot | None,
     arch: CpuArch,
     rows: Span = ANY,
+    *,
+    far: bool = False,
 ) -> Heights:
     """Heights up to that of `shape`, for any number of rows in a range.
 
-    A tile waits for a panel that L1 does not hold.
+    A tile waits for a panel that L1 does not hold, and longer if it is `far`, beyond L2.
     """
     step = dot.step if dot else 1
     depth, last = (
@@ -32,7 +34,8 @@ def tile_heights(
     bits = dtype_bits(found.dtype)
     units = arch.fmas_per_cycle(shape.lanes * bits)
     panel_bytes = depth * shape.cols * bits // 8
-    stream = STREAM_CYCLES if panel_bytes > arch.l1_bytes // 2 else 0.0
+    away = FAR_CYCLES if far else STREAM_CYCLES
+    stream = away if panel_bytes > arch.l1_bytes // 2 else 0.0
 
     def price(height: int) -> float:
         split = parts(height * shape.vectors, last) > 1
