@@ -3,8 +3,20 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
-from tvmext.schedules.dispatch import FAR, bends, fewest, grid
+from tvmext.schedules.dispatch import (
+    ENVELOPE,
+    FAR,
+    WORST_HEIGHT,
+    bends,
+    fewest,
+    grid,
+    mixed,
+    mixed_price,
+    mixture,
+)
+from tvmext.schedules.levels import FAR_CYCLES, STREAM_CYCLES, streamed_cycles
 
 
 def test_prices_are_compared_where_they_bend() -> None:
@@ -30,3 +42,42 @@ def test_what_is_nearly_as_good_is_left_out() -> None:
     (sizes,) = grid([bends([4])])
     prices = {"a": 1000 * sizes, "b": 1000 * sizes - 20 * (sizes % 2)}
     assert len(fewest(list(prices), prices.__getitem__)) == 1
+
+
+@pytest.mark.parametrize("stream", [0.0, STREAM_CYCLES, FAR_CYCLES])
+@pytest.mark.parametrize("depth", [32, 768])
+@pytest.mark.parametrize("units", [1, 2])
+@pytest.mark.parametrize("tile", [(8, 1), (8, 2), (6, 4), (1, 8)])
+def test_mixtures_are_near_the_best_split_of_any_number_of_rows(
+    tile: tuple[int, int], units: int, depth: int, stream: float
+) -> None:
+    rows, vectors = tile
+
+    def price(height: int) -> float:
+        return streamed_cycles(height, vectors, units, depth, stream)
+
+    best = [0.0]
+    for size in range(1, 4097):
+        best.append(min(best[size - h] + round(price(h)) for h in range(1, min(rows, size) + 1)))
+    heights = mixture(range(1, rows + 1), price)
+    excess = mixed_price(heights, np.arange(1, 4097)) / np.array(best[1:])
+    assert excess.min() >= 1 and excess.max() <= WORST_HEIGHT
+    assert np.exp(np.log(excess).mean()) <= ENVELOPE
+    assert np.exp(np.log(excess[: 2 * rows]).mean()) <= 1.05
+
+
+def test_mixtures_cover_the_rows() -> None:
+    heights = ((8, 81), (3, 32), (2, 23), (1, 21))
+    assert [sum(n * h for n, (h, _) in zip(some, heights)) for some in mixed(heights)] == [
+        *range(16)
+    ]
+    assert mixed(heights)[9] == (0, 3, 0, 0)
+    assert mixed_price(heights, np.array([0, 9, 25])).tolist() == [0, 96, 2 * 81 + 96]
+
+
+def test_heights_that_do_not_pay_are_left_out() -> None:
+    """Tiles that wait for nothing need few heights, those that wait for memory every one."""
+    free = mixture(range(1, 9), lambda height: 100.0 * height + 1)
+    bound = mixture(range(1, 9), lambda height: 800.0 + height)
+    assert [height for height, _ in free] == [8, 1]
+    assert [height for height, _ in bound] == [*range(8, 0, -1)]

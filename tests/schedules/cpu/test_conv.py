@@ -128,7 +128,7 @@ def test_symbolic_sizes(n: int, h: int, w: int, groups: int) -> None:
 
 
 @pytest.mark.parametrize("width", range(1, 14))
-def test_every_width_in_overlapping_tiles_of_other_machines(width: int) -> None:
+def test_every_width_in_mixed_tiles_of_other_machines(width: int) -> None:
     x, w = normal(1, 3, width, 8), normal(16, 3, 3, 8, seed=1)
     arch = FAMILIES["x86-64-v3"]
     dims = [("n", "h", "w", 8), w.shape]
