@@ -34,6 +34,7 @@ from .block_tile import FewRows, LaidBlocks, Unpack, levels
 from .flat_rows import flat_rows
 from .gemm import PARALLEL_FLOPS, declines
 from .gemm_loops import Passes
+from .heights import tile_heights
 from .rows import cut
 from .tile import Kernel as TileKernel
 from .tile import Shape
@@ -114,7 +115,7 @@ class BlockProducts:
         return Decision(few, many, arch.cores > 1 and flops >= PARALLEL_FLOPS)
 
     def apply(
-        self, kernel: Kernel, workload: Workload, decision: Decision, _arch: CpuArch
+        self, kernel: Kernel, workload: Workload, decision: Decision, arch: CpuArch
     ) -> Scheduled:
         total = flat_rows(workload.contraction)
         shape = decision.few or decision.many
@@ -123,9 +124,11 @@ class BlockProducts:
         rows = index(size(total.rows))
         bodies = []
         if decision.few is not None:
-            bodies.append((rows <= FEW_ROWS, _few(total, decision.few, laid, decision.parallel)))
+            bodies.append(
+                (rows <= FEW_ROWS, _few(total, decision.few, laid, decision.parallel, arch))
+            )
         if decision.many is not None:
-            many = _many(total, decision.many, laid, decision.parallel)
+            many = _many(total, decision.many, laid, decision.parallel, arch)
             bodies.append((rows > FEW_ROWS, many))
         alone = len(bodies) == 1
         body = block(*(b if alone else tirx.IfThenElse(when, b, None) for when, b in bodies))
@@ -138,15 +141,20 @@ class BlockProducts:
         return Scheduled(func, dict(zip(places, laid.layouts)))
 
 
-def _few(total: Contraction, shape: Shape, laid: LaidBlocks, parallel: bool) -> tirx.Stmt:
+def _few(
+    total: Contraction, shape: Shape, laid: LaidBlocks, parallel: bool, arch: CpuArch
+) -> tirx.Stmt:
     rows = known_size(total.rows)
     level, fill = levels(total, laid, FEW_ROWS if rows is None else rows)
     passes = Passes(total, shape, FewRows(total, shape, laid, level), parallel)
-    body = cut(size(total.rows), shape.rows, passes.loops)
+    heights = tile_heights(shape, total, None, arch)
+    body = cut(size(total.rows), shape.rows, passes.loops, heights)
     return block(tirx.AllocBuffer(level), fill, body)
 
 
-def _many(total: Contraction, shape: Shape, laid: LaidBlocks, parallel: bool) -> tirx.Stmt:
+def _many(
+    total: Contraction, shape: Shape, laid: LaidBlocks, parallel: bool, arch: CpuArch
+) -> tirx.Stmt:
     pack = Unpack.of(total, shape, laid)
     (axis,) = total.reduce
     tile = TileKernel(
@@ -156,7 +164,9 @@ def _many(total: Contraction, shape: Shape, laid: LaidBlocks, parallel: bool) ->
             substitute(total.lhs.value, {**at, **k}) * pack.buffer[k[axis.var], j]
         ),
     )
-    return cut(size(total.rows), shape.rows, Passes(total, shape, tile, parallel, pack=pack).loops)
+    passes = Passes(total, shape, tile, parallel, pack=pack)
+    heights = tile_heights(shape, total, None, arch)
+    return cut(size(total.rows), shape.rows, passes.loops, heights)
 
 
 def _weight(found: Contraction) -> tuple[Blocks, tuple[Var, ...], float | None] | None:
