@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from itertools import combinations
+from math import inf
 from typing import TypeVar
 
 import numpy as np
@@ -106,18 +107,48 @@ def mixture(
     heights with the least code, which is as much as they have rows together.
     """
     every = tuple((height, round(price(height))) for height in sorted(among, reverse=True))
-    if len(every) == 1:
-        return every
+    return every if len(every) == 1 else _least_code(every, low, high)
+
+
+@cache
+def _least_code(every: Heights, low: int, high: int | None) -> Heights:
+    """A rule may ask for every candidate of a kernel: what cannot be is left as soon as it shows."""
     top, *middle, one = every
-    sizes = np.array(bends(range(1, 2 * top[0]), low, high))
-    best = mixed_price(every, sizes)
+    best = _costs(every)
+    limits = [
+        cost * WORST_HEIGHT if low <= rows and (high is None or rows <= high) else inf
+        for rows, cost in enumerate(best)
+    ]
+    sizes = _sizes(top[0], low, high)
+    whole = np.maximum(sizes // top[0] - 1, 0)
+    rest = sizes - whole * top[0]
 
     def near(kept: Heights) -> bool:
-        excess = np.log(mixed_price(kept, sizes) / best)
-        return bool(excess.mean() <= np.log(ENVELOPE) and excess.max() <= np.log(WORST_HEIGHT))
+        costs = _costs(kept, limits)
+        if len(costs) < len(best):
+            return False
+        found, least = (whole * top[1] + np.array(some)[rest] for some in (costs, best))
+        excess = found / least
+        return bool(np.log(excess).mean() <= np.log(ENVELOPE) and excess.max() <= WORST_HEIGHT)
 
     sets = [(top, *some, one) for n in range(len(middle) + 1) for some in combinations(middle, n)]
     return next(kept for kept in sorted(sets, key=_rows_of_code) if near(kept))
+
+
+@cache
+def _sizes(top: int, low: int, high: int | None) -> np.ndarray:
+    return np.array(bends(range(1, 2 * top), low, high))
+
+
+def _costs(heights: Heights, limits: Sequence[float] = ()) -> list[int]:
+    """What the cheapest mixture of 0, 1, .. rows costs, up to where it is beyond a limit."""
+    best = [0]
+    for rows in range(1, 2 * heights[0][0]):
+        cost = min(best[rows - height] + own for height, own in heights if height <= rows)
+        if limits and cost > limits[rows]:
+            break
+        best.append(cost)
+    return best
 
 
 def _rows_of_code(heights: Heights) -> int:
