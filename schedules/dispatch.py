@@ -112,7 +112,7 @@ def mixture(
 
 @cache
 def _least_code(every: Heights, low: int, high: int | None) -> Heights:
-    """A rule may ask for every candidate of a kernel: what cannot be is left as soon as it shows."""
+    """A rule asks for every candidate of a kernel: what cannot be is left as soon as it shows."""
     top, *middle, one = every
     best = _costs(every)
     limits = [
