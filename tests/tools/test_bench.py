@@ -217,9 +217,21 @@ def test_the_pick_is_compared_with_the_fastest_tile(monkeypatch: pytest.MonkeyPa
     assert found["share"] == pytest.approx(0.8)
 
 
-def test_no_tile_no_oracle() -> None:
+def test_decisions_without_one_tile_are_those_a_cost_model_may_choose() -> None:
+    def turns(calls: Mapping[str, Any]) -> list[Round]:
+        assert len(calls) > 1
+        assert all("scores" in name for name in calls if name != oracle.PICK)
+        return [{name: Sample(1.0 + (name == oracle.PICK), 1.0) for name in calls}] * 10
+
+    found = oracle.oracle_row(named("attention/swin,windows"), 1, turns)
+    assert found["picked"] != found["best"]
+    assert found["share"] == pytest.approx(0.5)
+
+
+def test_no_choice_no_oracle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(oracle, "choices", dict)
     found = oracle.oracle_row(named("norm/layer,1x768"), 1, lambda _: [])
-    assert "no rule picks" in found["error"]
+    assert "no rule has a choice" in found["error"]
 
 
 def test_the_oracle_is_summed_up_without_what_was_noisy() -> None:

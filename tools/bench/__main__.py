@@ -147,7 +147,7 @@ def _quantized(args: argparse.Namespace) -> int:
 
 
 def _add_oracle(commands: Any) -> None:
-    parser = commands.add_parser("oracle", help="the tile that is picked against the best one")
+    parser = commands.add_parser("oracle", help="the decision that is picked against the best one")
     parser.add_argument("cases", nargs="+", metavar="PATTERN", help="cases, as 'gemm/128*'")
     _add_common(parser, seconds=3.0, output="build/bench-oracle.json")
     parser.set_defaults(run=_oracle)

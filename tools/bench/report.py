@@ -69,7 +69,7 @@ def family_table(rows: Sequence[Row], rival: str) -> str:
 
 
 def oracle_table(rows: Sequence[Row]) -> str:
-    """A line for each case: the tile that the price picked and the best one."""
+    """A line for each case: the decision that the price picked and the best one."""
     columns = ["case", "threads", "picked", "best", "pick / best", "note"]
     lines = [
         [
