@@ -83,18 +83,33 @@ def _prices(
     matches = ((rule, rule.match(kernel)) for rule in rules)
     rule, workload = next(pair for pair in matches if not isinstance(pair[1], Declined))
     pick, why = decide(rule, kernel, workload, arch)
-    listed = [pick]
-    if rule.name in choices:
-        family = choices[rule.name]
-        listed = list(dict.fromkeys([pick, *family.candidates(workload, arch)]))
-        seconds: list[float | None] = model.seconds(family.terms(workload, listed, arch)).tolist()
-    elif isinstance(arch, CpuArch):
-        seconds = [float(cycles(kernel, Memory(arch))) / (arch.ghz * 1e9)]
-    else:
-        seconds = [None]
+    family = choices.get(rule.name)
+    others = family.candidates(workload, arch) if family else ()
+    listed = list(dict.fromkeys([pick, *others]))
+    seconds = predicted(kernel, workload, listed, arch, family, model)
     priced = [Candidate(plain(one), price) for one, price in zip(listed, seconds)]
-    others = sorted(priced[1:], key=lambda one: one.seconds or 0.0)[:RUNNERS_UP]
+    best = sorted(priced[1:], key=lambda one: one.seconds or 0.0)[:RUNNERS_UP]
     variants = chosen(workload, pick, arch) if isinstance(arch, CpuArch) else ()
     return KernelPrices(
-        kernel.name, rule.name, calls, priced[0], tuple(others), len(listed), variants, why
+        kernel.name, rule.name, calls, priced[0], tuple(best), len(listed), variants, why
     )
+
+
+def predicted(
+    kernel: Kernel,
+    workload: Any,
+    decisions: Sequence[Any],
+    arch: Arch,
+    family: Choices | None,
+    model: CostModel,
+) -> list[float | None]:
+    """Seconds on one core, of each of the decisions about a kernel; None where there is no price.
+
+    Without a `family` that lists candidates all decisions have the price of what the kernel does.
+    """
+    if family:
+        found: list[float | None] = model.seconds(family.terms(workload, decisions, arch)).tolist()
+        return found
+    if not isinstance(arch, CpuArch):
+        return [None] * len(decisions)
+    return [float(cycles(kernel, Memory(arch))) / (arch.ghz * 1e9)] * len(decisions)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tvmext.arch import Arch, CudaArch
 from tvmext.options import WINOGRAD, Options
@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from .choices import Choices
-    from .rule import Rule
-    from .select import Decide
+    from .cost.model import CostModel
+    from .rule import Kernel, Rule
+    from .select import Decide, Price
 
 
 def rules_for(arch: Arch, options: Options) -> tuple[Rule, ...]:
@@ -26,10 +27,17 @@ def rules_for(arch: Arch, options: Options) -> tuple[Rule, ...]:
 
         return cuda.rules(arch, tf32=options.tf32)
     from . import cpu
+    from .cost.weights import ANALYTIC
+
+    chosen = None if options.cost_model == ANALYTIC else cost_model_for(arch, options)
+    return cpu.rules(WINOGRAD[options.winograd], chosen)
+
+
+def cost_model_for(arch: Arch, options: Options) -> CostModel:
+    """What predicts seconds; GPUs have the analytic model only. Raises OptionError."""
     from .cost.weights import ANALYTIC, cost_model
 
-    chosen = None if options.cost_model == ANALYTIC else cost_model(options.cost_model)
-    return cpu.rules(WINOGRAD[options.winograd], chosen)
+    return cost_model(ANALYTIC if isinstance(arch, CudaArch) else options.cost_model)
 
 
 def choices_for(arch: Arch, options: Options) -> Mapping[str, Choices]:
@@ -41,6 +49,19 @@ def choices_for(arch: Arch, options: Options) -> Mapping[str, Choices]:
     from .cpu.choices import choices
 
     return choices(WINOGRAD[options.winograd])
+
+
+def price_for(arch: Arch, options: Options) -> Price:
+    """What predicts the seconds of a decision."""
+    from .prices import predicted
+
+    families, model = choices_for(arch, options), cost_model_for(arch, options)
+
+    def price(rule: Rule, kernel: Kernel, workload: Any, decision: Any) -> float | None:
+        family = families.get(rule.name)
+        return predicted(kernel, workload, [decision], arch, family, model)[0]
+
+    return price
 
 
 def decide_for(arch: Arch, options: Options) -> Decide:

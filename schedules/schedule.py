@@ -23,7 +23,7 @@ from .layout import relayout
 from .memory import Memory
 from .price import cycles
 from .rule import Kernel, Rule, Scheduled
-from .select import Decide, Selection, by_rule, manner, plain, select
+from .select import Decide, Price, Selection, by_rule, manner, plain, select, unpriced
 
 EVERY: Mapping[str, Any] = {}
 """No dim has a size of its own: all have the usual one."""
@@ -36,8 +36,9 @@ SCHEDULED = "tvmext.scheduled"
 class ScheduleKernels:
     """Schedule each PrimFunc that is called from Relax; `selections` tells how, in order.
 
-    `seen` is told of the module as it was before; `decide` makes the decisions. With `first` only
-    so many are scheduled, the others left as they are: on CPUs they are slow that way, but right.
+    `seen` is told of the module as it was before; `decide` makes the decisions, `price` predicts
+    what they take. With `first` only so many are scheduled, the others left as they are: on CPUs
+    they are slow that way, but right.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class ScheduleKernels:
         seen: Callable[[tvm.IRModule], None] = lambda _mod: None,
         decide: Decide = by_rule,
         first: int | None = None,
+        price: Price = unpriced,
     ) -> None:
         self.arch = arch
         self.rules = tuple(rules)
@@ -54,17 +56,19 @@ class ScheduleKernels:
         self.seen = seen
         self.decide = decide
         self.first = first
+        self.price = price
 
     def decisions(self) -> dict[str, dict[str, Any]]:
         """How each kernel was scheduled, as plain data: {kernel: {"rule", "decision"}}.
 
-        Where `decide` has something to say, "record" has it.
+        Where `decide` has something to say, "record" has it; "seconds" is the price, if it has one.
         """
         return {
             one.kernel: {
                 "rule": one.rule,
                 "decision": plain(one.decision),
                 **({"record": one.why} if one.why else {}),
+                **({"seconds": one.seconds} if one.seconds is not None else {}),
             }
             for one in self.selections
         }
@@ -94,7 +98,7 @@ class ScheduleKernels:
             if len(self.selections) == self.first:
                 break
             kernel = Kernel(var.name_hint, func, constants.get(var, frozenset()))
-            result, selection = select(kernel, self.arch, self.rules, self.decide)
+            result, selection = select(kernel, self.arch, self.rules, self.decide, self.price)
             self.selections.append(selection)
             functions[var] = _same_interface(func, result.func)
             if result.layouts:

@@ -15,6 +15,13 @@ from .rule import Declined, Kernel, Rule, Scheduled
 Decide = Callable[[Rule, Kernel, Any, Arch], tuple[Any, str]]
 """decide(rule, kernel, workload, arch) is a decision of the rule, and why, if not by the rule."""
 
+Price = Callable[[Rule, Kernel, Any, Any], float | None]
+"""price(rule, kernel, workload, decision) is how many seconds it is predicted to take."""
+
+
+def unpriced(_rule: Rule, _kernel: Kernel, _workload: Any, _decision: Any) -> None:
+    """No price."""
+
 
 def by_rule(rule: Rule, _kernel: Kernel, workload: Any, arch: Arch) -> tuple[Any, str]:
     """The decision of the rule itself."""
@@ -25,7 +32,7 @@ def by_rule(rule: Rule, _kernel: Kernel, workload: Any, arch: Arch) -> tuple[Any
 class Selection:
     """How one kernel was scheduled: by which rule, with which decision, and who declined before.
 
-    `why` says where the decision comes from, if not from the rule.
+    `why` says where the decision comes from, if not from the rule; `seconds` is its price.
     """
 
     kernel: str
@@ -34,10 +41,15 @@ class Selection:
     decision: Any
     declined: tuple[tuple[str, str], ...]
     why: str = ""
+    seconds: float | None = None
 
 
 def select(
-    kernel: Kernel, arch: Arch, rules: Sequence[Rule], decide: Decide = by_rule
+    kernel: Kernel,
+    arch: Arch,
+    rules: Sequence[Rule],
+    decide: Decide = by_rule,
+    price: Price = unpriced,
 ) -> tuple[Scheduled, Selection]:
     """Schedule `kernel` by the first rule that matches it.
 
@@ -53,8 +65,10 @@ def select(
         scheduled = rule.apply(kernel, workload, decision, arch)
         if isinstance(arch, CpuArch):
             scheduled = replace(scheduled, func=keep_scalars(scheduled.func))
-        selection = Selection(kernel.name, rule.name, workload, decision, tuple(declined), why)
-        return scheduled, selection
+        seconds = price(rule, kernel, workload, decision)
+        return scheduled, Selection(
+            kernel.name, rule.name, workload, decision, tuple(declined), why, seconds
+        )
     reasons = "; ".join(f"{name}: {reason}" for name, reason in declined)
     raise InternalError(f"no schedule rule takes kernel '{kernel.name}' ({reasons})")
 

@@ -173,7 +173,7 @@ def compile_here(request: CompileRequest, report: Callable[..., None]) -> None:
     from .report.sizes import Sizes
     from .report.trace import network_of
     from .report.work import calls_of
-    from .schedules.rules import decide_for, rules_for
+    from .schedules.rules import decide_for, price_for, rules_for
     from .schedules.schedule import ScheduleKernels
 
     model = request.load(report)
@@ -189,7 +189,8 @@ def compile_here(request: CompileRequest, report: Callable[..., None]) -> None:
         calls.extend(calls_of(kernels, net))
 
     rules, decide = rules_for(arch, request.options), decide_for(arch, request.options)
-    schedule = ScheduleKernels(arch, rules, seen, decide, request.asked.get("kernels"))
+    price = price_for(arch, request.options)
+    schedule = ScheduleKernels(arch, rules, seen, decide, request.asked.get("kernels"), price)
     mod = lower(
         model,
         schedule,

@@ -16,7 +16,7 @@ from tests.cli.conftest import Call
 from tvmext.artifact import KernelCall
 from tvmext.frontends.dims import evaluate, symbol
 from tvmext.measure import profile
-from tvmext.measure.groups import groups
+from tvmext.measure.groups import groups, time_text
 from tvmext.measure.machine import DataSheet
 from tvmext.measure.profile import Kernel, Row
 from tvmext.measure.roofline import roofline
@@ -36,9 +36,11 @@ def test_kernels_nodes_and_work(tvmext: Call, tiny_library: Path, tmp_path: Path
     assert kernel["bytes"] == 4 * (5 * 4 + 4 * 3 + 5 * 3)
     assert 0 < kernel["us"] <= found["total_us"] * 10
     assert kernel["roofline"] > 0
+    assert 0 < kernel["predicted_us"] < 1000
     text = page.read_text()
     assert kernel["kernel"] in text and "project" in text and "<svg" in text
     assert kernel["rule"] and brief(kernel["decision"]) in text
+    assert time_text(kernel["predicted_us"] / 1e6) in text
     assert not re.search(r"(src|href)=", text), "the page needs nothing from elsewhere"
     events = json.loads(trace.read_text())["traceEvents"]
     (event,) = [e for e in events if e.get("cat") == "kernel"]
@@ -127,6 +129,7 @@ def test_groups_and_plot() -> None:
     assert (first.name, second.name) == ("<large>", "small")
     assert first.seconds == pytest.approx(2e-3)
     assert first.roofline == pytest.approx(0.1)
+    assert first.predicted is None
     drawing = roofline(Roof(), [first, second])
     assert drawing.count("<circle") == 1, "a thousandth of the time has no dot"
     assert "&lt;large&gt;" in drawing

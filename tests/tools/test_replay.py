@@ -19,11 +19,13 @@ PROGRAM = (
 )
 
 
-def side(first: tuple[str, int], last: tuple[str, int], rows: int = 6) -> snapshot.Snapshot:
+def side(
+    first: tuple[str, int], last: tuple[str, int], rows: int = 6, price: float = 1e-6
+) -> snapshot.Snapshot:
     """Two kernels, (name, what it computes) each, and the rows of the last one's decision."""
     pairs = (first, last)
     code = HEADER + "\n".join(KERNEL.format(name=name, value=value) for name, value in pairs)
-    decisions = {last[0]: {"rule": "gemm", "decision": {"rows": rows}}}
+    decisions = {last[0]: {"rule": "gemm", "decision": {"rows": rows}, "seconds": price}}
     return snapshot.snapshot(code, PROGRAM.format(first=first[0], last=last[0]), decisions)
 
 
@@ -31,6 +33,11 @@ def test_numbers_do_not_matter() -> None:
     old, new = side(("relu", 1), ("matmul3", 2)), side(("relu1", 1), ("matmul", 2))
     assert list(snapshot.differences(old, new)) == []
     assert "cls.matmul@" in new.program and "cls.relu@" in new.program
+
+
+def test_prices_do_not_matter() -> None:
+    old, new = side(("relu", 1), ("matmul", 2)), side(("relu", 1), ("matmul", 2), price=2e-6)
+    assert list(snapshot.differences(old, new)) == []
 
 
 def test_a_kernel_that_comes_twice_counts_once() -> None:

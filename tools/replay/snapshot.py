@@ -57,7 +57,8 @@ def snapshot(tir: str, relax: str, decisions: Mapping[str, Any]) -> Snapshot:
 def _kernel(name: str, text: str, decision: Mapping[str, Any]) -> Kernel:
     words = NUMBER.sub("", name)
     plain = re.sub(rf"\b{name}\b", words, text)
-    chosen = json.dumps(decision, sort_keys=True, indent=1)
+    made = {name: value for name, value in decision.items() if name != "seconds"}
+    chosen = json.dumps(made, sort_keys=True, indent=1)
     digest = hashlib.sha256(f"{plain}\n{chosen}".encode()).hexdigest()[:8]
     return Kernel(f"{words}@{digest}", words, plain, chosen)
 

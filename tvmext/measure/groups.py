@@ -29,6 +29,12 @@ class Group:
         return total(row.bytes for row in self.calls)
 
     @property
+    def predicted(self) -> float | None:
+        """Seconds of all calls, as the cost model has them."""
+        found = [row.predicted for row in self.calls if row.predicted is not None]
+        return sum(found) if len(found) == len(self.calls) else None
+
+    @property
     def nodes(self) -> list[str]:
         """The nodes of the model that they compute, each once."""
         return list(dict.fromkeys(node for row in self.calls for node in row.nodes))

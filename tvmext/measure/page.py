@@ -79,17 +79,20 @@ def _table(kernels: Sequence[Group]) -> str:
     whole = sum(group.seconds for group in kernels) or 1.0
     rows = "".join(_row(group, whole) for group in kernels)
     return (
-        '<h2>Kernels</h2><div class="tools"><input id="search" type="search" '
+        '<h2>Kernels</h2><p class="soft">Predicted is the price by which a schedule was picked: of '
+        "one core at a nominal clock, with usual sizes for those that only the run knows.</p>"
+        '<div class="tools"><input id="search" type="search" '
         'placeholder="kernel, rule or node" aria-label="Search"></div>'
         '<div class="panel scroll"><table id="calls"><thead><tr><th>kernel</th>'
-        '<th class="n">time</th><th>share</th><th class="n">calls</th><th class="n">GFLOP/s</th>'
-        '<th class="n">GB/s</th><th class="n">of roofline</th><th>schedule</th>'
+        '<th class="n">time</th><th class="n">predicted</th><th>share</th><th class="n">calls</th>'
+        '<th class="n">GFLOP/s</th><th class="n">GB/s</th><th class="n">of roofline</th>'
+        "<th>schedule</th>"
         f"<th>nodes of the model</th></tr></thead><tbody>{rows}</tbody></table></div>"
     )
 
 
 def _row(group: Group, whole: float) -> str:
-    share = group.seconds / whole
+    share, predicted = group.seconds / whole, group.predicted
     shown = ", ".join(group.nodes[:NODES_SHOWN])
     left = len(group.nodes) - NODES_SHOWN
     more = f" and {left} more" if left > 0 else ""
@@ -102,6 +105,7 @@ def _row(group: Group, whole: float) -> str:
     return (
         f"<tr><td><code>{escape(group.name)}</code></td>"
         f'<td class="n">{time_text(group.seconds)}</td>'
+        f'<td class="n soft">{"" if predicted is None else time_text(predicted)}</td>'
         f'<td><i class="bar" style="--part:{100 * share:.1f}%"></i>{share:.1%}</td>'
         f'<td class="n">{len(group.calls)}</td>{cells}'
         f'<td>{escape(group.rule)}<code class="soft">{_decision(group)}</code></td>'

@@ -146,6 +146,8 @@ def _length(events: Iterable[Event]) -> float:
 class Row:
     """A kernel call with what the library says of it; `decision` is that of `rule`, as JSON has it.
 
+    `predicted` is the price of that decision, in seconds on one core, free dims at usual sizes.
+
     `roofline` is the part of what the machine can do that the call reaches: the time that its
     operations or its bytes take at the least, whichever is longer, over its own (Williams et al.,
     CACM 2009). None where the work is not known. The peak is that of float32 arithmetic, the work
@@ -159,6 +161,7 @@ class Row:
     bytes: int | None
     roofline: float | None
     decision: Any = None
+    predicted: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; its time in microseconds."""
@@ -167,6 +170,7 @@ class Row:
             "rule": self.rule,
             "decision": self.decision,
             "us": self.kernel.seconds * 1e6,
+            "predicted_us": None if self.predicted is None else self.predicted * 1e6,
             "flops": self.flops,
             "bytes": self.bytes,
             "roofline": self.roofline,
@@ -237,7 +241,8 @@ def rows(
             share = roof.roofline(flops, moved) / kernel.seconds
         made_by = metadata.decisions.get(kernel.name, {})
         rule, decision = str(made_by.get("rule", "")), made_by.get("decision")
-        made.append(Row(kernel, rule, call.nodes, flops, moved, share, decision))
+        price = made_by.get("seconds")
+        made.append(Row(kernel, rule, call.nodes, flops, moved, share, decision, price))
     return made
 
 

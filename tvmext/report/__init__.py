@@ -22,11 +22,10 @@ def explain_here(request: CompileRequest, report: Callable[..., None]) -> None:
     """
     import tvm
 
-    from tvmext.arch import CudaArch, flags, resolve, to_target
+    from tvmext.arch import flags, resolve, to_target
     from tvmext.frontends.dims import usual_sizes
-    from tvmext.schedules.cost.weights import ANALYTIC, cost_model
     from tvmext.schedules.prices import prices_of
-    from tvmext.schedules.rules import choices_for, decide_for, rules_for
+    from tvmext.schedules.rules import choices_for, cost_model_for, decide_for, rules_for
 
     from . import trace
     from .explanation import explain
@@ -45,7 +44,7 @@ def explain_here(request: CompileRequest, report: Callable[..., None]) -> None:
         arch,
         rules_for(arch, options),
         choices_for(arch, options),
-        cost_model(ANALYTIC if isinstance(arch, CudaArch) else options.cost_model),
+        cost_model_for(arch, options),
         decide_for(arch, options),
     )
     stock = trace.stock(model, target, sizes, report)
