@@ -6,10 +6,11 @@ import os
 import random
 
 import pytest
+from onnx import ModelProto
 
 from tools.fuzz import check, corpus
 from tools.fuzz.__main__ import search
-from tools.fuzz.mutants import Mutant
+from tools.fuzz.mutants import Mutant, _mutate
 
 
 def drawn(count: int, seed: int) -> list[Mutant]:
@@ -29,6 +30,14 @@ def test_a_mutant_is_the_same_every_time() -> None:
     for mutant in drawn(20, 3):
         assert mutant.make() == mutant.make()
     assert len({mutant.make()[0] for mutant in drawn(20, 3)}) > 15
+
+
+def test_a_model_nested_deeper_than_protobuf_reads() -> None:
+    model = ModelProto()
+    graph = model.graph
+    for _ in range(120):
+        graph = graph.node.add().attribute.add().g
+    assert any(_mutate(random.Random(seed), model) != "nothing" for seed in range(30))
 
 
 def hang() -> None:

@@ -42,9 +42,10 @@ def _mutate(rng: random.Random, model: Message) -> str:
     """One mutation that applies to the model: some need a weight, an attribute, a second node."""
     for _ in range(TRIES):
         kinds = GENERIC if rng.random() < 0.5 else graphs.ALL
-        before = model.SerializeToString()
+        before = type(model)()
+        before.CopyFrom(model)  # one that is nested deep can be written, and not read again
         try:
             return rng.choice(kinds)(rng, model)
         except (Error, IndexError, ValueError, TypeError):
-            model.ParseFromString(before)
+            model.CopyFrom(before)
     return "nothing"
