@@ -19,6 +19,7 @@ from .capture_graphs import CaptureGraphs
 from .cumulative import CumulativeReductions
 from .decompose_batch_norm import DecomposeBatchNorm
 from .decompose_stack import DecomposeStack
+from .empty_constants import AllocateEmptyConstants
 from .fold_affine import FoldAffine
 from .fold_constants import FoldConstants
 from .fold_padding import FoldPadding
@@ -166,6 +167,7 @@ def lowering(planner: tvm.transform.Pass, *planned: tvm.transform.Pass) -> list[
         transform.RemovePurityChecking(),
         MachineCalls(),
         transform.CallTIRRewrite(),
+        AllocateEmptyConstants(),
         planner,
         *planned,
         transform.LowerAllocTensor(),

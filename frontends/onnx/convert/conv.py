@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 from tvm import relax
 
 from ..builder import Call, Converter, DeclinedError, Dims, Result
@@ -13,6 +15,9 @@ _TRANSPOSED = {
     2: relax.op.nn.conv2d_transpose,
     3: relax.op.nn.conv3d_transpose,
 }
+
+MOST_PHASES = 4096
+"""Positions of an output within the strides: a transposed convolution is a sum for each of them."""
 
 
 def _kernel(call: Call, weight: Dims) -> tuple[int, ...]:
@@ -50,10 +55,14 @@ def _conv_transpose(call: Call) -> Result:
     dilation = tuple(call.attr("dilations", [1] * rank))
     reach = tuple(step * (k - 1) + 1 for k, step in zip(kernel, dilation, strict=True))
     extra, padding = _transposed_padding(call, reach)
+    strides = tuple(call.attr("strides", [1] * rank))
+    if prod(strides) > MOST_PHASES:
+        text = "x".join(map(str, strides))
+        raise DeclinedError(f"strides of {text}, of {MOST_PHASES} positions at most")
     result = _TRANSPOSED[rank](
         call.tensor(0),
         call.tensor(1),
-        strides=tuple(call.attr("strides", [1] * rank)),
+        strides=strides,
         padding=padding,
         output_padding=extra,
         dilation=dilation,

@@ -66,8 +66,18 @@ def _gather_nd(call: Call) -> Result:
     return relax.op.gather_nd(call.tensor(0), indices, batch)
 
 
+REDUCTIONS = {"none": "update", "add": "add", "mul": "mul", "min": "min", "max": "max"}
+"""What scattered updates do to an element, and Relax's word for it."""
+
+
 def _reduction(call: Call) -> str:
-    return {"none": "update"}.get(call.attr("reduction", "none"), call.attr("reduction", "none"))
+    asked = str(call.attr("reduction", "none"))
+    if asked not in REDUCTIONS:
+        raise ModelError(
+            f"{call.op} '{graphs.label(call.node)}' has the reduction {asked!r}",
+            hint=f"one of {', '.join(REDUCTIONS)}",
+        )
+    return REDUCTIONS[asked]
 
 
 def _scatter_elements(call: Call) -> Result:

@@ -127,6 +127,13 @@ BAD_MODELS = {
         model([node("ConstantOfShape", value=external(dims=[1], location="w.bin"))]),
         "attribute 'value' of node 'node_y' lies in a file",
     ),
+    "a reduction that is none": (
+        model(
+            [node("ScatterElements", ("x", "i", "x"), reduction="avg")],
+            inputs=[value("x", [3]), value("i", [3], 7)],
+        ),
+        "ScatterElements 'node_y' has the reduction 'avg'",
+    ),
     "external without location": (with_weight(external(recipe="x")), "without a location"),
     "external data in memory": (with_weight(external(location="w.bin")), "given in memory"),
 }  # fmt: skip

@@ -56,6 +56,12 @@ DECLINED = {
         {"auto_pad": "SAME_LOWER"},
         "without positions",
     ),
+    "strides that leave almost nothing but zeros": (
+        "ConvTranspose",
+        [floats(1, 1, 2, 2), floats(1, 1, 3, 3)],
+        {"strides": [65536, 65536]},
+        "strides of 65536x65536",
+    ),
     "more than there are": (
         "TopK",
         [X],
