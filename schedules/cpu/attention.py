@@ -61,6 +61,8 @@ class Workload:
     width: int
     masked: bool
     """Whether some keys may be hidden from some rows."""
+    told_apart: int | None
+    """Rows that the mask tells apart: one, where the same keys are hidden from all."""
     attention: Attention = field(repr=False, compare=False)
 
 
@@ -99,13 +101,16 @@ class FusedAttention:
             return Declined("the values are not contiguous along a head")
         if found.keys.size == 0:
             return Declined("there are no keys")
+        hides = mask(found)
+        seen = variables(hides) if hides is not None else ()
         return Workload(
             known_size(found.batch),
             known_size(found.rows),
             found.keys.size,
             found.depth.size,
             found.width.size,
-            mask(found) is not None,
+            hides is not None,
+            known_size([axis for axis in found.rows if axis.var in seen]),
             found,
         )
 
@@ -143,8 +148,7 @@ def placed(workload: Workload, scores: Shape, values: Shape, arch: CpuArch) -> D
     parts = 1
     if parallel and workload.batch is not None and workload.batch % arch.cores:
         parts = -(-arch.cores // max(workload.batch, 1))
-    long = workload.keys is None or workload.keys >= SKIP_PANELS * scores.cols
-    skips = workload.masked and long
+    skips = _skips(workload, scores)
     heights = () if workload.rows is not None else _heights(workload, scores, values, arch)
     return Decision(scores, values, block_keys, parts, parallel, skips, heights)
 
@@ -166,6 +170,9 @@ def _tiles(workload: Workload, arch: CpuArch) -> Iterator[tuple[Shape, Shape]]:
 SKIP_PANELS = 2
 """Panels of keys from which on looking for hidden ones may pay: it takes two looks at the least."""
 
+LOOK_CYCLES = 12
+"""Of a row and a vector of its mask: to load, compare and note it, and to join what was noted."""
+
 NEARLY = 1.05
 """Tiles whose prices differ by less are told apart by what they load."""
 
@@ -186,15 +193,37 @@ def _best(workload: Workload, arch: CpuArch) -> tuple[Shape, Shape]:
 
 
 def prices(workload: Workload, arch: CpuArch) -> dict[tuple[Shape, Shape], float]:
-    """Pairs of register tiles and the cycles of both products for one batch point."""
+    """Pairs of register tiles and the cycles of both products for one batch point.
+
+    A mask that tells rows apart is taken for a causal one.
+    """
     rows = UNKNOWN_ROWS if workload.rows is None else workload.rows
     keys = UNKNOWN_COLS if workload.keys is None else workload.keys
 
     def price(scores: Shape, values: Shape) -> float:
         first = _cycles(rows, keys, workload.depth, scores, arch.fma_units)
-        return first + _cycles(rows, workload.width, keys, values, arch.fma_units)
+        whole = first + _cycles(rows, workload.width, keys, values, arch.fma_units)
+        if not _skips(workload, scores):
+            return whole
+        told_apart = rows if workload.told_apart is None else workload.told_apart
+        seen = _seen(told_apart, keys, scores)
+        looks = ((keys - seen) / scores.cols + 2) * scores.vectors * rows
+        return whole * seen / keys + looks * LOOK_CYCLES
 
     return {pair: price(*pair) for pair in _tiles(workload, arch)}
+
+
+def _skips(workload: Workload, scores: Shape) -> bool:
+    """Whether it may pay to look for panels of keys that are hidden from a whole tile."""
+    long = workload.keys is None or workload.keys >= SKIP_PANELS * scores.cols
+    return workload.masked and long
+
+
+def _seen(rows: int, keys: int, scores: Shape) -> float:
+    """Keys that a tile takes in the mean, in whole panels, if the last row sees the last key."""
+    ends = (min(first + scores.rows, rows) + keys - rows for first in range(0, rows, scores.rows))
+    seen = [min(-(-max(end, 1) // scores.cols) * scores.cols, keys) for end in ends]
+    return sum(seen) / max(len(seen), 1)
 
 
 def _heights(workload: Workload, scores: Shape, values: Shape, arch: CpuArch) -> Heights:

@@ -160,6 +160,17 @@ def test_hidden_keys(keys: int) -> None:
     check(form, arrays, dims, replace(ARCH, cores=2))
 
 
+def test_a_mask_that_tells_rows_apart_is_taken_for_a_causal_one() -> None:
+    """Panels of few keys, so that hidden ones are whole panels; not where all rows see the same."""
+    shapes = [(2, 4, 77, 64)] * 3
+    by_row, for_all = (
+        scheduled(made(replace(PLAIN, extras=(order,), steps=MASKED), *shapes, mask))[1].decision
+        for order, mask in (((2, 3), (77, 77)), ((3,), (77,)))
+    )
+    assert by_row.skips
+    assert by_row.scores.vectors < for_all.scores.vectors
+
+
 def test_hidden_keys_are_not_computed() -> None:
     """NaN among them is not seen, unlike NaN elsewhere."""
     q, k, v = heads(1, 1, 8, 256, 16)
