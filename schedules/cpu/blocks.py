@@ -42,9 +42,10 @@ from .tile import Shape
 TILE_ROWS = 4
 """Rows that share what is unpacked in registers: their sums twice are all that fits."""
 
-FEW_ROWS = 12
+FEW_ROWS = 16
 """Rows up to which unpacking in registers is best. A vector takes two instructions for every tile
-of rows there, half an instruction for each product; six, once, in a panel for all rows."""
+of rows there, half an instruction for each product; in a panel six, once, and it is stored and
+loaded again for every tile, so that the panel is no better before 16 rows."""
 
 SHARE = 8
 """Registers for each vector of a panel: the sums of a few rows twice, or of a tile, and others."""
