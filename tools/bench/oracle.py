@@ -1,9 +1,9 @@
 """How good the analytic price is: the decision it picks against the best of all by measurement.
 
-Where a decision has a register tile the candidates are all those of schedules/levels.py, everything
-else staying as the rule made it. Elsewhere (attention, sweeps, reductions) they are what a cost
-model may choose (schedules/cpu/choices.py). All candidates are timed shortly, one after the other;
-the fastest few and the pick then take turns, so that the best is not just the luckiest.
+For products and convolutions the candidates are all register tiles of schedules/levels.py,
+everything else staying as the rule made it. Elsewhere (depthwise, attention, reductions) they are
+what a cost model may choose (schedules/cpu/choices.py). All candidates are timed shortly, one after
+the other; the fastest few and the pick then take turns, so that the best is not just the luckiest.
 """
 
 from __future__ import annotations
@@ -40,6 +40,9 @@ from .cases import Case
 from .cases.case import Graph
 from .contenders import first_result
 
+TILED = ("gemm", "conv")
+"""Families that can build every register tile, also those that they would not choose."""
+
 FINALISTS = 5
 TRIAL_SECONDS = 0.02
 PICK = "pick"
@@ -56,8 +59,9 @@ class _Made:
 
     @property
     def tile(self) -> Shape | None:
+        """The register tile, if the rule can build any."""
         tile = getattr(self.decision, "tile", None)
-        return tile if isinstance(tile, Shape) else None
+        return tile if isinstance(tile, Shape) and self.family in TILED else None
 
     def __str__(self) -> str:
         """ "rows x vectors" of the register tile, or the decision in words."""
