@@ -2,8 +2,8 @@
 
     y = const(shape=[1, 1, 0, 2])      becomes      y = alloc_tensor([1, 1, 0, 2])
 
-``LoadDLTensor`` (3rdparty of TVM's runtime) takes an array whose first dim is not 0 for one with
-data, and that none could be read for a damaged file.
+``Tensor::Load`` (tvm/runtime/tensor.h) takes an array whose first dim is not 0 for one with data,
+and that none could be read for a damaged file.
 """
 
 from __future__ import annotations

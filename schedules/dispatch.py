@@ -155,15 +155,6 @@ def _rows_of_code(heights: Heights) -> int:
     return sum(height for height, _ in heights)
 
 
-def mixed_price(heights: Heights, sizes: np.ndarray) -> np.ndarray:
-    """The price of each number of rows in the tiles that `mixed` has for it."""
-    top, price = heights[0]
-    prices = [sum(n * cost for n, (_, cost) in zip(some, heights)) for some in mixed(heights)]
-    whole = np.maximum(sizes // top - 1, 0)
-    found: np.ndarray = whole * price + np.array(prices)[sizes - whole * top]
-    return found
-
-
 @cache
 def mixed(heights: Heights) -> tuple[tuple[int, ...], ...]:
     """How many tiles of each height the cheapest mixture has of 0, 1, .. rows.

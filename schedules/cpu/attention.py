@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import gcd
 
+import numpy as np
 from tvm import tirx
 from tvm.ir import Expr, TensorLoad, Var
 
@@ -221,9 +222,9 @@ def _skips(workload: Workload, scores: Shape) -> bool:
 
 def _seen(rows: int, keys: int, scores: Shape) -> float:
     """Keys that a tile takes in the mean, in whole panels, if the last row sees the last key."""
-    ends = (min(first + scores.rows, rows) + keys - rows for first in range(0, rows, scores.rows))
-    seen = [min(-(-max(end, 1) // scores.cols) * scores.cols, keys) for end in ends]
-    return sum(seen) / max(len(seen), 1)
+    ends = np.minimum(np.arange(0, max(rows, 1), scores.rows) + scores.rows, rows) + keys - rows
+    panels = -(-np.maximum(ends, 1) // scores.cols)
+    return float(np.minimum(panels * scores.cols, keys).mean())
 
 
 def _heights(workload: Workload, scores: Shape, values: Shape, arch: CpuArch) -> Heights:

@@ -13,10 +13,17 @@ from tvmext.schedules.dispatch import (
     fewest,
     grid,
     mixed,
-    mixed_price,
     mixture,
 )
 from tvmext.schedules.levels import FAR_CYCLES, STREAM_CYCLES, streamed_cycles
+
+
+def mixed_price(heights, sizes: np.ndarray) -> np.ndarray:
+    """The price of each number of rows: tiles of the highest first, then what `mixed` has."""
+    top, price = heights[0]
+    prices = [sum(n * cost for n, (_, cost) in zip(some, heights)) for some in mixed(heights)]
+    whole = np.maximum(sizes // top - 1, 0)
+    return whole * price + np.array(prices)[sizes - whole * top]
 
 
 def test_prices_are_compared_where_they_bend() -> None:

@@ -31,6 +31,15 @@ BLOCK = 32
 CALIBRATION = 8
 """Images of noise."""
 HIDDEN, INSIDE, HEADS, KEYS, WIDTH, PAST = 2048, 5632, 32, 4, 64, 256
+SECOND_HALF = """    gate = MatMul (b, wg)
+    up = MatMul (b, wu)
+    s = Sigmoid (gate)
+    silu = Mul (gate, s)
+    inner = Mul (silu, up)
+    down = MatMul (inner, wd)
+    y = Add (h, down)
+}
+"""
 LAYER = f"""
 <ir_version: 10, opset_import: ["" : 20, "com.microsoft" : 1]>
 layer (float[1,1,{HIDDEN}] x, float[1,1,1,{WIDTH}] cos, float[1,1,1,{WIDTH}] sin,
@@ -77,28 +86,13 @@ layer (float[1,1,{HIDDEN}] x, float[1,1,1,{WIDTH}] cos, float[1,1,1,{WIDTH}] sin
     o = MatMul (together, wo)
     h = Add (x, o)
     b = SimplifiedLayerNormalization <axis = -1, epsilon = 1e-5> (h, norm_b)
-    gate = MatMul (b, wg)
-    up = MatMul (b, wu)
-    s = Sigmoid (gate)
-    silu = Mul (gate, s)
-    inner = Mul (silu, up)
-    down = MatMul (inner, wd)
-    y = Add (h, down)
-}}
-"""
+{SECOND_HALF}"""
 MLP = f"""
 <ir_version: 10, opset_import: ["" : 20, "com.microsoft" : 1]>
-mlp (float[tokens,{HIDDEN}] x) => (float[tokens,{HIDDEN}] y)
+mlp (float[tokens,{HIDDEN}] h) => (float[tokens,{HIDDEN}] y)
 {{
-    gate = MatMul (x, wg)
-    up = MatMul (x, wu)
-    s = Sigmoid (gate)
-    silu = Mul (gate, s)
-    inner = Mul (silu, up)
-    down = MatMul (inner, wd)
-    y = Add (x, down)
-}}
-"""
+    b = Identity (h)
+{SECOND_HALF}"""
 WEIGHTS = {
     "wq": (HIDDEN, HEADS * WIDTH), "wk": (HIDDEN, KEYS * WIDTH), "wv": (HIDDEN, KEYS * WIDTH),
     "wo": (HEADS * WIDTH, HIDDEN), "wg": (HIDDEN, INSIDE), "wu": (HIDDEN, INSIDE),
