@@ -7,7 +7,8 @@ do is collected and reported in one error.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -57,7 +58,7 @@ def import_graph(prepared: Prepared, shapes: Shapes, sizes: scalars.Scalars) -> 
     )
     inputs = [_input(builder, name) for name in prepared.inputs]
     outputs = [output.name for output in prepared.model.graph.output]
-    with builder.bb.function("main", inputs):
+    with _function(builder, "main", inputs):
         with builder.bb.dataflow():
             scalars.bind(builder, sizes)
             _convert_all(builder, prepared.model.graph.node)
@@ -94,7 +95,7 @@ def add_body(
     params = [_dims_input(builder)] if body.dims else []
     make = {FLAG: _own, NUMBER: _own}
     params += [make.get(name, _input)(builder, name) for name in inputs]
-    with builder.bb.function(OUTERMOST, params):
+    with _function(builder, OUTERMOST, params):
         with builder.bb.dataflow():
             checks.emit(builder, shapes.guards)
             if start is not None:
@@ -109,6 +110,17 @@ def add_body(
         outer.unsupported += builder.unsupported
         raise BodyError
     return merge(outer.bb, builder.bb.get())
+
+
+@contextmanager
+def _function(builder: Builder, name: str, params: Sequence[relax.Var]) -> Iterator[None]:
+    """Where a function is built; TVM would warn of the block that an error leaves open."""
+    with builder.bb.function(name, params):
+        try:
+            yield
+        except BaseException:
+            builder.bb._end_block()
+            raise
 
 
 def _dims_input(builder: Builder) -> relax.Var:

@@ -83,6 +83,13 @@ def cycle(path: Path) -> None:
     path.write_bytes(model(nodes, {"x": [2]}, {"b": [2]}).SerializeToString())
 
 
+def wrong_reduction(path: Path) -> None:
+    """What a converter refuses, in the middle of a function."""
+    nodes = [helper.make_node("ScatterElements", ["x", "i", "x"], ["y"], "put", reduction="avg")]
+    net = model(nodes, {"x": [2]}, {"y": [2]}, {"i": np.array([0, 1])})
+    path.write_bytes(net.SerializeToString())
+
+
 def wrong_opset(path: Path) -> None:
     net = linear()
     net.opset_import[0].version = 999
@@ -119,6 +126,7 @@ BROKEN: dict[Callable[[Path], None], tuple[int, str]] = {
     empty_graph: (2, "holds no graph"),
     unknown_operator: (3, r"com\.example::Frobnicate .* node 'middle'"),
     cycle: (2, "cycle: .*first"),
+    wrong_reduction: (2, "'put' has the reduction 'avg'"),
     wrong_opset: (2, "version 999"),
     data_outside_the_folder: (2, r"'\.\./\.\./etc/passwd', outside the model's folder"),
     missing_weights: (2, r"weights\.bin"),

@@ -28,7 +28,7 @@ def assert_told(result: Result, code: int, pattern: str) -> None:
     assert result.out == ""
     assert re.search(pattern, result.err), result.err
     assert "error: " in result.err
-    assert "Traceback" not in result.err
+    assert "Traceback" not in result.err and "Warning" not in result.err
 
 
 @pytest.mark.parametrize("write", networks.BROKEN, ids=lambda write: write.__name__)
