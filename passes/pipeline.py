@@ -42,7 +42,7 @@ from .virtual.narrow import NarrowRows
 from .virtual.placement import JoinStores
 from .virtual.views import Views
 from .virtual.virtualize import VirtualTensors
-from .widen_halves import WidenHalves
+from .widen_halves import HALVES, WidenHalves
 
 
 def pipeline(
@@ -62,7 +62,7 @@ def phases(
     """The passes of `pipeline` by the name of their phase, in order; a phase may be empty."""
     # Before constants are folded: weights are seen as they are stored.
     integers = [
-        *([BlockProducts()] if kind == "llvm" else []),
+        BlockProducts(("float32",) if kind == "llvm" else ("float32", *HALVES)),
         UnsignedActivations(),
         SinkDequantize(),
         QuantizedProducts(),

@@ -3,7 +3,8 @@
     x @ real        with real[k, n] as block_weight.py has it, computed where it is read
 
 becomes one kernel of two blocks, before constants are folded. Its schedule keeps `real` out of
-memory (schedules/cpu/blocks.py).
+memory (schedules/cpu/blocks.py, schedules/cuda/gemv_blocks.py). Halves are summed as float32, by a
+weight that is rounded to their type.
 """
 
 from __future__ import annotations
@@ -24,17 +25,26 @@ from .operand import bound, called, value_of
 
 @tvm.transform.module_pass(opt_level=1, name="BlockProducts")
 class BlockProducts:
-    """Keep the weights of products packed that have few bits."""
+    """Keep the weights of products of such types packed that have few bits."""
+
+    def __init__(self, dtypes: tuple[str, ...]) -> None:
+        self.dtypes = dtypes
 
     def transform_module(self, mod: tvm.IRModule, _ctx: Any) -> tvm.IRModule:
-        return rewrite(mod, _Rewriter(mod))
+        return rewrite(mod, _Rewriter(mod, self.dtypes))
 
 
 @mutator
 class _Rewriter(PyExprMutator):
+    def __init__(self, mod: tvm.IRModule, dtypes: tuple[str, ...]) -> None:
+        super().__init__(mod)
+        self.dtypes = dtypes
+
     def visit_call_(self, call: relax.Call) -> relax.Expr:
         call = self.visit_expr_post_order(call)
-        if not called(call, "matmul") or str(call.ty.dtype) != "float32":
+        if not called(call, "matmul") or str(call.ty.dtype) not in self.dtypes:
+            return call
+        if str(call.args[0].ty.dtype) != str(call.ty.dtype):
             return call
         x, weight = call.args[0], self._weight(call.args[1])
         if weight is None or x.ty.ndim < 2 or not isinstance(x.ty.shape[-1], IntImm):
@@ -43,10 +53,12 @@ class _Rewriter(PyExprMutator):
         if missing:
             widths = [0, 0] * (x.ty.ndim - 1) + [0, missing]
             x = self.builder_.emit(relax.op.nn.pad(x, widths, "constant", 0.0))
-        return self.builder_.call_te(
+        product = self.builder_.call_te(
             lambda *tensors: unpacking_product(weight, *tensors), x, *map(constant, weight.arrays),
             primfunc_name_hint=f"matmul_{weight.blocks.bits}_bits",
         )  # fmt: skip
+        kind = str(call.ty.dtype)
+        return product if kind == "float32" else relax.op.astype(self.builder_.emit(product), kind)
 
     def _weight(self, weight: relax.Expr) -> Packed | None:
         """``(bits - zero) * scale`` of constants in blocks, reshaped, cut, turned, as [k, n]."""
@@ -109,16 +121,19 @@ def _numbers(values: relax.Expr) -> list[int] | None:
 
 
 def unpacking_product(weight: Packed, x: te.Tensor, *arrays: te.Tensor) -> te.Tensor:
-    """``x @ real``, with `arrays` those of the weight."""
+    """``x @ real`` in float32, with `arrays` those of the weight."""
     words, scale, *zeros = arrays
     zero = zeros[0] if zeros else weight.zero
     depth, columns = x.shape[-1], words.shape[1]
-    real = te.compute(
-        [depth, columns], lambda k, n: weight.blocks.real(words, scale, zero, k, n), "real"
-    )
+
+    def element(k: Any, n: Any) -> Any:
+        return weight.blocks.real(words, scale, zero, k, n).astype(x.dtype)
+
+    real = te.compute([depth, columns], element, "real")
     k = te.reduce_axis((0, depth), "k")
 
     def total(*at: Any) -> Any:
-        return te.sum(x[(*at[:-1], k)] * real[k, at[-1]], axis=k)
+        factors = x[(*at[:-1], k)], real[k, at[-1]]
+        return te.sum(factors[0].astype("float32") * factors[1].astype("float32"), axis=k)
 
     return te.compute([*x.shape[:-1], columns], total, "matmul")

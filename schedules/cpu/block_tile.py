@@ -35,11 +35,9 @@ from ..kernel.emit import (
     vectors,
     zeros,
 )
+from ..kernel.packed_weight import MANTISSA, ONE
 from ..rule import Layout
 from .tile import Panel, RegisterTile, Shape, Sums
-
-MANTISSA, ONE = 23, 0x3F800000
-"""Bits of the mantissa of a float32, and those of 1.0."""
 
 
 @dataclass(frozen=True, eq=False)

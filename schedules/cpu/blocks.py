@@ -15,16 +15,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import tvm_ffi
 from tvm import tirx
-from tvm.ir import TensorLoad, Var
+from tvm.ir import Var
 
 from tvmext.arch import CpuArch
-from tvmext.passes.quantized.block_weight import WIDTHS, WORD, Blocks
+from tvmext.passes.quantized.block_weight import Blocks
 
-from ..kernel.analysis import analyzer, collect, constant, substitute
+from ..kernel.analysis import substitute
 from ..kernel.contraction import Contraction, known_size, size
 from ..kernel.emit import block, index
+from ..kernel.packed_weight import packed_weight
 from ..kernel.ranges import ANY, Span, span
 from ..kernel.read_contraction import contraction
 from ..levels import UNKNOWN_ROWS, Product, product_cycles, register_tiles
@@ -86,18 +86,18 @@ class BlockProducts:
         found = contraction(kernel)
         if isinstance(found, Declined):
             return found
-        weight = _weight(found)
+        weight = packed_weight(found)
         if weight is None:
             return Declined("the second operand is not unpacked from words")
         reason = declines(found)
         if reason:
             return Declined(reason)
-        blocks, arrays, zero = weight
-        params = [list(kernel.func.params).index(array) for array in arrays]
+        params = [list(kernel.func.params).index(array) for array in weight.arrays]
         if not kernel.constant_args.issuperset(params):
             return Declined("the packed operand is no weight")
         rows, limits = known_size(found.rows), span(found.rows, kernel.func)
         cols, reduce = (int(size(axes)) for axes in (found.cols, found.reduce))
+        blocks, arrays, zero = weight.blocks, weight.arrays, weight.zero
         return Workload(rows, cols, reduce, blocks, found, arrays, zero, limits)
 
     def choose(self, workload: Workload, arch: CpuArch) -> Decision:
@@ -168,34 +168,3 @@ def _many(
     passes = Passes(total, shape, tile, parallel, pack=pack)
     heights = tile_heights(shape, total, None, arch)
     return cut(size(total.rows), shape.rows, passes.loops, heights)
-
-
-def _weight(found: Contraction) -> tuple[Blocks, tuple[Var, ...], float | None] | None:
-    """The blocks of the second operand, and the buffers it reads: words, scales, zero points."""
-    value = found.rhs.value
-    loads = collect(value, TensorLoad)
-    if len(found.cols) != 1 or len(found.reduce) != 1 or found.batch or len(loads) not in (2, 3):
-        return None
-    (col,), (step,) = found.cols, found.reduce
-    words, *zeros, scale = (load.source for load in loads)
-    if len({words, scale, *zeros}) != len(loads) or str(words.dtype) != f"uint{WORD}":
-        return None
-    if any(len(array.shape) != 2 for array in (words, scale, *zeros)):
-        return None
-    depths = [constant(array.shape[0]) for array in (words, scale, *zeros)]
-    if not col.size or not step.size or not all(n and step.size % n == 0 for n in depths):
-        return None
-    bits, length = (step.size // (n or 1) for n in depths[:2])
-    bits = WORD // bits
-    if bits not in WIDTHS or length % (WORD // bits):
-        return None
-    blocks, numbers = Blocks(bits, length), collect(value, tirx.FloatImm)
-    zero: Var | float = zeros[0] if zeros else float(numbers[0].value) if len(numbers) == 1 else 0.0
-    ana = analyzer((col, step))
-    expected = blocks.real(words, scale, zero, step.var, col.var)
-    if not tvm_ffi.structural_equal(
-        ana.simplify(expected), ana.simplify(value), map_free_vars=False
-    ):
-        return None
-    arrays = (words, scale, *zeros)
-    return blocks, arrays, zero if isinstance(zero, float) else None

@@ -19,9 +19,11 @@ from tvmext.arch import CudaArch
 from tvmext.arch.cuda import WARP
 
 from ..kernel.contraction import known_size
+from ..kernel.packed_weight import packed_weight
 from ..kernel.read_contraction import contraction
 from ..rule import Declined, Kernel, Scheduled
 from .contract import FEW_ROWS
+from .gemv_blocks import BlockBuilder, ThinPacked, packed
 from .gemv_kernel import EACH, THREADS, Builder, Decision, Thin, columns, deep
 from .operand import source
 
@@ -48,6 +50,9 @@ class Gemv:
         many = found.cols if few[0] else found.rows
         small_axes = found.rows if few[0] else found.cols
         left, right = (found.lhs, found.rhs) if few[0] else (found.rhs, found.lhs)
+        weight = packed_weight(found)
+        if few[0] and weight is not None:
+            return packed(found, weight)
         sources = (
             source(left.value, found.batch, small_axes, found.reduce),
             source(right.value, found.batch, many, found.reduce),
@@ -91,7 +96,10 @@ class Gemv:
         self, kernel: Kernel, workload: Thin, decision: Decision, arch: CudaArch
     ) -> Scheduled:
         func = kernel.func
-        body = Builder(workload, decision).launch()
+        if isinstance(workload, ThinPacked):
+            body = BlockBuilder(workload, decision).launch()
+        else:
+            body = Builder(workload, decision).launch()
         return Scheduled(tirx.PrimFunc(func.params, body, func.ret_type, func.attrs))
 
 

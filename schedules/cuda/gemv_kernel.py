@@ -59,6 +59,8 @@ class Thin:
     large: str
     contraction: Contraction = field(repr=False, compare=False)
     sources: tuple[Source, Source] = field(repr=False, compare=False)
+    loads: int = 1
+    """Of the large operand for a step of the sum and one column."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class Decision:
 
 def deep(work: Thin) -> int:
     """Steps of the sum that are asked for at a time."""
-    return LOADS // EACH if work.inward else LOADS
+    return max(1, LOADS // work.loads // (EACH if work.inward else 1))
 
 
 def columns(work: Thin, plan: Decision) -> int:
@@ -106,12 +108,10 @@ class Builder:
         self.own, self.inner = (plan.each, run) if inward else (run, 1)
         self.sums = allocate([work.rows * plan.each], self.dtype, "sums", "local")
         self.total = allocate([self.epilogue.lanes], self.dtype, "total", "local")
-        self.left = allocate(
-            [self.deep * work.rows * self.inner], self.small.dtype, "left", "local"
-        )
-        self.right = allocate(
-            [self.deep * self.own * self.inner], self.large.dtype, "right", "local"
-        )
+        left, right = (self.deep * n * self.inner for n in (work.rows, self.own))
+        self.left = allocate([left], self.small.dtype, "left", "local")
+        self.right = allocate([right], self.large.dtype, "right", "local")
+        self.registers = [self.sums, self.total, self.left, self.right]
         self.joined = allocate(
             [(1 if inward else plan.across) * work.rows * self.width],
             self.dtype,
@@ -149,18 +149,17 @@ class Builder:
         inner = x * run if self.work.inward else y
 
         def step(number: Expr) -> Stmt:
-            def ask(u: Expr) -> Stmt:
-                return self._ask(at, own, ((start + number) * self.deep + u) * per_step + inner, u)
+            def k(u: Expr) -> Expr:
+                return ((start + number) * self.deep + u) * per_step + inner
 
             return block(
-                loop(self.deep, ask, ForKind.UNROLLED, "u"),
-                loop(self.deep, self._add, ForKind.UNROLLED, "u"),
+                loop(self.deep, lambda u: self._ask(at, own, k(u), u), ForKind.UNROLLED, "u"),
+                loop(self.deep, lambda u: self._add(at, k(u), u), ForKind.UNROLLED, "u"),
             )
 
-        buffers = (self.sums, self.left, self.right, self.joined, self.total)
         zero = tirx.const(0, self.dtype)
         return block(
-            *map(tirx.AllocBuffer, buffers),
+            *map(tirx.AllocBuffer, (*self.registers, self.joined)),
             loop(
                 self.work.rows * plan.each,
                 lambda i: tirx.BufferStore(self.sums, zero, [i]),
@@ -205,7 +204,8 @@ class Builder:
             loop(rows, small, ForKind.UNROLLED, "m"), loop(columns, large, ForKind.UNROLLED, "c")
         )
 
-    def _add(self, u: Expr) -> Stmt:
+    def _add(self, _at: Values, _k: Expr, u: Expr) -> Stmt:
+        """Add what was asked for to the sums."""
         rows, own, inner = self.work.rows, self.own, self.inner
 
         def one(m: Expr, c: Expr, v: Expr) -> Stmt:
@@ -214,7 +214,7 @@ class Builder:
             where = m * own + c
             return tirx.BufferStore(self.sums, self.sums[where] + a * b, [where])
 
-        return _unrolled((rows, own, inner), one)
+        return unrolled((rows, own, inner), one)
 
     def _join(self, x: Expr, y: Expr) -> Stmt:
         """Sums of threads that share columns; what is left to add up goes to shared memory."""
@@ -226,7 +226,7 @@ class Builder:
                 where = (y * work.rows + m) * self.width + x * plan.each + c
                 return tirx.BufferStore(self.joined, self.sums[m * plan.each + c], [where])
 
-            return _unrolled((work.rows, plan.each), put)
+            return unrolled((work.rows, plan.each), put)
         parts: list[Stmt] = []
         bit = plan.along // 2
         while bit:
@@ -237,7 +237,7 @@ class Builder:
             where = m * self.width + y * plan.each + c
             return tirx.BufferStore(self.joined, self.sums[m * plan.each + c], [where])
 
-        return block(*parts, when(x.equal(0), _unrolled((work.rows, plan.each), leave)))
+        return block(*parts, when(x.equal(0), unrolled((work.rows, plan.each), leave)))
 
     def _shuffled(self, i: Expr, bit: int) -> Stmt:
         mask = tirx.const(FULL, "uint32")
@@ -306,7 +306,7 @@ def _load(
     return when(inside, loop(run, put, kind, "v"), loop(run, nothing, ForKind.UNROLLED, "v"))
 
 
-def _unrolled(
+def unrolled(
     extents: tuple[int, ...], body: Callable[..., Stmt], done: tuple[Expr, ...] = ()
 ) -> Stmt:
     """``body(i, j, ..)`` for every point, all of them written out."""
@@ -314,4 +314,4 @@ def _unrolled(
         return body(*done)
     first, *rest = extents
     name = "ijk"[len(done)]
-    return loop(first, lambda i: _unrolled(tuple(rest), body, (*done, i)), ForKind.UNROLLED, name)
+    return loop(first, lambda i: unrolled(tuple(rest), body, (*done, i)), ForKind.UNROLLED, name)

@@ -132,7 +132,7 @@ def scheduled(
 
 
 def _source(value: Expr, found: Contraction, own: tuple[Axis, ...]) -> Source:
-    read = source(value, found.batch, own, found.reduce)
+    read = source(value, found.batch, own, found.reduce, unpacks=True)
     return read if _travels(read) else replace(read, run=1)
 
 

@@ -8,7 +8,7 @@ have one guard: they travel together.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
@@ -32,6 +32,7 @@ from ..kernel.analysis import (
     substitute,
     variables,
 )
+from ..kernel.emit import index
 from .ptx import CHUNK_BYTES
 
 EXACT = {
@@ -42,11 +43,25 @@ EXACT = {
 
 
 @dataclass(frozen=True, eq=False)
+class Unpacked:
+    """An element as `value` of the number of its run along an axis, and its place in the run.
+
+    `by_own`: neighbours in memory are neighbours along the operand's own axes.
+    """
+
+    value: Expr
+    number: Var
+    place: Var
+    by_own: bool
+
+
+@dataclass(frozen=True, eq=False)
 class Source:
     """One operand. `load` is None where its elements have to be computed.
 
     `inward`: neighbours in memory are neighbours along the sum, not along the operand's own axes.
-    `contiguous`: they are along one of the two.
+    `contiguous`: they are along one of the two. `unpacked`: a run is worked out of the same few
+    loads, its elements one by one.
     """
 
     value: Expr
@@ -55,6 +70,7 @@ class Source:
     inward: bool
     run: int
     contiguous: bool
+    unpacked: Unpacked | None = None
 
     @property
     def dtype(self) -> str:
@@ -64,16 +80,32 @@ class Source:
     def run_bytes(self) -> int:
         return self.run * dtype_bits(self.dtype) // 8
 
+    def element(self, values: Mapping[Var, Expr], along: Var, v: Expr) -> Expr:
+        """Element `v` of the run that begins at `values` of the axes."""
+        if self.unpacked is None:
+            return substitute(self.value, {**values, along: values[along] + v})
+        one = self.unpacked
+        own = {one.number: values[along] // self.run, one.place: v}
+        return substitute(one.value, {**values, **own})
+
 
 def source(
-    value: Expr, batch: Sequence[Axis], own: Sequence[Axis], inner: Sequence[Axis]
+    value: Expr,
+    batch: Sequence[Axis],
+    own: Sequence[Axis],
+    inner: Sequence[Axis],
+    unpacks: bool = False,
 ) -> Source:
-    """Read `value` over the axes of a contraction; `own` are the operand's rows or columns."""
+    """Read `value` over the axes of a contraction; `own` are the operand's rows or columns.
+
+    With `unpacks` runs may be `Unpacked`.
+    """
     value = narrow(value)
     guards, load = _guarded(value)
     axes = (*batch, *own, *inner)
     if load is None:
-        return _computed(value, own, inner, axes)
+        found = _unpacked(value, own, inner, axes) if unpacks else None
+        return found or _computed(value, own, inner, axes)
     guard = reduce(tirx.And, guards) if guards else None
     for inward, group in ((True, inner), (False, own)):
         if not group:
@@ -106,6 +138,42 @@ def _computed(
         if moving and run > 1:
             return Source(value, None, None, inward, run, True)
     return Source(value, None, None, True, 1, False)
+
+
+def _unpacked(
+    value: Expr, own: Sequence[Axis], inner: Sequence[Axis], axes: Sequence[Axis]
+) -> Source | None:
+    """An operand whose elements along the sum are bits of one word (block_weight.py)."""
+    if not inner or inner[-1].var not in outside_of_loads(value):
+        return None
+    last, run = inner[-1], CHUNK_BYTES * 8 // dtype_bits(str(value.ty.dtype))
+    if last.size is None or last.size % run:
+        return None
+    number, place = (Var(name, last.var.ty) for name in ("number", "place"))
+    ana = analyzer([axis for axis in axes if axis is not last])
+    ana.bind(number, counted(last.extent // run))
+    ana.bind(place, counted(tirx.const(run, "int64")))
+    value_at = substitute(value, {last.var: number * run + place})
+
+    def simplified(load: TensorLoad) -> Expr:
+        return tirx.BufferLoad(load.source, [ana.simplify(i) for i in load.indices])
+
+    value_at = tvm_ffi.structural_map(value_at, (TensorLoad, simplified))
+    words = {
+        (load.source, tvm_ffi.StructuralKey(ana.simplify(flat_index(at))))
+        for load in collect(value_at, TensorLoad)
+        for at in (substitute(load, {place: index(v)}) for v in range(run))
+    }
+    if len(words) >= run:
+        return None
+    steps = [
+        stride(flat_index(load), own[-1].var, analyzer(axes, load.source.shape))
+        for load in collect(value, TensorLoad)
+        if own
+    ]
+    by_own = any(step is not None and constant(step) == 1 for step in steps)
+    unpacked = Unpacked(value_at, number, place, by_own)
+    return Source(value, None, None, True, run, True, unpacked)
 
 
 def outside_of_loads(value: Expr) -> set[Var]:

@@ -163,7 +163,9 @@ class Loader:
 
         def one(u: Expr) -> Stmt:
             piece = u * tile.threads + thread
-            if tile.source.inward:
+            if tile.source.unpacked is not None and tile.source.unpacked.by_own:
+                done = body(u, piece % tile.extent, piece // tile.extent * run)
+            elif tile.source.inward:
                 per_row = tile.depth // run
                 done = body(u, piece // per_row, piece % per_row * run)
             else:
@@ -193,7 +195,7 @@ class Loader:
         last = (self.inner if source.inward else self.own)[-1].var
 
         def element(v: Expr) -> Expr:
-            return substitute(source.value, {**values, last: values[last] + v})
+            return source.element(values, last, v)
 
         def nothing(_v: Expr) -> Expr:
             return tirx.const(0, source.dtype)
@@ -206,7 +208,8 @@ class Loader:
             return loop(source.run, store, kind, "v")
 
         # TVM writes constant vectors of bytes in a way that no compiler takes.
-        return when(inside, put(element, ForKind.VECTORIZED), put(nothing, ForKind.UNROLLED))
+        kind = ForKind.VECTORIZED if source.unpacked is None else ForKind.UNROLLED
+        return when(inside, put(element, kind), put(nothing, ForKind.UNROLLED))
 
 
 def held(tile: Tile, name: str) -> Var:

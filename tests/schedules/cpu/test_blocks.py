@@ -9,45 +9,16 @@ import pytest
 from tvm import te
 
 from tests.schedules.cpu.kernels import ARCH, composed, normal, run
+from tests.schedules.packed import product, weight
 from tvmext.arch import FAMILIES, CpuArch
 from tvmext.passes.quantized.block_products import unpacking_product
-from tvmext.passes.quantized.block_weight import Packed, packed
+from tvmext.passes.quantized.block_weight import Packed
 from tvmext.schedules.cpu import RULES
 from tvmext.schedules.cpu.blocks import FEW_ROWS, TILE_ROWS, Decision
 from tvmext.schedules.layout import relayout
-from tvmext.schedules.rule import Kernel
 from tvmext.schedules.select import select
 
 RUNNABLE = (ARCH, *(replace(FAMILIES[f"x86-64-v{n}"], cores=1) for n in (2, 3)))
-
-
-def weight(
-    bits: int, depth: int = 64, columns: int = 70, block: int = 32
-) -> tuple[Packed, np.ndarray]:
-    """A packed weight with zero points, and the numbers that it stands for."""
-    rng = np.random.default_rng(bits)
-    depth, block, count = 64, 32, 2
-    whole = rng.integers(0, 1 << bits, (count, block, columns))
-    zero = rng.integers(0, 1 << bits, (count, columns))
-    scale = rng.uniform(0.5, 1.5, (count, columns))
-    found = packed(whole, zero, scale)
-    assert found is not None and found.blocks.bits == bits
-    real = (whole - zero[:, None]) * scale[:, None]
-    return found, real.reshape(depth, columns)
-
-
-def product(one: Packed, rows: int | str) -> Kernel:
-    """``2 x @ weight + x[.., 0]``: something is computed after."""
-    depth = len(one.words) * one.blocks.in_word
-    inputs = [((2, rows, depth), "float32")]
-    inputs += [(array.shape, str(array.dtype)) for array in one.arrays]
-
-    def build(x: te.Tensor, *arrays: te.Tensor) -> te.Tensor:
-        y = unpacking_product(one, x, *arrays)
-        return te.compute(y.shape, lambda b, i, j: y[b, i, j] * 2.0 + x[b, i, 0], "after")
-
-    made = composed(build, *inputs)
-    return replace(made, constant_args=frozenset(range(1, len(inputs))))
 
 
 def decided(one: Packed, rows: int | str, arch: CpuArch = ARCH) -> Decision:
