@@ -39,6 +39,7 @@ class Stub:
     """A device on which candidate n takes n + 1 ms, each sample as `noise` says."""
 
     name = "stub"
+    threads = 1
 
     def __init__(self, noise: Any = lambda: 1.0, sleep: float = 0.0) -> None:
         self.noise, self.sleep, self.calls = noise, sleep, 0

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tvmext.arch import CpuArch, resolve
+from tvmext.arch import resolve
+
+from ..bench.workers import HUGE_PAGES
 
 if TYPE_CHECKING:
     from tvmext.measure.turns import Device
@@ -37,11 +39,17 @@ def _add_build(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--count", type=int, default=100, help="workloads")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--target", default="llvm", help="such as sm_90a; default: this machine")
-    parser.add_argument("--threads", type=int, default=1, help="cores that kernels may use")
+    parser.add_argument(
+        "--cores", type=_counts, default=[1], help="that kernels may use; of several one is drawn"
+    )
     parser.add_argument("--most", type=int, default=14, help="candidates of a kernel")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="then stop")
     parser.add_argument("--scheduler", help="address of a Dask scheduler; else in this process")
     parser.set_defaults(run=_build)
+
+
+def _counts(text: str) -> list[int]:
+    return [int(part) for part in text.split(",")]
 
 
 def _build(args: argparse.Namespace) -> int:
@@ -49,8 +57,7 @@ def _build(args: argparse.Namespace) -> int:
     from .workloads import draw, key
 
     arch = resolve(f"cuda -arch={args.target}" if args.target[:3] == "sm_" else args.target)
-    if isinstance(arch, CpuArch):
-        arch = replace(arch, cores=args.threads)
+    options = {"most": args.most, "seed": args.seed, "cores": args.cores}
     args.folder.mkdir(parents=True, exist_ok=True)
     end = time.monotonic() + args.seconds
     specs = [
@@ -64,14 +71,14 @@ def _build(args: argparse.Namespace) -> int:
         from .cluster import build_all
 
         with Client(args.scheduler) as client:
-            for name in build_all(client, specs, arch, args.folder, most=args.most, seed=args.seed):
+            for name in build_all(client, specs, arch, args.folder, **options):
                 print(name, flush=True)
         return 0
     for spec in specs:
         if time.monotonic() > end:
             break
         try:
-            unit = build(spec, arch, args.folder, most=args.most, seed=args.seed)
+            unit = build(spec, arch, args.folder, **options)
         except Exception as error:  # the others go on
             print(f"failed: {key(spec)}: {type(error).__name__} {error}", file=sys.stderr)
             continue
@@ -102,7 +109,7 @@ def _measure(args: argparse.Namespace) -> int:
         from .cluster import measure_all
 
         with Client(args.scheduler) as client:
-            count = measure_all(client, args.folder, journal)
+            count = measure_all(client, args.folder, journal, args.threads)
     else:
         count = collect(args.folder, journal, _device(args), seconds=args.seconds)
     print(f"{count} candidates measured; {len(journal.keys())} in {args.data}")
@@ -136,4 +143,6 @@ def _pack(args: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
+    if "GLIBC_TUNABLES" not in os.environ:  # malloc reads it when a process begins
+        os.execve(sys.executable, sys.orig_argv, {**os.environ, **HUGE_PAGES})
     sys.exit(main())

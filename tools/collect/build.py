@@ -11,7 +11,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import tvm
 from tvm.tirx import PrimFunc
 
 from tvmext import frontends
-from tvmext.arch import Arch, to_target
+from tvmext.arch import Arch, CpuArch, to_target
 from tvmext.options import Options
 from tvmext.passes import run
 from tvmext.passes.catch import Catch
@@ -79,10 +79,23 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def build(spec: Spec, arch: Arch, folder: Path, *, most: int = MOST, seed: int = 0) -> Unit:
-    """Write ``name.so`` and ``name.json``, the latter last and at once, into `folder`."""
+def build(
+    spec: Spec,
+    arch: Arch,
+    folder: Path,
+    *,
+    most: int = MOST,
+    seed: int = 0,
+    cores: Sequence[int] = (),
+) -> Unit:
+    """Write ``name.so`` and ``name.json``, the latter last and at once, into `folder`.
+
+    Of several `cores` of a CPU the workload's name tells which number its kernels are made for.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     name = digest(key(spec))
+    if cores and isinstance(arch, CpuArch):
+        arch = replace(arch, cores=cores[int(name, 16) % len(cores)])
     functions: dict[str, PrimFunc] = {}
     items: list[dict[str, Any]] = []
     for found in kernels(spec, arch):

@@ -47,16 +47,16 @@ def build_all(
         future.release()
 
 
-def measure_all(client: Client, folder: Path, journal: Journal) -> int:
+def measure_all(client: Client, folder: Path, journal: Journal, threads: int = 1) -> int:
     """Measure what is not in the journal; how many candidates that was."""
     done = journal.keys()
     futures = []
     for path in sorted(folder.glob("*.json")):
         library = path.with_suffix(".so")
         if library.exists():
-            content = (path.read_text(), library.read_bytes())
+            content = (path.read_text(), library.read_bytes(), done, threads)
             futures.append(
-                client.submit(_measured, *content, done, pure=False, resources={"measure": 1})
+                client.submit(_measured, *content, pure=False, resources={"measure": 1})
             )
     count = 0
     for future in as_completed(futures):
@@ -80,12 +80,12 @@ def _built(spec: Spec, arch: Arch, options: Mapping[str, Any]) -> dict[str, byte
         return {path.name: path.read_bytes() for path in paths if path.exists()}
 
 
-def _measured(described: str, library: bytes, done: set[str]) -> list[Row]:
+def _measured(described: str, library: bytes, done: set[str], threads: int) -> list[Row]:
     """On a worker: the rows of a unit."""
     from .measure import measured, pending
 
     unit = json.loads(described)
-    device = _device(unit["arch"]["cores"])
+    device = _device(threads)
     items = pending(unit, device, done)
     if not items:
         return []

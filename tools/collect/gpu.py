@@ -26,6 +26,8 @@ EVERY = 20
 class Cuda:
     """A GPU, or what stands in for one in a test, as `measure` wants it."""
 
+    threads = 1
+
     def __init__(
         self, gpu: Clocked | None = None, load: Callable[[str], Any] = tvm.runtime.load_module
     ) -> None:

@@ -24,6 +24,8 @@ LOST = "lost.txt"
 class Remote:
     """A device of a TVM RPC tracker, ``host:port/key``. Disturbances show as spread only."""
 
+    threads = 1
+
     def __init__(self, address: str) -> None:
         from tvm import rpc
 
@@ -110,7 +112,7 @@ def measured(
     common = {
         "workload": digest(key(unit["spec"])),
         "spec": key(unit["spec"]),
-        "threads": unit["arch"].get("cores", 1),
+        "threads": device.threads,
         "device": device.name,
         "arch": json.dumps(unit["arch"]),
         "versions": json.dumps({"tvm": tvm.__version__}),
@@ -132,5 +134,7 @@ def measured(
 def _key(unit: Mapping[str, Any], item: Mapping[str, Any], device: Device) -> str:
     """What tells a measurement from others."""
     return digest(
-        json.dumps([unit["spec"], item["rule"], item["decision"], unit["arch"], device.name])
+        json.dumps(
+            [unit["spec"], item["rule"], item["decision"], unit["arch"], device.name, device.threads]
+        )
     )

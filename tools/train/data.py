@@ -70,7 +70,7 @@ def load(path: Path) -> Data:
         raise ValueError(f"{path}: features of version {sorted(versions)}, this is {VERSION}")
     names = (*FIELDS, "seconds", "noisy", "picked")
     columns = {name: table[name].to_numpy() for name in names}
-    owners = zip(*(table[n].to_pylist() for n in ("workload", "rule", "threads", "device")))
+    owners = zip(*(table[n].to_pylist() for n in ("workload", "rule", "threads", "arch", "device")))
     groups = np.unique([" ".join(map(str, owner)) for owner in owners], return_inverse=True)[1]
     # A sure order: by workload, then by what the keys are.
     order = np.lexsort((np.array(table["key"].to_pylist()), groups))

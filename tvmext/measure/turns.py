@@ -40,6 +40,7 @@ class Device(Protocol):
     """What candidates run on."""
 
     name: str
+    threads: int
 
     def load(self, path: Path) -> Any: ...
 
@@ -60,7 +61,7 @@ class Local:
         from .machine import Machine
 
         self.machine = Machine(threads)
-        self.name = cpu_name()
+        self.name, self.threads = cpu_name(), threads
         self._interruptions = interruptions(threads)
         self._seen = self._interruptions()
         self._pool = pool()
