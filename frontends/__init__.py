@@ -29,7 +29,8 @@ def load(
 
     `model` is the path of an ``.onnx`` file, a ``.json`` file of Relax or a ``.py`` file of
     TVMScript (run only with ``trust=True``, because it is a program); the bytes of an ONNX file; an
-    ``onnx.ModelProto``; a ``tvm.IRModule``; or a pair of an IRModule and {parameter name: array}.
+    ``onnx.ModelProto``; a ``torch.export.ExportedProgram``; a ``tvm.IRModule``; or a pair of an
+    IRModule and {parameter name: array}.
     `dims` gives sizes or ranges of named dynamic dims; a dim not named may have any size.
     `model_format`, "onnx" or "relax", is for files whose suffix does not say it. `name` is what
     messages call a file, by default its path.
@@ -45,6 +46,10 @@ def load(
         from .onnx import load_onnx
 
         return load_onnx(model, dims)
+    if _is_a(model, "ExportedProgram"):
+        from .exported import module_of
+
+        model = module_of(model)
     module, params = model if isinstance(model, tuple) and len(model) == 2 else (model, {})
     if _is_a(module, "IRModule"):
         from .relax import from_module
@@ -52,7 +57,8 @@ def load(
         return from_module(module, params, dims, "IRModule")
     raise ModelError(
         f"cannot read a model from a {type(model).__name__}",
-        hint="a path, bytes of an ONNX file, onnx.ModelProto, tvm.IRModule or (IRModule, params)",
+        hint="a path, bytes of an ONNX file, onnx.ModelProto, torch.export.ExportedProgram, "
+        "tvm.IRModule or (IRModule, params)",
     )
 
 

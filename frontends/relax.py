@@ -20,6 +20,9 @@ from tvmext.errors import ModelError, OptionError
 from .dims import Dim, DimSpec, Expr, bind_dims, maximum, minimum, symbol
 from .model import Model, TensorSpec
 
+LOWER, UPPER = "tir_var_lower_bound", "tir_var_upper_bound"
+"""Attributes of main with the ranges of its dims, {name: limit} (TVM's own convention)."""
+
 
 def save(mod: tvm.IRModule, params: Mapping[str, Any], path: Path) -> Path:
     """Write a module and its weights as JSON that `from_json` reads; returns the path.
@@ -88,7 +91,7 @@ def from_module(
     main = _main(mod, source)
     arrays = _arrays(main, params, source)
     count = len(main.params) - len(arrays)
-    known = {name: Dim(name) for name in _symbols(main, source)}
+    known = _dims(main, source)
     sizes, free = bind_dims(dims, known)
     if sizes:
         mod = relax.transform.BindSymbolicVars(sizes)(mod)
@@ -154,6 +157,16 @@ def _check_array(var: relax.Var, array: np.ndarray, source: str) -> None:
         raise ModelError(
             f"'{source}': parameter '{var.name}' is {array.dtype}{list(array.shape)}, not {spec}"
         )
+
+
+def _dims(main: relax.Function, source: str) -> dict[str, Dim]:
+    """The symbolic dims, with the ranges that main declares."""
+    attrs = main.attrs or {}
+    low, high = attrs.get(LOWER) or {}, attrs.get(UPPER) or {}
+    return {
+        name: Dim(name, int(low.get(name, 0)), int(high[name]) if name in high else None)
+        for name in _symbols(main, source)
+    }
 
 
 def _symbols(main: relax.Function, source: str) -> list[str]:

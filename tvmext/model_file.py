@@ -67,6 +67,12 @@ def _write(model: Any, folder: Path) -> Path:
         path = folder / "model.onnx"
         onnx.save(model, path)
         return path
+    torch = sys.modules.get("torch.export")
+    if torch and isinstance(model, torch.ExportedProgram):
+        from .frontends.exported import module_of
+
+        model = module_of(model)
+        tvm = sys.modules["tvm"]
     mod, params = model if isinstance(model, tuple) and len(model) == 2 else (model, {})
     if tvm and isinstance(mod, tvm.IRModule):
         from .frontends.relax import save
@@ -74,5 +80,6 @@ def _write(model: Any, folder: Path) -> Path:
         return save(mod, params, folder / "model.json")
     raise ModelError(
         f"cannot compile a {type(model).__name__}",
-        hint="give a path, the bytes of an ONNX file, an onnx.ModelProto or a tvm.IRModule",
+        hint="give a path, the bytes of an ONNX file, an onnx.ModelProto, a "
+        "torch.export.ExportedProgram or a tvm.IRModule",
     )

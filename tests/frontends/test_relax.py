@@ -75,6 +75,18 @@ def test_wrong_weights(params, message):
         load((module(), params))
 
 
+def test_ranges_that_a_module_declares():
+    declared = module()
+    declared["main"] = declared["main"].with_attrs(
+        {"tir_var_lower_bound": {"n": 2}, "tir_var_upper_bound": {"n": 9}}
+    )
+    dim = load(declared).dims["n"]
+    assert (dim.low, dim.high) == (2, 9)
+    assert load(declared, {"n": (3, None)}).dims["n"].range == "3:9"
+    with pytest.raises(DimError, match="outside its range 2:9"):
+        load(declared, {"n": 10})
+
+
 def test_json_and_its_weights(tmp_path: Path):
     path = save(module(), {"w": WEIGHT}, tmp_path / "model.json")
     model = load(path)

@@ -55,9 +55,7 @@ def measure_all(client: Client, folder: Path, journal: Journal, threads: int = 1
         library = path.with_suffix(".so")
         if library.exists():
             content = (path.read_text(), library.read_bytes(), done, threads)
-            futures.append(
-                client.submit(_measured, *content, pure=False, resources={"measure": 1})
-            )
+            futures.append(client.submit(_measured, *content, pure=False, resources={"measure": 1}))
     count = 0
     for future in as_completed(futures):
         if future.status != "finished":

@@ -133,8 +133,5 @@ def measured(
 
 def _key(unit: Mapping[str, Any], item: Mapping[str, Any], device: Device) -> str:
     """What tells a measurement from others."""
-    return digest(
-        json.dumps(
-            [unit["spec"], item["rule"], item["decision"], unit["arch"], device.name, device.threads]
-        )
-    )
+    kernel = [unit["spec"], item["rule"], item["decision"], unit["arch"]]
+    return digest(json.dumps([*kernel, device.name, device.threads]))
