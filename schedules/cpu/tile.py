@@ -20,7 +20,7 @@ from tvm.ir import Call, Expr, TensorLoad, Var
 from tvmext.arch import dtype_bits
 
 from ..kernel.analysis import collect, constant, substitute
-from ..kernel.contraction import Contraction, size
+from ..kernel.contraction import Contraction, run_length, size
 from ..kernel.emit import (
     UNROLLED,
     Size,
@@ -181,8 +181,11 @@ class RegisterTile(ABC):
 
     @property
     def _steps(self) -> int | None:
-        """Steps of the last reduce axis, if that is known."""
-        return self.sum.reduce[-1].size if self.sum.reduce else None
+        """Steps of the last reduce axis, or of a run along it, if that is known."""
+        if not self.sum.reduce:
+            return None
+        last = self.sum.reduce[-1]
+        return run_length(self.sum.lhs, last) or last.size
 
     @abstractmethod
     def _reduce(
@@ -289,7 +292,12 @@ class Kernel(RegisterTile):
             return nest(
                 extents[:-1], lambda at: loop(last, lambda k: step([*at, k]), UNROLLED, "k")
             )
-        return nest(extents, step)
+        run = run_length(self.sum.lhs, axes[-1]) if axes and not ranges else None
+        if run is None or run % len(parts):
+            return nest(extents, step)
+        each = run // len(parts)
+        pieces = [*extents[:-1], known(last // each), each]
+        return nest(pieces, lambda at: step([*at[:-2], at[-2] * each + at[-1]]))
 
 
 @dataclass(frozen=True, eq=False)

@@ -143,7 +143,8 @@ def strided(found: Contraction) -> bool:
     return any(not collect(index, _NOT_AFFINE) for index in moving)
 
 
-_NOT_AFFINE = (tirx.FloorDiv, tirx.FloorMod, tirx.Select)
+_DIVISIONS = (tirx.FloorDiv, tirx.FloorMod)
+_NOT_AFFINE = (*_DIVISIONS, tirx.Select)
 
 
 def rows_of(found: Contraction) -> tuple[tuple[Axis, ...], Axis | None, Axis]:
@@ -173,3 +174,14 @@ def slides_along(found: Contraction, width: Axis) -> tuple[Axis, tuple[int, int]
             if all(factor is not None and factor > 0 for factor in factors):
                 return taps[0], (factors[0] or 1, factors[1] or 1)
     return Declined("no window slides along the last spatial axis")
+
+
+def run_length(operand: Operand, axis: Axis) -> int | None:
+    """Steps of a reduce axis after which `operand` goes on elsewhere, if that is one number.
+
+    So merged heads are read, ``a[.., k // 64, .., k % 64]``: in two loops no step divides.
+    """
+    nodes = [node for kind in _DIVISIONS for node in collect(operand.value, kind)]
+    runs = {constant(node.b) for node in nodes if node.a.same_as(axis.var)}
+    run = runs.pop() if len(runs) == 1 else None
+    return run if run and axis.size and axis.size % run == 0 else None

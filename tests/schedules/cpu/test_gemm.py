@@ -10,9 +10,9 @@ import pytest
 import tvm
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tvm import relax, tirx
+from tvm import relax, te, tirx
 
-from tests.schedules.cpu.kernels import ARCH, call, kernel, normal, run, scheduled
+from tests.schedules.cpu.kernels import ARCH, call, composed, kernel, normal, run, scheduled
 from tests.schedules.cpu.products import compare, schedule
 from tvmext.arch import FAMILIES, to_target
 from tvmext.passes.share_kernels import RANGES
@@ -154,9 +154,6 @@ def test_attention_scores_and_values(seq: int) -> None:
 def test_an_operand_read_through_a_transpose(
     rows: int, cols: int, depth: int, symbolic: bool
 ) -> None:
-    from tvm import te
-
-    from tests.schedules.cpu.kernels import composed, run
     from tvmext.schedules.cpu import RULES
     from tvmext.schedules.select import select
 
@@ -173,6 +170,37 @@ def test_an_operand_read_through_a_transpose(
     x, w = normal(rows, depth), normal(cols, depth, seed=1)
     (got,) = run(result.func, {"x0": x, "x1": w})
     np.testing.assert_allclose(got, x @ w.T, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [1, 7])
+@pytest.mark.parametrize("batch", [2, "b"])
+@pytest.mark.parametrize("heads, width", [(3, 24), (2, 7)])
+def test_merged_heads_are_read_run_by_run(
+    rows: int, batch: int | str, heads: int, width: int
+) -> None:
+    """No step of the sum divides, ``x[t, k // width, b, k % width]``, however rows lie."""
+
+    def build(x: te.Tensor, w: te.Tensor) -> te.Tensor:
+        shape = (x.shape[0], x.shape[2], w.shape[0])
+        merged = te.compute(
+            shape, lambda t, b, k: x[t, tirx.floordiv(k, width), b, tirx.floormod(k, width)]
+        )
+        k = te.reduce_axis((0, w.shape[0]), "k")
+        shape = (x.shape[0], x.shape[2], w.shape[1])
+        return te.compute(shape, lambda t, b, j: te.sum(merged[t, b, k] * w[k, j], k))
+
+    depth = heads * width
+    shapes = (("t", heads, batch, width), "float32"), ((depth, 40), "float32")
+    function, selection = scheduled(composed(build, *shapes))
+    assert selection.rule == "gemm"
+    module = tvm.tirx.transform.StmtSimplify()(tvm.IRModule({"main": function}))
+    kinds = (tirx.FloorDiv, tirx.FloorMod)
+    divisions = [n for kind in kinds for n in collect(module["main"].body, kind)]
+    assert width not in {constant(node.b) for node in divisions}
+    x, w = normal(rows, heads, 2, width), normal(depth, 40, seed=1)
+    (got,) = run(function, {"x0": x, "x1": w})
+    merged = x.transpose(0, 2, 1, 3).reshape(rows, 2, depth)
+    np.testing.assert_allclose(got, merged @ w, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("m", [1, 6, 17])
