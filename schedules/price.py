@@ -30,7 +30,7 @@ from .kernel.analysis import (
     substitute,
     variables,
 )
-from .kernel.contraction import Contraction, Operand
+from .kernel.contraction import Contraction, Operand, run_length
 from .kernel.read_contraction import contraction
 from .kernel.stages import Stage
 from .kernel.view import view
@@ -141,7 +141,8 @@ def _product(kernel: Kernel, found: Contraction, memory: Memory) -> Amount:
                 if step == 1
                 else EXTRACTED * _element(step, found.cols[-1], 1.0, memory)
             )
-        total += memory.size(spatial) * (cost + _indices(out.value, spatial, memory))
+        moving = _indices(out.value, spatial, memory, found.cols[-1])
+        total += memory.size(spatial) * (cost + moving)
     for block in found.after:
         total += memory.size(block.axes) * (
             2.0 / lanes + _indices(block.stores[0].value, block.axes, memory)
@@ -172,12 +173,13 @@ def _broadcast(
     offset = flat_index(operand.load)
     near = any(_first_step(offset, axis, axes) == 1 for axis in axes if axis.size != 1)
     inner, outer = ({axis.var for axis in some} for some in (reduce, axes))
+    runs = run_length(operand, reduce[-1]) is not None
     total = 0.0 if near else 0.15 * elements
     for kind in _INDEX_OPS:
         for node in collect(operand.value, kind):
             used = variables(node) & outer
             mixed = used & inner and used - inner
-            shared = 1 if mixed else TILE if used & inner else memory.size(reduce)
+            shared = 1 if mixed else TILE if used & inner and not runs else memory.size(reduce)
             total += elements * _index_op(node) / shared
     return (total + _far_lines(operand.load, axes, reduce, memory)) * passes
 

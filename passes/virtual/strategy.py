@@ -36,7 +36,7 @@ MAX_PRICES, MAX_NODES = 128, 4096
 MUCH = 1.1
 """No plan may be this much dearer, at any size, than if nothing were virtual."""
 
-WRITTEN = 0.005
+WRITTEN = 0.02
 """What it counts to write a tensor, beside cycles: so much of the kernel that does and of those who
 read it. Prices know no better which is faster, and it takes memory."""
 

@@ -6,10 +6,12 @@ import math
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
+from tvm.ir import TensorLoad
+
 from tvmext.arch import CpuArch
 
 from ..kernel.access import accesses, crossing, loads, stores, strides, vectorizable
-from ..kernel.analysis import Axis, buffer_of, called_ops, constant, variables
+from ..kernel.analysis import Axis, buffer_of, called_ops, collect, constant, variables
 from ..kernel.axes import merged
 from ..kernel.rows import Rows, shared_rows
 from ..kernel.stages import COSTLY, Stage
@@ -160,7 +162,7 @@ def _without_last(stages: Sequence[Stage], rows: Rows) -> Rows:
 def stage_plan(stage: Stage, rows: tuple[int, ...], arch: CpuArch) -> StagePlan:
     """How a stage is emitted, some of its spatial axes being rows around it."""
     inner = [a for p, a in enumerate(stage.spatial) if p not in rows]
-    bits = max(_bits(stage))
+    bits = max(_bits(stage, inner))
     lanes = max(1, arch.vector_bits // bits)
     if not stage.is_reduction:
         if not inner or not vectorizable(stage, inner[-1], vector_code):
@@ -222,11 +224,17 @@ def _whole(size: int | None, lanes: int) -> int:
     return next((n for n in (lanes, lanes // 2, lanes // 4) if n and (size or 0) % n == 0), lanes)
 
 
-def _bits(stage: Stage) -> list[int]:
-    """Widths of what the stage loads and stores as data."""
+def _bits(stage: Stage, inner: Sequence[Axis]) -> list[int]:
+    """Widths of what the stage loads and stores as data, not to know where a row lies."""
     from tvmext.arch import dtype_bits
 
-    return [dtype_bits(str(buffer_of(a).ty.dtype)) for a in accesses(stage)]
+    found = accesses(stage)
+    ends = {axes[-1].var for axes in (inner, stage.reduce) if axes}
+    indices = [index for access in found for index in access.indices]
+    places = [load for index in indices for load in collect(index, TensorLoad)]
+    fixed = [load for load in places if not variables(load) & ends]
+    data = [a for a in found if not any(a is load or load.same_as(a) for load in fixed)]
+    return [dtype_bits(str(buffer_of(access).ty.dtype)) for access in data]
 
 
 # ------------------------------------------------------------------ prices

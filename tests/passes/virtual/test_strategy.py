@@ -143,7 +143,7 @@ PART = Graph((Node((), 4), Node((0,), 4, movable=True), Node((1,), 4)))
         ([30.0, 100.0, 1000.0], [1, 1, 1], False),  # much dearer at one
         ([19.0, 210.0, 2150.0], [1, 1, 1], False),  # a little cheaper at the small one alone
         ([19.0, 210.0, 2150.0], [1, 0, 0], True),  # which is the one that counts
-        ([20.02, 200.2, 2002.0], [1, 1, 1], True),  # as good: then nothing is written
+        ([20.1, 201.0, 2010.0], [1, 1, 1], True),  # as good: then nothing is written
     ],
 )
 def test_prices_over_sizes(joined: list[float], weights: list[int], virtual: bool) -> None:

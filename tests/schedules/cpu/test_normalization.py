@@ -39,6 +39,22 @@ def test_softmax_shares_the_row() -> None:
     assert "alloc_buffer((T.int64(64),))" in script  # a row, not the whole of it
 
 
+def test_rows_at_positions_that_are_data_are_read_in_whole_vectors() -> None:
+    """Vectors are as wide as data go, not as the numbers that say where a row lies."""
+
+    def body(table: te.Tensor, at: te.Tensor) -> te.Tensor:
+        shape = (at.shape[0], table.shape[1])
+        return topi.nn.softmax(te.compute(shape, lambda i, j: table[at[i], j]), 1)
+
+    function, selection = scheduled(composed(body, ((9, 64), "float32"), ((3,), "int64")))
+    assert selection.rule == "normalization"
+    widths = {how.lanes for nest in selection.decision for how in nest.plans}
+    assert widths == {ARCH.vector_lanes("float32")}
+    table, at = normal(9, 64), np.array([8, 0, 5])
+    (result,) = run(function, {"x0": table, "x1": at})
+    np.testing.assert_allclose(result, softmax(table[at], 1), rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("rows", [3, "n"])
 @pytest.mark.parametrize("width", [16, 21])
 def test_a_row_of_pieces_is_put_together_once(rows: int | str, width: int) -> None:
