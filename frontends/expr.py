@@ -57,16 +57,22 @@ class Atom:
 class Expr:
     """An integer expression that is not constant, in normal form. Immutable and hashable."""
 
-    __slots__ = ("_hash", "terms")
+    __slots__ = ("_hash", "_names", "terms")
 
     def __init__(self, terms: tuple[tuple[Monomial, int], ...]) -> None:
         """Takes terms in normal form; `symbol`, `parse` and arithmetic build expressions."""
         self.terms = terms
         self._hash = hash(terms)
+        self._names: frozenset[str] | None = None
 
     @property
     def names(self) -> frozenset[str]:
         """The symbols it depends on."""
+        if self._names is None:
+            self._names = self._symbols()
+        return self._names
+
+    def _symbols(self) -> frozenset[str]:
         found: set[str] = set()
         for atom in atoms(self):
             if atom.kind == "symbol":
@@ -90,10 +96,10 @@ class Expr:
         return rebuild(self, lambda atom: _replace_symbols(atom, values))
 
     def __add__(self, other: int | Expr) -> int | Expr:
-        return _sum([(self, 1), (other, 1)])
+        return _sum([(self, 1), (other, 1)]) if other else self
 
     def __sub__(self, other: int | Expr) -> int | Expr:
-        return _sum([(self, 1), (other, -1)])
+        return _sum([(self, 1), (other, -1)]) if other else self
 
     def __rsub__(self, other: int) -> int | Expr:
         return _sum([(other, 1), (self, -1)])
@@ -177,10 +183,12 @@ def of_atom(atom: Atom) -> Expr:
 
 def normal(terms: Mapping[Monomial, int]) -> int | Expr:
     """A sum of terms: sorted, zeros dropped, the constant last; an int if nothing else is left."""
-    kept = {m: c for m, c in terms.items() if c}
-    if not kept.keys() - {()}:
-        return kept.get((), 0)
-    return Expr(tuple(sorted(kept.items(), key=_term_key)))
+    kept = [term for term in terms.items() if term[1]]
+    if len(kept) > 1:
+        kept.sort(key=_term_key)
+    elif not kept or not kept[0][0]:
+        return kept[0][1] if kept else 0
+    return Expr(tuple(kept))
 
 
 def rebuild(size: int | Expr, replace: Callable[[Atom], int | Expr]) -> int | Expr:

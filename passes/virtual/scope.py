@@ -36,6 +36,7 @@ class Scope:
         self._ranges = {name: Dim(name, int(name in positive)) for name in dims}
         self._facts = [e - 1 for e in extents.values() if isinstance(e, Expr) and len(e.terms) > 1]
         self._simplified: dict[Size, Size] = {}
+        self._bounds: dict[Size, Bounds] = {}
 
     def simplify(self, value: Size) -> Size:
         """An expression that is equal wherever the element exists, with fewer divisions."""
@@ -60,6 +61,11 @@ class Scope:
 
     def bounds(self, value: Size) -> Bounds:
         """Bounds of an expression over the index variables, in terms of the dims."""
+        if value not in self._bounds:
+            self._bounds[value] = self._found_bounds(value)
+        return self._bounds[value]
+
+    def _found_bounds(self, value: Size) -> Bounds:
         low: Size | None = 0
         high: Size | None = 0
         modulos, rest = self._split_modulos(value)

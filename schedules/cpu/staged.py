@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from tvmext.arch import CpuArch
 
 from ..kernel.stages import Stages, stages
@@ -15,6 +17,7 @@ from .quotients import split
 from .softmax import with_bounds
 
 
+@lru_cache(maxsize=16)  # several rules ask, and the price
 def as_stages(kernel: Kernel) -> Stages | Declined:
     """The kernel's stages, or the reason why it has none."""
     seen = view(kernel.func)

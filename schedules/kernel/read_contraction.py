@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import lru_cache
 
 from tvm import tirx
 from tvm.ir import Expr, TensorLoad, Var
@@ -37,6 +38,7 @@ class _Declines(Exception):
     """Raised while reading a kernel that is not a contraction."""
 
 
+@lru_cache(maxsize=16)  # several rules ask, and the price
 def contraction(kernel: Kernel) -> Contraction | Declined:
     """Read a kernel as a contraction, or tell why it is none."""
     seen = view(kernel.func)
