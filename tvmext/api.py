@@ -46,7 +46,8 @@ def compile(
     """Compile a model; the result runs at once, and `CompiledModel.save` keeps it.
 
     `model` is the path of an ONNX, Relax JSON or (with `trust`, because it is run) TVMScript file,
-    the bytes of an ONNX file, an ``onnx.ModelProto``, an ``IRModule`` or ``(IRModule, params)``.
+    the bytes of an ONNX file, an ``onnx.ModelProto``, a ``torch.export.ExportedProgram``, an
+    ``IRModule`` or ``(IRModule, params)``.
     `target` is "llvm" for this machine, or a TVM target as text, dict or object. `dims` binds a
     dim, ``{"batch": 4}``, or gives its range, ``{"batch": (1, 64)}``; a dim that is not named here
     may have any size.
