@@ -10,13 +10,16 @@
 
 Two ways to lay threads over rows: *along* the reduction, where that is contiguous in memory, or
 *across* rows, neighbours in a warp having neighbouring rows (pooling, sums over leading axes).
+
+Where rows are long and too few for the machine, reductions are cut into parts (cut.py), and stages
+are launches of their own. If only the run knows the length, it chooses.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tvm import sym, tirx
 from tvm.ir import Expr, Var
@@ -25,7 +28,7 @@ from tvm.tirx import Stmt
 from tvmext.arch import CudaArch, dtype_bits
 from tvmext.arch.cuda import STATIC_SHARED, WARP
 
-from ..kernel.access import Homes, flattened, loads, relocated, stores, strides
+from ..kernel.access import Homes, flattened, loads, relocated, stores
 from ..kernel.analysis import Axis, constant
 from ..kernel.axes import joined, merged, product, spread
 from ..kernel.emit import allocate, bind, block, ceildiv, index, known, loop
@@ -33,6 +36,7 @@ from ..kernel.rows import shared_rows
 from ..kernel.stages import Stage, Stages
 from ..rule import Declined, Kernel, Scheduled
 from . import elementwise
+from .cut import contiguous, pieces, plan_cuts
 from .launch import Block, at_outer, element, launch, sync, unraveled
 from .reduce import Share, joining, reduced
 from .staged import as_stages, function, handed_over
@@ -54,7 +58,8 @@ class RowsPlan:
 
     `threads` work on a row, `per_block` rows make a block. `along` says which of the two
     neighbouring threads are: "along" the row or "across" rows. Of the latter a thread may have
-    `lanes` neighbours, which it reads and writes at once.
+    `lanes` neighbours, which it reads and writes at once. `parts`: the one stage finds that many
+    parts of a reduction, which the next one joins.
     """
 
     stages: tuple[int, ...]
@@ -63,9 +68,19 @@ class RowsPlan:
     per_block: int
     along: bool
     lanes: int = 1
+    parts: int = 1
 
 
 Plan = RowsPlan | elementwise.StagePlan
+
+
+@dataclass(frozen=True)
+class ByLength:
+    """Two ways, told apart when they are launched: `cut` takes rows of `length` and more."""
+
+    length: int
+    whole: tuple[Plan, ...]
+    cut: tuple[Plan, ...]
 
 
 class Rows:
@@ -79,32 +94,84 @@ class Rows:
             return Declined("it holds no reduction")
         return workload
 
-    def choose(self, workload: Stages, arch: CudaArch) -> tuple[Plan, ...]:
+    def choose(self, workload: Stages, arch: CudaArch) -> tuple[Plan, ...] | ByLength:
         found = workload.stages
-        return tuple(_plan(found, numbers, rows, arch) for numbers, rows in _groups(found))
+        groups = _groups(found)
+        whole = tuple(_plan(found, numbers, rows, arch) for numbers, rows in groups)
+        cuts = [
+            plan_cuts([found[s] for s in plan.stages], _row_axes(found, plan), plan, arch)
+            if isinstance(plan, RowsPlan)
+            else None
+            for plan in whole
+        ]
+        if not any(cuts):
+            return whole
+        apart: list[Plan] = []
+        place = 0
+        for (numbers, _), plan, cuts_of in zip(groups, whole, cuts):
+            if cuts_of is None:
+                apart.append(_moved(plan, place))
+                place += len(numbers)
+                continue
+            for s, parts in zip(numbers, cuts_of.parts):
+                for piece, count in pieces(found[s], parts):
+                    apart.append(_moved(_plan([piece], (0,), [()], arch), place, count))
+                    place += 1
+        least = max((one.length for one in cuts if one and one.length), default=0)
+        return ByLength(least, whole, tuple(apart)) if least else tuple(apart)
 
     def apply(
-        self, kernel: Kernel, workload: Stages, decision: tuple[Plan, ...], arch: CudaArch
+        self,
+        kernel: Kernel,
+        workload: Stages,
+        decision: tuple[Plan, ...] | ByLength,
+        arch: CudaArch,
     ) -> Scheduled:
         func, found = kernel.func, workload.stages
-        params = set(func.params)
-        private = [
-            _private([found[s] for s in plan.stages], plan, found, params)
-            for plan in decision
-            if isinstance(plan, RowsPlan)
-        ]
-        homes = handed_over(func, found, (buffer for own in private for buffer in own))
-        parts: list[Stmt] = []
-        number = 0
-        for plan in decision:
-            if isinstance(plan, RowsPlan):
-                stages = [found[s] for s in plan.stages]
-                parts.append(_Group(stages, plan, private.pop(0), homes).stmt())
-                number = plan.stages[-1] + 1
-            else:
-                parts.append(elementwise.emit(relocated(found[number], homes), plan))
-                number += 1
-        return Scheduled(function(func, homes, parts))
+        if not isinstance(decision, ByLength):
+            return Scheduled(_launches(func, found, decision))
+        whole, cut = (_launches(func, found, one).body for one in (decision.whole, decision.cut))
+        number = next(
+            plan.stages[0] for plan in decision.cut if isinstance(plan, RowsPlan) and plan.parts > 1
+        )
+        long = product(a.extent for a in found[number].reduce) >= index(decision.length)
+        body = tirx.IfThenElse(long, cut, whole)
+        return Scheduled(tirx.PrimFunc(func.params, body, func.ret_type, func.attrs))
+
+
+def _launches(
+    func: tirx.PrimFunc, uncut: Sequence[Stage], plans: tuple[Plan, ...]
+) -> tirx.PrimFunc:
+    """The function with the launches of some plans."""
+    at = {plan.stages[0]: plan.parts for plan in plans if isinstance(plan, RowsPlan)}
+    found: list[Stage] = []
+    for stage in uncut:
+        found += [piece for piece, _ in pieces(stage, at.get(len(found), 1))]
+    params = set(func.params)
+    private = [
+        _private([found[s] for s in plan.stages], plan, found, params)
+        for plan in plans
+        if isinstance(plan, RowsPlan)
+    ]
+    homes = handed_over(func, found, (buffer for own in private for buffer in own))
+    parts: list[Stmt] = []
+    number = 0
+    for plan in plans:
+        if isinstance(plan, RowsPlan):
+            stages = [found[s] for s in plan.stages]
+            parts.append(_Group(stages, plan, private.pop(0), homes).stmt())
+            number = plan.stages[-1] + 1
+        else:
+            parts.append(elementwise.emit(relocated(found[number], homes), plan))
+            number += 1
+    return function(func, homes, parts)
+
+
+def _moved(plan: Plan, place: int, parts: int = 1) -> Plan:
+    """The plan for stages from `place` on."""
+    if not isinstance(plan, RowsPlan):
+        return plan
+    return replace(plan, stages=tuple(range(place, place + len(plan.stages))), parts=parts)
 
 
 Positions = list[tuple[int, ...]]
@@ -139,7 +206,7 @@ def _plan(
     reductions = [stage for stage in stages if stage.is_reduction]
     if any(joining(stage) is None for stage in reductions):
         return RowsPlan(numbers, tuple(rows), 1, WARP, False)
-    along = any(map(_contiguous, reductions)) and length >= WARP // 2
+    along = any(map(contiguous, reductions)) and length >= WARP // 2
     if along:
         threads = min(MOST_THREADS, max(WARP, _power(length // PER_THREAD)))
         several = 1 if _hands_over(stages, rows) else max(1, BLOCK_THREADS // threads)
@@ -178,15 +245,13 @@ def _hands_over(stages: Sequence[Stage], rows: Positions) -> bool:
     )
 
 
+def _row_axes(found: Sequence[Stage], plan: RowsPlan) -> list[Axis]:
+    """The rows of a group, as the first stage has them."""
+    return [found[plan.stages[0]].spatial[p] for p in plan.rows[0]]
+
+
 def _inside(stage: Stage, rows: Sequence[int]) -> list[Axis]:
     return [a for p, a in enumerate(stage.spatial) if p not in rows] + list(stage.reduce)
-
-
-def _contiguous(stage: Stage) -> bool:
-    if not stage.reduce:
-        return False
-    steps = strides(stage, stage.reduce[-1])[: len(stage.point.loads())]
-    return any(s is not None and constant(s) == 1 for s in steps)
 
 
 def _size(axes: Iterable[Axis]) -> int:
