@@ -26,7 +26,7 @@ from ..kernel.stages import Stage, Stages
 from ..rule import Declined, Kernel, Scheduled
 from .launch import Block, at_outer, code, element, launch, split, store, sync, when
 from .staged import as_stages, function, handed_over
-from .vectors import calls_take_vectors
+from .vectors import calls_take_vectors, is_bool
 
 THREADS = 256
 """Threads of a block of light work: eight warps, several blocks on each multiprocessor."""
@@ -137,6 +137,8 @@ def vector_lanes(stage: Stage, groups: Sequence[Group]) -> int:
     bits = max(dtype_bits(str(buffer_of(a).ty.dtype)) for a in accesses(stage))
     steps = [None if s is None else constant(s) for s in strides(stage, last.axes[-1])]
     if any(step not in (0, 1) for step in steps) or not calls_take_vectors(stage):
+        return 1
+    if any(step == 1 and is_bool(access) for step, access in zip(steps, accesses(stage))):
         return 1
     if not vectorizable(stage, last.axes[-1], lambda expr: [expr]):
         return 1

@@ -34,6 +34,7 @@ from ..kernel.analysis import (
 )
 from ..kernel.emit import index
 from .ptx import CHUNK_BYTES
+from .vectors import is_bool
 
 EXACT = {
     "float32": ("float16", "bfloat16"),
@@ -238,7 +239,7 @@ def _run(
 
 def multiples(access: Any, along: Axis, run: int, axes: Sequence[Axis]) -> bool:
     """Whether an access takes whole runs of neighbours along an axis, at multiples of `run`."""
-    if along.size is None or along.size % run:
+    if along.size is None or along.size % run or is_bool(access):
         return False
     shape, flat = buffer_of(access).shape, flat_index(access)
     step = stride(flat, along.var, analyzer(axes, shape))

@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 import pytest
-from tvm import relax
+from tvm import relax, topi
 
-from tests.schedules.cpu.kernels import kernel, normal
+from tests.schedules.cpu.kernels import composed, kernel, normal
 from tvmext.schedules.cuda.elementwise import Elementwise
 from tvmext.schedules.rule import Declined
 
@@ -86,4 +86,25 @@ def test_concat_slice_and_broadcast() -> None:
         lambda x, y: op.concat([op.multiply(op.strided_slice(x, [1], [1], [4]), y), x], 1),
         [x, y],
         expected,
+    )
+
+
+def test_truth_values_are_bytes_in_memory() -> None:
+    """TVM's code for a vector of them would read and write two bytes for each."""
+    x, y = normal(4, 64), normal(4, 64, seed=1)
+    where = check(op.where, [x > 0, x, y], np.where(x > 0, x, y), orders=(0,))
+    greater = check(op.greater, [x, y], x > y, orders=(0,))
+    for (plan,) in (where, greater):
+        assert (plan.mode, plan.lanes > 1) == ("strided", True)
+
+
+def test_truth_values_in_a_product() -> None:
+    x, w = normal(40, 64) > 0, normal(64, 40).astype("float16")
+    check(
+        lambda x, w: topi.nn.matmul(topi.cast(x, "float16"), w, out_dtype="float32"),
+        [x, w],
+        x.astype("float32") @ w.astype("float32"),
+        how=composed,
+        orders=(0,),
+        tolerance=1e-2,
     )
