@@ -19,6 +19,12 @@ _NEEDLESS = ("s_tir.CompactBufferAllocation",)
 one takes a third of the time of all that lower unrolled tiles, and makes the size of a buffer
 depend on a loop inside of which it is read (SegFormer with free sizes)."""
 
+_LLVM_OPTIONS = ("-unroll-threshold-aggressive:uint=120",)
+"""LLVM's own limit is 300 instructions. Schedules unroll what they mean to; what LLVM then unrolls as
+well is mostly what stands around the sum of a tile, such as 3 x 3 places of a weight: nine copies of
+the tile, in a convolution of free sizes nine of every height, and half of the time of such a kernel.
+"""
+
 Report = Callable[[str, str], None]
 """report(step, detail): says what is being worked on; detail may be empty."""
 
@@ -52,7 +58,7 @@ def build_module(
     report("build", f"{kernels} kernels")
     mod, weights = detach(_with_metadata(mod, metadata))
     with code_generation(target):
-        code = relax.build(mod, target, relax_pipeline=None)
+        code = relax.build(mod, code_target(target), relax_pipeline=None)
     return Executable(code, weights, metadata, str(target.kind.name) == "cuda")
 
 
@@ -68,6 +74,13 @@ def code_generation(target: tvm.target.Target) -> tvm.transform.PassContext:
     return tvm.transform.PassContext(disabled_pass=list(_NEEDLESS))
 
 
+def code_target(target: tvm.target.Target) -> tvm.target.Target:
+    """`target` with what LLVM is told beside."""
+    if str(target.kind.name) != "llvm":
+        return target
+    return tvm.target.Target({**target.export(), "cl-opt": list(_LLVM_OPTIONS)})
+
+
 def _with_metadata(mod: tvm.IRModule, text: str) -> tvm.IRModule:
     function = relax.Function([], tvm.ir.StringImm(text), tvm.ir.StringType())
     mod = tvm.IRModule(dict(mod.functions), attrs=mod.attrs, global_infos=mod.global_infos)
@@ -79,4 +92,4 @@ def _build_alone(mod: tvm.IRModule, target: tvm.target.Target, report: Report) -
     for gvar, function in mod.functions.items():
         if isinstance(function, PrimFunc):
             report("build", f"function {gvar.name_hint}")
-            tvm.tirx.build(tvm.IRModule({gvar: function}, attrs=mod.attrs), target)
+            tvm.tirx.build(tvm.IRModule({gvar: function}, attrs=mod.attrs), code_target(target))
