@@ -77,3 +77,33 @@ def _attention(x: np.ndarray, weights: dict[str, np.ndarray]) -> np.ndarray:
     power = np.exp(scores - scores.max(-1, keepdims=True))
     mixed = power / power.sum(-1, keepdims=True) @ v
     return mixed.transpose(1, 0, 2).reshape(-1, 32) @ wide["o"]
+
+
+def test_what_only_the_run_sizes_and_rows_that_alone_are_read(tmp_path: Path) -> None:
+    """NonZero, of which the run knows the size; the first row of a product, all else left out."""
+    nodes = [
+        helper.make_node("NonZero", ["x"], ["places"]),
+        helper.make_node("MatMul", ["x", "w"], ["all"]),
+        helper.make_node("Relu", ["all"], ["some"]),
+        helper.make_node("Gather", ["some", "first"], ["row"], axis=0),
+    ]
+    w, first = normal(24, 16, seed=1), np.array(0)
+    x = normal(9, 24) * (normal(9, 24, seed=2) > 0)
+    tensors = [numpy_helper.from_array(w, "w"), numpy_helper.from_array(first, "first")]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [9, 24])],
+        [
+            helper.make_tensor_value_info("places", TensorProto.INT64, [2, "n"]),
+            helper.make_tensor_value_info("row", TensorProto.FLOAT, [16]),
+        ],
+        tensors,
+    )
+    path = tmp_path / "model.onnx"
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path
+    )
+    got = networks.run(path, {"x": x})
+    np.testing.assert_array_equal(got["places"], np.array(np.nonzero(x)))
+    np.testing.assert_allclose(got["row"], np.maximum(x[0] @ w, 0), rtol=1e-4, atol=1e-5)
