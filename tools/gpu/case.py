@@ -88,9 +88,12 @@ def is_slow(decision: Mapping[str, Any]) -> bool:
 
 
 def plans(decision: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """The parts of a decision, one per launch."""
+    """The parts of a decision, one per launch, of all ways that a launch chooses among."""
     made = decision["decision"]
-    yield from (part for part in (made if isinstance(made, list) else [made]))
+    for part in made if isinstance(made, list) else [made]:
+        yield part
+        ways = [way for way in part.values() if isinstance(way, list)]
+        yield from (one for way in ways for one in way if isinstance(one, dict))
 
 
 def main() -> int:
