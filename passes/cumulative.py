@@ -17,6 +17,8 @@ from tvm import relax, te, tirx
 from tvm.ir import Expr
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
+from tvmext.frontends.reshape import reshape
+
 from .rewrite import rewrite
 
 _OPS: dict[str, tuple[Callable[[Expr, Expr], Expr], int]] = {
@@ -44,7 +46,7 @@ class _Rewriter(PyExprMutator):
         tensor, axis = call.args[0], call.attrs.axis
         if axis is None:
             sizes = list(tensor.ty.shape.values)
-            flat = relax.op.reshape(tensor, [prod(sizes, start=tirx.IntImm("int64", 1))])
+            flat = reshape(tensor, [prod(sizes, start=tirx.IntImm("int64", 1))])
             tensor, axis = self.builder_.emit(flat), 0
         dtype = str(call.ty.dtype)
         attrs = int(axis), dtype, bool(call.attrs.exclusive)

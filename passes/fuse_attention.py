@@ -23,6 +23,8 @@ from tvm.relax.analysis import free_vars, get_var2val
 from tvm.relax.expr_functor import PyExprMutator, mutator
 from tvm.tirx import PrimFunc
 
+from tvmext.frontends.reshape import reshape
+
 from .attention import STEPS, Argument, Form, Order, Step, attention
 from .attention_operand import (
     Bindings,
@@ -272,11 +274,11 @@ class _Rewriter(PyExprMutator):
             return None
         if heads[1][1] is None:
             return result
-        return relax.op.reshape(self.builder_.emit(result), shape_of(call))
+        return reshape(self.builder_.emit(result), shape_of(call))
 
     def _reshaped(self, source: relax.Expr, shape: list[Any] | None) -> relax.Expr:
         source = self.visit_expr(source)
-        return source if shape is None else self.builder_.emit(relax.op.reshape(source, shape))
+        return source if shape is None else self.builder_.emit(reshape(source, shape))
 
 
 def _inverse(axes: Sequence[int]) -> list[int]:

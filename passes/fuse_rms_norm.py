@@ -17,6 +17,8 @@ from tvm import relax, tirx
 from tvm.relax import op
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
+from tvmext.frontends.reshape import reshape
+
 from .constants import as_constant
 from .rewrite import rewrite
 
@@ -106,7 +108,7 @@ class _Rewriter(PyExprMutator):
             return None
         if any(not isinstance(dim, tirx.IntImm) or dim.value != 1 for dim in shape[:-1]):
             return None
-        return weight if len(shape) == 1 else self.builder_.emit(op.reshape(weight, [width]))
+        return weight if len(shape) == 1 else self.builder_.emit(reshape(weight, [width]))
 
     def _products(self, expr: relax.Expr) -> list[tuple[relax.Expr, relax.Expr]]:
         """The operands of a product in either order."""

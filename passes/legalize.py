@@ -33,6 +33,7 @@ from tvm.tirx import PrimFunc
 
 from . import brain_floats, constant_division, indexing, norms, resize, transposed_convolution
 from .patterns import OPAQUE
+from .virtual.emit import VIEW
 
 Lowering = Callable[[relax.BlockBuilder, relax.Call], relax.Expr]
 
@@ -93,6 +94,10 @@ def _index_of(name: str, build: Callable[..., te.Tensor], best: float) -> Loweri
         return builder.call_te(found, call.args[0], primfunc_name_hint=name)
 
     return lower
+
+
+def _view(function: PrimFunc) -> PrimFunc:
+    return function.with_attr(VIEW, 1)
 
 
 def _opaque(function: PrimFunc) -> PrimFunc:
@@ -167,3 +172,6 @@ LEGALIZE: dict[str, Lowering] = {
     ),
 }
 """{operator: lowering}, the `customize_legalize_map` of TVM's pass LegalizeOps."""
+
+VIEWS = _lowerings(_view, "relax.reshape", "relax.expand_dims", "relax.squeeze", "relax.flatten")
+"""Reshapes as what TVM makes of them, marked as views: alone after fusion they are no kernels."""

@@ -25,7 +25,7 @@ from .fold_constants import FoldConstants
 from .fold_padding import FoldPadding
 from .fuse_attention import FuseAttention
 from .fuse_rms_norm import FuseRmsNorm
-from .legalize import LEGALIZE
+from .legalize import LEGALIZE, VIEWS
 from .machine_calls import MachineCalls
 from .names import ConvertLayouts, FuseOperators, NameValues
 from .plan_memory import PlanMemory
@@ -99,7 +99,7 @@ def phases(
         *([CumulativeReductions()] if kind == "cuda" else []),
         relax.backend.DispatchSampling(),
         relax.backend.DispatchSortScan(),
-        transform.LegalizeOps(LEGALIZE),
+        transform.LegalizeOps(LEGALIZE if virtual else LEGALIZE | VIEWS),
         BoundIndices(),
         transform.AnnotateTIROpPattern(),
     ]
@@ -114,12 +114,10 @@ def phases(
             if virtual and kind == "llvm"
             else []
         ),
-        *([Views()] if virtual else [transform.RewriteDataflowReshape()]),
-        transform.DeadCodeElimination(),
+        Views(),
         UpdateDonated(_donated(model, options)),
         ShareKernels(model.dims),
     ]
-    views = [transform.RewriteDataflowReshape(), transform.DeadCodeElimination()]
     return {
         "normalise": normalise,
         "layout": layout if options.opt_level >= 2 else [],
@@ -130,7 +128,7 @@ def phases(
         ],
         "virtual-tensors": [VirtualTensors()] if virtual else [],
         "kernels": kernels,
-        "fuse": fuse if options.opt_level >= 1 else views,
+        "fuse": fuse if options.opt_level >= 1 else [Views()],
         "schedule": [schedule, *([AlignInputs()] if kind == "llvm" else [])],
         "lower": lowering(
             PlanMemory(usual_sizes(model.dims)),

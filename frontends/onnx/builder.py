@@ -14,6 +14,7 @@ from tvmext.errors import UnsupportedOp
 
 from ..dims import Expr, as_symbol, names_of
 from ..model import Node
+from ..reshape import reshape
 from ..storage import to_stored
 from . import graph as graphs
 from .prim import Prims
@@ -145,7 +146,7 @@ class Builder:
             return self.weight(name, data.astype(value.dtype))
         tensor = self.bb.emit(relax.op.shape_to_tensor(self.prims.shape(list(data.flat))))
         if data.ndim != 1:
-            tensor = self.bb.emit(relax.op.reshape(tensor, data.shape))
+            tensor = self.bb.emit(reshape(tensor, data.shape))
         if value.dtype != "int64":
             tensor = self.bb.emit(relax.op.astype(tensor, value.dtype))
         return tensor
@@ -268,7 +269,7 @@ class Call:
         return self.builder.prims.shape(dims)
 
     def reshape(self, tensor: relax.Expr, dims: Sequence[int | Expr]) -> relax.Expr:
-        return relax.op.reshape(tensor, self.shape_expr(dims))
+        return reshape(tensor, map(self.prim, dims))
 
     def constant(self, array: np.ndarray, hint: str) -> relax.Expr:
         """A new constant or weight that the ONNX model does not have."""

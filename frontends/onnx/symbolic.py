@@ -220,12 +220,14 @@ class _Walk:
 
 
 def check_size(value: Value, where: str) -> None:
-    """Raises ModelError if the value has more dims, or larger ones, than a tensor can have."""
+    """Raises ModelError if the value has more dims, or others, than a tensor can have."""
     sizes = [size for size in value.shape or () if isinstance(size, int)]
     if len(value.shape or ()) > MAX_RANK:
         what = f"{len(value.shape or ())} dims; at most {MAX_RANK} are possible"
     elif max(sizes, default=0) > MAX_SIZE or math.prod(filter(None, sizes)) > MAX_COUNT:
         what = f"dims {sizes}; no memory holds them"
+    elif min(sizes, default=0) < 0:
+        what = f"dims {sizes}; none can be negative"
     else:
         return
     hint = "smaller sizes of its dims; if the file has these, it is damaged: export it again"

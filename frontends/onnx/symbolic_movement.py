@@ -175,6 +175,8 @@ def split(node: Node) -> list[Value] | None:
             node.facts.require_divides(parts, x.shape[axis], node.where)
             chunk = floordiv(x.shape[axis], parts)
         sizes = [chunk] * (parts - 1) + [x.shape[axis] - chunk * (parts - 1)]
+    for size in sizes:
+        node.facts.assume_at_least(size, 0, node.where)
     node.facts.require_equal(sum(sizes[1:], sizes[0]), x.shape[axis], node.where)
     values, start = [], 0
     for size in sizes:

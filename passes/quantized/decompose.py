@@ -13,6 +13,8 @@ import tvm
 from tvm import relax
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
+from tvmext.frontends.reshape import reshape
+
 from ..constants import constant
 from ..rewrite import rewrite
 from .operand import called, limited, stored, value_of
@@ -85,4 +87,4 @@ class _Rewriter(PyExprMutator):
         one = getattr(length, "value", 0) == 1
         if not one:
             shape[int(call.attrs.axis)] = length
-        return self.builder_.emit(relax.op.reshape(term, [] if one else shape))
+        return self.builder_.emit(reshape(term, [] if one else shape))

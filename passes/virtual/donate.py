@@ -17,6 +17,8 @@ import tvm
 import tvm_ffi
 from tvm import relax
 
+from tvmext.frontends.reshape import reshape
+
 from .check import KEPT
 from .emit import VIEW
 from .join import reads
@@ -129,7 +131,7 @@ class _Updater:
         (source,) = call.args[1].fields[:1]
         if source not in self.updates:
             return binding
-        made = self.builder.normalize(relax.op.reshape(source, binding.var.ty.shape))
+        made = self.builder.normalize(reshape(source, binding.var.ty.shape))
         return relax.VarBinding(binding.var, made)
 
 

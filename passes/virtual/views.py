@@ -3,7 +3,8 @@
     y = call_tir(view, (x,))     becomes     y = reshape(x, shape)
 
 which the virtual machine runs without copying. TVM's RewriteDataflowReshape does this for whatever
-looks like a reshape; it proves that anew for every kernel, and some symbolic shapes make it fail.
+looks like a reshape; it proves that anew for every kernel, and fails on some symbolic shapes, and
+on dims of 0, which it takes for those of the operand.
 What leaves its dataflow block is a view only of what a kernel wrote for nobody else: an output must
 not be the memory of an input, of a weight or of another output.
 """
@@ -16,12 +17,14 @@ import tvm
 from tvm import relax
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
+from tvmext.frontends.reshape import reshape
+
 from .emit import VIEW
 
 
 @tvm.transform.module_pass(opt_level=0, name="Views")
 class Views:
-    """Rewrite the calls of functions that VirtualTensors marked as views, after fusion."""
+    """Rewrite the calls of functions that are marked as views, after fusion."""
 
     def transform_module(self, mod: tvm.IRModule, _ctx: Any) -> tvm.IRModule:
         views = {var for var, func in mod.functions_items() if (func.attrs or {}).get(VIEW, 0)}
@@ -48,7 +51,7 @@ class _Rewriter(PyExprMutator):
             super().visit_var_binding_(binding)
             return
         source = self.visit_expr(value.args[1].fields[0])
-        reshaped = relax.op.reshape(source, var.ty.shape)
+        reshaped = reshape(source, var.ty.shape)
         emit = self.builder_.emit if inside else self.builder_.emit_output
         self.set_var_remap(var, emit(reshaped, var.name))
 

@@ -16,6 +16,7 @@ from .elementwise import Elementwise
 from .fallback import Fallback
 from .gemm import Gemm
 from .normalization import Normalization
+from .nothing import Nothing
 from .phases import Phases
 from .pool_rows import PoolRows
 from .pooling import Pooling
@@ -37,6 +38,7 @@ def rules(filters: Iterable[int] = (2,), model: CostModel | None = None) -> tupl
 
     products = [priced(rule) for rule in (Gemm(), Conv(filters), Depthwise(), Elementwise())]
     return (
+        Nothing(),
         priced(FusedAttention()),
         Recurrence(),
         BlockProducts(),

@@ -12,6 +12,7 @@ from onnx.reference import ReferenceEvaluator
 import tvmext
 from tvmext.errors import DimError
 from tvmext.frontends.dims import evaluate
+from tvmext.options import Options
 
 ort = pytest.importorskip("onnxruntime")
 
@@ -160,3 +161,28 @@ def test_no_element_has_a_value() -> None:
     inputs = {"x": np.zeros((0, 0), np.float32), "axis": np.array(0, np.int32)}
     (y,) = tvmext.compile(model(text)).run(inputs).values()
     assert y.shape == (0, 0)
+
+
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_images_without_rows(level: int) -> None:
+    """The average of a window around no pixel, and reshapes to dims of 0 in other places."""
+    made = model("""agraph (float[2, 3, 0, 5] x) => (float[2, 3, 0, 5] y, float[5, 0, 6] z) {
+        y = LRN<size=3>(x) shape = Constant<value_ints=[5, 0, 6]>()
+        a = Relu(x) b = Reshape<allowzero=1>(a, shape) z = Exp(b)
+    }""")
+    compiled = tvmext.compile(made, options=Options(opt_level=level))
+    y, z = compiled.run({"x": np.zeros((2, 3, 0, 5), np.float32)}).values()
+    assert (y.shape, z.shape) == ((2, 3, 0, 5), (5, 0, 6))
+
+
+@pytest.mark.parametrize("level", [0, 1])
+def test_reshapes_of_which_nothing_can_be_proven(level: int) -> None:
+    """A view needs no proof that the dims of both sides have one product."""
+    made = model("""agraph (float[2, n, 30] x) => (float[2, 3, 6, depth] y) {
+        shape = Constant<value_ints=[2, 6, 3, -1]>()
+        a = Relu(x) b = Reshape(a, shape) y = Transpose<perm=[0, 2, 1, 3]>(b)
+    }""")
+    compiled = tvmext.compile(made, options=Options(opt_level=level))
+    for n in (0, 3, 6):
+        x = np.random.default_rng(n).standard_normal((2, n, 30), dtype=np.float32)
+        np.testing.assert_array_equal(compiled.run({"x": x})["y"], expected(made, {"x": x})[0])

@@ -11,7 +11,6 @@ from onnx import numpy_helper
 from tvm import relax, te, tirx
 
 from ...dims import Expr, maximum
-from ...storage import stored
 from ..builder import Call, Converter, DeclinedError, Result
 from . import runtime, runtime_slice
 
@@ -21,8 +20,6 @@ def _reshape(call: Call) -> Result:
     if not call.builder.has_defined(call.builder.value(call.node.output[0]).shape or ()):
         at_run_time = {"Reshape": runtime.reshape, "Squeeze": runtime.squeeze}
         return at_run_time.get(call.op, runtime.unsqueeze)(call)
-    if 0 in call.out_shape():  # TVM wants the dims to be those of the input, reordered or not
-        return relax.op.zeros(call.shape_expr(call.out_shape()), stored(call.dtype(0)))
     return call.reshape(call.tensor(0), call.out_shape())
 
 

@@ -111,6 +111,18 @@ BAD_MODELS = {
         with_weight(weight(dims=[1] * 65, raw_data=bytes(4))),
         "has 65 dims",
     ),
+    "a part of negative size": (
+        model(
+            [node("Split", ("x", "w"), ("a", "b")), node("Relu", ("a",))],
+            weights=[weight(array=np.array([5, -2]))],
+            inputs=[value("x", [3, 2])],
+        ),
+        "Split 'node_a' needs -2 >= 0",
+    ),
+    "more cut off than there is": (
+        model([node("Pad", ("x", "w"))], weights=[weight(array=np.array([0, 0, 0, -4]))]),
+        "Pad 'node_y': a tensor of dims [2, -1]; none can be negative",
+    ),
     "sizes that are floats": (
         model([node("Reshape", ("x", "w"))], weights=[weight(array=np.float32([3, 2]))]),
         "Reshape 'node_y': input 1 is float32, which the operator does not take",
