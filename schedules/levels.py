@@ -122,8 +122,17 @@ def product_cycles(product: Product, rows: int, vectors: int, lanes: int, fma_un
 SCALE = 20
 """Prices at run time are in twentieths of a cycle: whole numbers."""
 
-PACKED, READ_AGAIN = 3, 1
-"""Cycles that a vector of an operand costs to be packed, and to be read in place by one tile."""
+PACKED = 5
+"""Cycles that a vector of an operand costs to be packed."""
+
+PANEL_MEMORY = 200
+"""Cycles to have memory for panels and to give it back (60 ns)."""
+
+PAGE_ELEMENTS = PAGE_BYTES // 4
+
+PAGES_IN_PLACE = 2048
+"""Pages that make a vector of an operand read in place dearer by a cycle: as many as a second level
+of address translation holds (1536 to 3072 since Skylake and Zen)."""
 
 TURNED = 16
 """Cycles that a vector costs to be packed whose elements are not side by side."""
@@ -135,23 +144,28 @@ def unknown_cycles(
     """The price of a product of `sizes` (rows, columns, steps), in ``1 / SCALE`` cycles.
 
     As `product_cycles`, in whole numbers and for panels whose last one is as narrow as need be, in
-    tiles of (rows, vectors, lanes). `packed` is what a vector costs to be packed, 0 reads in place.
+    tiles of (rows, vectors, lanes). `packed` is what a vector costs to be packed, 0 reads in place,
+    where every step of the sum may be on a page of its own that other tiles come back to.
     Sizes are numbers, arrays of them or expressions of a kernel; `larger` is their maximum.
     """
     rows, columns, depth = sizes
     height, vectors, lanes = tile
     count = (rows + (height - 1)) // height
+    pitch = columns + PAGE_ELEMENTS - larger(columns, PAGE_ELEMENTS)
+    again = SCALE * packed
+    if not packed:
+        again = depth * pitch * SCALE // (PAGE_ELEMENTS * PAGES_IN_PLACE) * (count - 1)
 
     def panel(across: Any) -> Any:
         step = larger(SCALE * across * rows // units, (rows + across * count) * SCALE // LOADS)
-        again = packed if packed else READ_AGAIN * count
-        step = step + across * (SCALE // 10) * count + across * SCALE * again
+        step = step + across * (SCALE // 10) * count + across * again
         return depth * step + count * (12 * SCALE) + (2 * SCALE) * across * rows
 
     width = vectors * lanes
     rest = columns % width
     some = (rest + (width - 1)) // width
-    return columns // width * panel(vectors) + some * panel((rest + (lanes - 1)) // lanes)
+    once = PANEL_MEMORY * SCALE if packed else 0
+    return columns // width * panel(vectors) + some * panel((rest + (lanes - 1)) // lanes) + once
 
 
 def best_tile(

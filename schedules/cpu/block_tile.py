@@ -37,7 +37,8 @@ from ..kernel.emit import (
 )
 from ..kernel.packed_weight import MANTISSA, ONE
 from ..rule import Layout
-from .tile import Panel, RegisterTile, Shape, Sums
+from .panel import Panel
+from .tile import RegisterTile, Shape, Sums
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +106,7 @@ class Unpack:
             )
 
         depth = constant(self.buffer.shape[0]) or 0
-        return block(tirx.AllocBuffer(self.buffer), loop(depth // blocks.in_word, word, name="w"))
+        return loop(depth // blocks.in_word, word, name="w")
 
 
 @dataclass(frozen=True, eq=False)

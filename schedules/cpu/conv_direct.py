@@ -31,6 +31,7 @@ from ..kernel.emit import (
     bind_each,
     block,
     ceildiv,
+    held,
     hidden,
     index,
     known,
@@ -43,10 +44,11 @@ from ..rule import Kernel, Layout, Scheduled
 from .after import followed
 from .conv_choice import Decision, Workload
 from .dot_tile import dot_kernel
+from .panel import Panel, open_panel
 from .panels import Pack, weight
 from .rows import Tiles, cut
 from .tile import Kernel as TileKernel
-from .tile import Panel, RegisterTile, open_panel
+from .tile import RegisterTile
 from .turned import Turned
 from .window import Stage, window
 from .words import WordPack, steps_of
@@ -215,16 +217,15 @@ class Builder:
         images = {axis.var: at[axis.var] for axis in self.images}
 
         def body(panel: Panel) -> tirx.Stmt:
-            fill = None if self.pack is None else self.pack.fill(panel)
             spill = None
             if self.kernel.heavy or panel.ragged:
                 shape = [tiles.rows, self.shape.cols]
                 spill = allocate(shape, self.total.dtype, "sums")
             space = None if spill is None else tirx.AllocBuffer(spill)
             begin = self.kernel.begin(panel)
-            return block(
-                fill, begin, space, self._pixels(panel, images, first, count, tiles, spill)
-            )
+            done = block(begin, space, self._pixels(panel, images, first, count, tiles, spill))
+            pack = self.pack
+            return done if pack is None else held(pack.buffer, block(pack.fill(panel), done))
 
         return open_panel(self.total, batch, number, self.shape.cols, body)
 

@@ -46,9 +46,10 @@ from .depthwise_row import Guard, Row
 from .depthwise_tile import MOST_TAPS, RowTile, known_index
 from .gemm import PARALLEL_FLOPS, TYPES, known_size
 from .padding import padding
+from .panel import Panel
 from .panels import weight
 from .tile import Kernel as TileKernel
-from .tile import Panel, Shape
+from .tile import Shape
 
 BLOCK_ROWS = 8
 """Output rows of a block: the rows of input that two blocks both read are a small part."""

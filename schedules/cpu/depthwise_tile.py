@@ -22,8 +22,9 @@ from ..kernel.analysis import Axis, constant
 from ..kernel.contraction import Contraction
 from ..kernel.emit import VECTORIZED, Values, block, index, known, loop, nest, zeros
 from .depthwise_row import Guard
+from .panel import Panel
 from .tile import Kernel as TileKernel
-from .tile import Panel, Shape, Sums
+from .tile import Shape, Sums
 
 MOST_TAPS = 12
 """Taps along a row up to which the loop over them is unrolled: kernels in use have 3 to 11."""

@@ -35,8 +35,9 @@ from ..kernel.emit import (
     ravel,
 )
 from .dots import Dot
+from .panel import Panel
 from .panels import Weight
-from .tile import Panel, RegisterTile, Shape, Sums
+from .tile import RegisterTile, Shape, Sums
 from .words import WordPack, Words, laid_words, word
 
 

@@ -36,7 +36,7 @@ from ..levels import (
 from ..rule import Declined, Kernel, Scheduled
 from .dots import Dot, find_dot
 from .gemm_kernel import build
-from .gemm_variants import variants
+from .gemm_variants import LEAST_BITS, known_prices, variants
 from .heights import tile_heights
 from .one_row import columns_at_once, contiguous_sum
 from .panels import weight
@@ -55,9 +55,6 @@ AHEAD_ROWS = 4
 
 UNKNOWN_TILES = 4
 """Tiles that fetch the next panel when their number is known at run time only: not many."""
-
-LEAST_BITS = 128
-"""The narrowest vectors of all instruction sets."""
 
 TYPES = ("float32", "float64", "int32")
 """What sums are kept in; half types and 64-bit integers are left to other rules."""
@@ -210,7 +207,7 @@ def decide(workload: Workload, arch: CpuArch) -> Decision:
 
 def placed(workload: Workload, shape: Shape, dot: Dot | None, arch: CpuArch) -> Decision:
     """Where the operands of tiles of `shape` stay, and what runs in parallel."""
-    rhs = _rhs(workload, shape)
+    rhs = _rhs(workload, shape, arch)
     if dot is not None and rhs == "in place":
         rhs = "pack"
     depth = UNKNOWN_DEPTH if workload.reduce is None else workload.reduce
@@ -271,13 +268,14 @@ def register_units(
     return widths, reduce, arch.vector_registers
 
 
-def _rhs(workload: Workload, shape: Shape) -> str:
-    """How vectors of `rhs` are had: few rows do not pay for packing."""
+def _rhs(workload: Workload, shape: Shape, arch: CpuArch) -> str:
+    """How vectors of `rhs` are had: what is read in few places does not pay for packing."""
     if workload.rhs in ("weight", "sum"):
         return {"weight": "weight", "sum": "dots"}[workload.rhs]
-    few = workload.rows is not None and workload.rows <= 2 * shape.rows
-    fits = workload.cols is None or workload.cols >= shape.cols
-    return "in place" if workload.rhs == "vectors" and few and fits else "pack"
+    fits = arch.has_masks or workload.cols is None or workload.cols >= shape.cols
+    ways = [(shape, how) for how in ("pack", "in place")]
+    packed, in_place = known_prices(workload, ways, arch)
+    return "in place" if workload.rhs == "vectors" and fits and in_place < packed else "pack"
 
 
 def _block_tiles(tiles: int | None, tile_bytes: int, arch: CpuArch) -> int:

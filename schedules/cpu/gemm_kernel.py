@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from tvm import tirx
@@ -14,13 +15,15 @@ from ..kernel.analysis import substitute
 from ..kernel.contraction import Contraction, size
 from ..kernel.emit import Values
 from ..rule import Kernel, Layout, Scheduled
+from . import masks
 from .after import followed
 from .dot_tile import dot_kernel
 from .flat_rows import flat_rows
 from .gemm_loops import Passes
-from .gemm_variants import chosen
+from .gemm_variants import chosen, narrower
+from .in_place import InPlace
 from .one_row import OneRow
-from .panels import InPlace, Pack, weight
+from .panels import Pack, weight
 from .rows import cut
 from .tile import Kernel as TileKernel
 
@@ -32,7 +35,7 @@ def build(kernel: Kernel, workload: Workload, decision: Decision, arch: CpuArch)
     """The kernel: one product, or several of which one is chosen when it runs."""
     decisions = (decision, *decision.others)
     total = flat_rows(workload.contraction)
-    passes = [_passes(total, workload, one) for one in decisions]
+    passes = [_with_narrow(total, workload, one, arch) for one in decisions]
     first = passes[0]
     bodies = [
         cut(size(total.rows), how.tile.rows, one.loops, how.heights)
@@ -50,7 +53,7 @@ def build(kernel: Kernel, workload: Workload, decision: Decision, arch: CpuArch)
     return Scheduled(func, layouts)
 
 
-def _passes(total: Contraction, workload: Workload, decision: Decision) -> Passes:
+def _passes(total: Contraction, workload: Workload, decision: Decision, arch: CpuArch) -> Passes:
     """One matrix product."""
     shape, dot = decision.tile, decision.dot
     step = dot.step if dot else 1
@@ -66,23 +69,38 @@ def _passes(total: Contraction, workload: Workload, decision: Decision) -> Passe
         return Passes(total, shape, tile, *common, words, laid, decision.ahead, step)
     if decision.rhs == "dots":
         return Passes(total, shape, OneRow(total, shape), *common)
+    masked = arch.has_masks and masks.results_fit(total)
     pack = Pack.of(total, shape) if decision.rhs == "pack" else None
-    rhs = (laid or pack or InPlace(total)).read
-    plain = TileKernel(total, shape, lambda at, k, panel, j: lhs(at, k) * rhs(panel, k, j))
-    narrow = _narrow(total, workload, decision)
-    return Passes(total, shape, plain, *common, pack, laid, decision.ahead, narrow=narrow)
-
-
-def _narrow(total: Contraction, workload: Workload, decision: Decision) -> tuple[Passes, ...]:
-    """What takes the last panel where it is not full: packed, of as many vectors as it has."""
-    shape = decision.tile
-    if decision.rhs not in ("pack", "in place"):
-        return ()
-    rest = None if workload.cols is None else -(-(workload.cols % shape.cols) // shape.lanes)
-    return tuple(
-        _passes(
-            total, workload, replace(decision, tile=replace(shape, vectors=vectors), rhs="pack")
+    rhs = laid or pack
+    plain: TileKernel
+    if rhs is None:
+        plain, masked = (
+            InPlace.of(total, shape, lhs),
+            masked and masks.operand_fits(total, total.rhs),
         )
-        for vectors in range(1, shape.vectors + (decision.rhs == "in place"))
-        if rest in (None, vectors)
+    else:
+        plain = TileKernel(total, shape, lambda at, k, p, j: lhs(at, k) * rhs.read(p, k, j))
+    near = arch.l2_bytes // 4 if masked and rhs is None and not plain.heavy else 0
+    return Passes(
+        total, shape, plain, *common, pack, laid, decision.ahead, masks=masked, near_bytes=near
     )
+
+
+def _with_narrow(
+    total: Contraction, workload: Workload, decision: Decision, arch: CpuArch
+) -> Passes:
+    """One matrix product; its last panel, where it is not full, in tiles as narrow as that."""
+    found, shape = _passes(total, workload, decision, arch), decision.tile
+    if decision.dot or decision.rhs not in ("pack", "in place"):
+        return found
+    copied = decision.rhs == "in place" and not found.masks
+    shapes = [*narrower(shape, workload.dtype, arch), *([shape] if copied else [])]
+    if workload.cols is not None:
+        rest = workload.cols % shape.cols
+        fitting = (one for one in (*shapes, shape) if rest <= one.cols)
+        shapes = [one for one in islice(fitting, 1) if rest and (copied or one is not shape)]
+    how = "pack" if copied else decision.rhs
+    narrow = (
+        _passes(total, workload, replace(decision, tile=one, rhs=how), arch) for one in shapes
+    )
+    return replace(found, narrow=tuple(narrow))

@@ -14,33 +14,42 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from tvm import tirx
-from tvm.ir import Expr
+from tvm.ir import Expr, Var
+
+from tvmext.arch import dtype_bits
 
 from ..kernel.analysis import constant
 from ..kernel.contraction import Contraction, size
 from ..kernel.emit import (
     PARALLEL,
-    SERIAL,
+    Size,
     Values,
     allocate,
     bind,
     block,
     ceildiv,
+    held,
     index,
     known,
     least,
     loop,
+    most,
+    nest,
     unravel,
 )
 from .flat_rows import rows_at
+from .panel import Panel, open_panel
 from .panels import Weight
 from .rows import Tiles
-from .tile import Panel, RegisterTile, Shape, open_panel
+from .tile import RegisterTile, Shape
 from .words import steps_of
 
 
 class Packing(Protocol):
     """What fills a panel before tiles pass over it."""
+
+    @property
+    def buffer(self) -> Var: ...
 
     def fill(self, panel: Panel) -> tirx.Stmt: ...
 
@@ -60,58 +69,129 @@ class Passes:
     step: int = 1
     """Steps of the sum that one of the tile takes at once."""
     narrow: tuple[Passes, ...] = ()
-    """What takes the last panel where it is not full."""
+    """What takes the last panel where it is not full, the narrowest first."""
+    masks: bool = False
+    """Whether columns that are not there are left out by masks (masks.py)."""
+    near_bytes: int = 0
+    """Bytes of panels read in place that one tile of rows passes over before the next."""
 
     def loops(self, tiles: Tiles) -> tirx.Stmt:
-        """The loops over batch, blocks of rows and panels, run in parallel as one."""
+        """The loops over batch, blocks of rows and groups of panels, run in parallel as one."""
         total, step = self.total, self.block_tiles
-        panels = ceildiv(size(total.cols), self.shape.cols)
         blocks = ceildiv(tiles.count, step) if step else 1
-        if any(constant(n) == 0 for n in (panels, tiles.count, size(total.batch))):
+        every = ceildiv(size(total.cols), self.shape.cols)
+        if any(constant(n) == 0 for n in (every, tiles.count, size(total.batch))):
             return tirx.Evaluate(index(0))
 
-        def task(flat: Expr, panels: Expr, blocks: Expr) -> tirx.Stmt:
-            batch = unravel(flat // panels // blocks, total.batch)
+        def task(batch: Values, block: Expr, number: Expr, many: Expr) -> tirx.Stmt:
             return bind(
-                flat // panels % blocks,
-                lambda group: open_panel(
-                    total,
-                    batch,
-                    flat % panels,
-                    self.shape.cols,
-                    lambda panel: self._panel(tiles, panel, group),
-                ),
+                block,
+                lambda group: self._group(tiles, batch, number, many, every, group),
                 "block",
             )
 
-        def tasks(panels: Expr, blocks: Expr) -> tirx.Stmt:
-            count = known(panels * blocks * size(total.batch))
-            kind = PARALLEL if self.parallel else SERIAL
-            return loop(count, lambda flat: task(flat, panels, blocks), kind, "task")
+        def tasks(groups: Expr, blocks: Expr, many: Expr) -> tirx.Stmt:
+            extents = [size(total.batch), known(blocks), known(groups)]
+            if not self.parallel:
+                return nest(
+                    extents, lambda at: task(unravel(at[0], total.batch), at[1], at[2], many)
+                )
 
-        return bind(panels, lambda p: bind(blocks, lambda b: tasks(p, b), "blocks"), "panels")
+            def one(flat: Expr) -> tirx.Stmt:
+                batch = unravel(flat // groups // blocks, total.batch)
+                return task(batch, flat // groups % blocks, flat % groups, many)
+
+            return loop(known(groups * blocks * size(total.batch)), one, PARALLEL, "task")
+
+        def grouped(many: Expr) -> tirx.Stmt:
+            groups = every if constant(many) == 1 else (every + (many - 1)) // many
+            return bind(groups, lambda n: bind(blocks, lambda b: tasks(n, b, many), "blocks"), "n")
+
+        return bind(self._panels_at_once(), grouped, "panels")
+
+    def _panels_at_once(self) -> Size:
+        """How many panels one tile of rows passes over before the next: those that stay near."""
+        if not self.near_bytes:
+            return 1
+        bits = dtype_bits(self.total.dtype)
+        panel = size(self.total.reduce) * (self.shape.cols * bits // 8)
+        return most(1, known(self.near_bytes // most(1, panel)))
+
+    def _group(
+        self, tiles: Tiles, batch: Values, number: Expr, many: Expr, every: Size, group: Expr
+    ) -> tirx.Stmt:
+        """One group of panels."""
+        width = self.shape.cols
+
+        def opened(number: Expr, body: Callable[[Panel], tirx.Stmt]) -> tirx.Stmt:
+            return open_panel(self.total, batch, number, width, body, masks=self.masks)
+
+        if not self.near_bytes:
+            return opened(number, lambda panel: self._panel(tiles, panel, group))
+        start, whole = number * many, index(size(self.total.cols)) // width
+
+        def over(at: Callable[[Expr], Values], height: int) -> tirx.Stmt:
+            def tile(panel: Panel) -> tirx.Stmt:
+                return self.tile.tile(at, height, replace(panel, total=width), None)
+
+            return loop(
+                known(least(many, whole - start)),
+                lambda p: opened(start + p, tile),
+                name="p",
+            )
+
+        def rest(panel: Panel) -> tirx.Stmt:
+            return self._panel(tiles, replace(panel, partial=True), group)
+
+        last = tirx.And(start <= whole, whole < start + many)
+        last = tirx.And(last, whole * width < index(size(self.total.cols)))
+        return block(
+            tirx.IfThenElse(start < whole, self._each_tile(tiles, group, over), None),
+            tirx.IfThenElse(last, opened(whole, rest), None),
+        )
 
     def _panel(self, tiles: Tiles, panel: Panel, group: Expr) -> tirx.Stmt:
         """One panel; if it is not full, by what is as narrow."""
         if not self.narrow or not panel.ragged:
             return self._tiles(tiles, panel, group)
-        vectors = ceildiv(panel.valid, self.shape.lanes)
-        parts = []
+        parts, done = [], 0
         for one in self.narrow:
-            body = one._tiles(tiles, replace(panel, partial=True), group)
-            fits = tirx.And(tirx.Not(panel.full), index(vectors) == one.shape.vectors)
-            parts.append(tirx.IfThenElse(fits, body, None))
-        packs = self.pack is not None
-        mine = index(vectors) == self.shape.vectors if packs else panel.full
-        whole = panel if packs else replace(panel, total=panel.width)
+            part = replace(panel, partial=True, sure=done + 1)
+            fits = tirx.And(panel.valid > done, panel.valid <= one.shape.cols)
+            if one.shape.cols == panel.width:
+                fits = tirx.And(tirx.Not(panel.full), fits)
+            parts.append(tirx.IfThenElse(fits, one._tiles(tiles, part, group), None))
+            done = one.shape.cols
+        if done == panel.width:
+            mine, whole = panel.full, replace(panel, total=panel.width)
+        else:
+            mine, whole = panel.valid > done, replace(panel, sure=done + 1)
         return block(*parts, tirx.IfThenElse(mine, self._tiles(tiles, whole, group), None))
+
+    def _each_tile(
+        self,
+        tiles: Tiles,
+        group: Expr,
+        body: Callable[[Callable[[Expr], Values], int], tirx.Stmt],
+    ) -> tirx.Stmt:
+        """``body(rows, height)`` for the tiles of block `group` of rows."""
+        step, total = self.block_tiles, self.total
+        first = group * step if step else index(0)
+        count = known(least(step, tiles.count - first)) if step else tiles.count
+
+        def one(row: Expr, height: int) -> tirx.Stmt:
+            return rows_at(total.rows, row, height, lambda at: body(at, height))
+
+        def nothing(_row: Expr, _height: Expr) -> None:
+            return None
+
+        return loop(count, lambda t: tiles.each(first + t, one, nothing), name="t")
 
     def _tiles(self, tiles: Tiles, panel: Panel, group: Expr) -> tirx.Stmt:
         """The tiles of block `group` of rows over one panel."""
         step, total = self.block_tiles, self.total
-        fill = None if self.pack is None else self.pack.fill(panel)
         spill = None
-        if self.tile.heavy or panel.ragged:
+        if self.tile.spills(panel):
             spill = allocate([tiles.rows, self.shape.cols], total.dtype, "sums")
         first = group * step if step else index(0)
         count = known(least(step, tiles.count - first)) if step else tiles.count
@@ -139,4 +219,6 @@ class Passes:
             return tiles.each(first + t, body, after)
 
         space = None if spill is None else tirx.AllocBuffer(spill)
-        return block(fill, self.tile.begin(panel), space, loop(count, one, name="t"))
+        done = block(self.tile.begin(panel), space, loop(count, one, name="t"))
+        pack = self.pack
+        return done if pack is None else held(pack.buffer, block(pack.fill(panel), done))

@@ -6,7 +6,7 @@ its last panel is as narrow as its columns allow. What is kept is a question of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -14,13 +14,21 @@ import numpy as np
 from tvm import tirx
 from tvm.ir import Expr
 
-from tvmext.arch import CpuArch
+from tvmext.arch import CpuArch, dtype_bits
 
 from ..dispatch import bends, fewest, grid
 from ..kernel.choice import pick
 from ..kernel.emit import Size, index
 from ..kernel.ranges import Span
-from ..levels import PACKED, TURNED, register_tiles, unknown_cycles
+from ..levels import (
+    PACKED,
+    TURNED,
+    UNKNOWN_COLS,
+    UNKNOWN_DEPTH,
+    UNKNOWN_ROWS,
+    register_tiles,
+    unknown_cycles,
+)
 from .tile import Shape
 
 if TYPE_CHECKING:
@@ -28,10 +36,16 @@ if TYPE_CHECKING:
 
 Variant = tuple[Shape, str]
 
-WORST = 2.0
+WORST = 1.5
 """How much dearer than the best a product may be at some size: variants are much code."""
 
-DEPTHS = (1, 8, 64, 512, 4096)
+NOT_PRICED = 4096
+"""Multiplications that take no longer than the choice of a variant, some 40 ns of one core."""
+
+LEAST_BITS = 128
+"""The narrowest vectors of all instruction sets."""
+
+DEPTHS = (1, 8, 64, 512, 4096, 32768)
 """Steps of the sum that unknown ones are taken for, on a scale: they weigh what is done once."""
 
 
@@ -97,6 +111,28 @@ def prices_at(
     return [_price((one.tile, one.rhs), sizes, rhs, units) for one in decisions]
 
 
+def known_prices(workload: Workload, ways: Iterable[Variant], arch: CpuArch) -> list[float]:
+    """What each way costs at the sizes that are known and usual ones for the others."""
+    known = (workload.rows, workload.cols, workload.reduce)
+    usual = (UNKNOWN_ROWS, UNKNOWN_COLS, UNKNOWN_DEPTH)
+    sizes = [np.array([other if n is None else n]) for n, other in zip(known, usual)]
+    return [float(_price(way, sizes, workload.rhs, arch.fma_units)[0]) for way in ways]
+
+
+def narrower(shape: Shape, dtype: str, arch: CpuArch) -> list[Shape]:
+    """Tiles for panels that are not full, the narrowest first: fewer vectors, and half as wide ones
+    where those are as many multiplications a cycle, so that half of one need not be wasted."""
+    half, bits = shape.lanes // 2, shape.lanes * dtype_bits(dtype)
+    found = [Shape(shape.rows, vectors, shape.lanes) for vectors in range(1, shape.vectors)]
+    if bits // 2 >= LEAST_BITS and arch.fmas_per_cycle(bits // 2) > arch.fmas_per_cycle(bits):
+        found += [
+            Shape(shape.rows, vectors, half)
+            for vectors in range(1, 2 * shape.vectors, 2)
+            if shape.rows * vectors + vectors < arch.vector_registers
+        ]
+    return sorted(found, key=lambda one: one.cols)
+
+
 def _packing(how: str, rhs: str) -> int:
     if how == "in place":
         return 0
@@ -120,7 +156,7 @@ def chosen(
         found: Expr = unknown_cycles((rows, columns, depth), shape, packed, units, _larger)
         return found
 
-    return pick(list(map(price, decisions)), bodies)
+    return pick(list(map(price, decisions)), bodies, rows * columns * depth <= NOT_PRICED)
 
 
 def _larger(a: Size, b: Size) -> Size:

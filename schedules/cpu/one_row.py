@@ -27,7 +27,8 @@ from ..kernel.emit import (
     zeros,
 )
 from .maps import turned
-from .tile import CHAINS, Panel, RegisterTile, Shape, Sums
+from .panel import Panel
+from .tile import CHAINS, RegisterTile, Shape, Sums
 
 
 def contiguous_sum(total: Contraction) -> bool:

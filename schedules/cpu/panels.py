@@ -2,7 +2,8 @@
 
 Three ways to have them: a weight is laid out at compile time; any other operand is packed panel by
 panel inside the kernel, into a buffer that stays in the cache while all rows pass over it; or rows
-are so few that packing would read as much as it saves, and vectors are loaded in place.
+are so few that packing would read as much as it saves, and vectors are loaded in place
+(in_place.py).
 """
 
 from __future__ import annotations
@@ -43,8 +44,11 @@ from ..kernel.emit import (
 )
 from ..levels import LINE_BYTES
 from ..rule import Layout
+from . import masks
+from .in_place import in_line
 from .maps import turned
-from .tile import Panel, Shape
+from .panel import Panel
+from .tile import Shape
 
 Reader = Callable[[Panel, Values, Expr], Expr]
 Ahead = Callable[[Expr], tirx.Stmt]
@@ -220,14 +224,15 @@ class Pack:
 
     def fill(self, panel: Panel) -> tirx.Stmt:
         """Copy the panel, zero past the last column."""
-        copy = self._along_columns if self._unit_stride_columns() else self._along_reduce
-        whole, space = index(panel.width), tirx.AllocBuffer(self.buffer)
+        in_vectors = self._unit_stride_columns()
+        copy = self._along_columns if in_vectors else self._along_reduce
+        whole = index(panel.width)
         if not panel.ragged:
-            return block(space, copy(panel, whole))
+            return copy(panel, whole)
+        if panel.masks and in_vectors and masks.operand_fits(self.sum, self.sum.rhs):
+            return self._under_masks(panel)
         rest = block(self._clear(), copy(panel, panel.valid))
-        if panel.never_full:
-            return block(space, rest)
-        return block(space, tirx.IfThenElse(panel.full, copy(panel, whole), rest))
+        return rest if panel.never_full else tirx.IfThenElse(panel.full, copy(panel, whole), rest)
 
     def _clear(self) -> tirx.Stmt:
         lanes = self.shape.lanes
@@ -266,6 +271,21 @@ class Pack:
             return block(
                 vectors(whole, lanes, lambda j: put(ks, j), unroll=isinstance(whole, int)),
                 loop(rest, lambda j: put(ks, j + done)),
+            )
+
+        return nest(self._extents(), row)
+
+    def _under_masks(self, panel: Panel) -> tirx.Stmt:
+        def row(ks: list[Expr]) -> tirx.Stmt:
+            at = {axis.var: k for axis, k in zip(self.sum.reduce, ks)}
+            line, fill = in_line(self.sum, self.shape, panel, at)
+            return block(
+                fill,
+                vectors(
+                    self.shape.vectors,
+                    self.shape.lanes,
+                    lambda j: tirx.BufferStore(self.buffer, line(j), [*ks, j]),
+                ),
             )
 
         return nest(self._extents(), row)
@@ -327,13 +347,3 @@ class Pack:
                 for step, line in enumerate(lines)
             ),
         )
-
-
-@dataclass(frozen=True, eq=False)
-class InPlace:
-    """Vectors loaded from where they are; only for full panels."""
-
-    sum: Contraction
-
-    def read(self, panel: Panel, k: Values, j: Expr) -> Expr:
-        return substitute(self.sum.rhs.value, {**panel.at, **k, **panel.cols(j)})

@@ -20,25 +20,25 @@ from tvm.ir import Call, Expr, TensorLoad, Var
 from tvmext.arch import dtype_bits
 
 from ..kernel.analysis import collect, constant, substitute
-from ..kernel.contraction import Contraction, run_length, size
+from ..kernel.contraction import Contraction, run_length
 from ..kernel.emit import (
     UNROLLED,
+    VECTORIZED,
     Size,
     Values,
     allocate,
-    bind,
-    bind_each,
     block,
     index,
     known,
     loop,
     nest,
     ravel,
-    unravel,
     vectors,
     zeros,
 )
+from . import masks
 from .math import approximate
+from .panel import Panel
 
 CHAINS = 8
 """Independent accumulators that hide the latency of an FMA: 4 cycles on 2 units."""
@@ -95,6 +95,15 @@ class Sums:
             first += count
         return block(*parts)
 
+    def each_row(self, body: Callable[[Var, Expr, int], tirx.Stmt]) -> tirx.Stmt:
+        """``body(buffer, i, first)`` for all rows; `first` is row 0 of `buffer`."""
+        parts, first = [], 0
+        for buffer in self.buffers:
+            count = constant(buffer.shape[0]) or 0
+            parts.append(loop(count, lambda i: body(buffer, i, first), UNROLLED))  # noqa: B023
+            first += count
+        return block(*parts)
+
     def each(self, body: Callable[[Var, Expr, Expr, Values], tirx.Stmt]) -> tirx.Stmt:
         """``body(buffer, i, j, row axes)`` for all elements."""
         return self.each_chunk(lambda buffer, i, j, first: body(buffer, i, j, self.row(i + first)))
@@ -141,6 +150,10 @@ class RegisterTile(ABC):
     @property
     def heavy(self) -> bool:
         return sum(operations(out.value) for out in self.sum.outputs) > HEAVY
+
+    def spills(self, panel: Panel) -> bool:
+        """Whether sums go through memory: to a loop of their own, or to single columns."""
+        return self.heavy or (panel.ragged and not panel.masks)
 
     def tile(
         self,
@@ -205,12 +218,40 @@ class RegisterTile(ABC):
             return self.store(panel, at, j, buffer[i, j])
 
         if spill is None:
-            return sums.each(store)
+            return self._under_masks(sums, panel) if panel.ragged else sums.each(store)
         kept = sums.each_chunk(keep)
         return (
             kept
             if self.heavy or panel.never_full
             else tirx.IfThenElse(panel.full, sums.each(store), kept)
+        )
+
+    def _under_masks(self, sums: Sums, panel: Panel) -> tirx.Stmt:
+        """The epilogue and the stores, of columns that may not exist under a mask."""
+        lanes = self.shape.lanes
+
+        def vector(buffer: Var, i: Expr, first: int, start: int) -> tirx.Stmt:
+            row = sums.row(i + start)
+            if first + lanes <= panel.sure:
+                return loop(
+                    lanes,
+                    lambda j: self.store(panel, row, j + first, buffer[i, j + first]),
+                    VECTORIZED,
+                    "lane",
+                )
+
+            def at(lane: Expr) -> dict[Var, Expr]:
+                column = lane + first
+                total = {self.sum.total: buffer[i, column]}
+                return {**row, **panel.at, **panel.cols(column), **total}
+
+            mask = masks.first(panel.valid - first, lanes)
+            return masks.store_results(self.sum, at, mask, lanes)
+
+        return sums.each_row(
+            lambda buffer, i, start: block(
+                *(vector(buffer, i, v * lanes, start) for v in range(self.shape.vectors))
+            )
         )
 
     def store(self, panel: Panel, row: Values, j: Expr, total: Expr) -> tirx.Stmt:
@@ -272,18 +313,10 @@ class Kernel(RegisterTile):
             ks = {axis.var: k + start for axis, k, start in zip(axes, at, starts)}
             if len(parts) == 1:
                 next_ = None if ahead is None else ahead(ravel(at, extents))
-                return block(next_, update(parts[0], ks))
+                return block(next_, self._add(parts[0], ks, panel))
             last, k = axes[-1].var, at[-1]
-            return block(
-                *(update(part, {**ks, last: k * len(parts) + p}) for p, part in enumerate(parts))
-            )
-
-        def update(part: Sums, ks: Values) -> tirx.Stmt:
-            def add(buffer: Var, i: Expr, j: Expr, at: Values) -> tirx.Stmt:
-                term = self.term({**at, **panel.at}, ks, panel, j)
-                return tirx.BufferStore(buffer, buffer[i, j] + term, [i, j])
-
-            return part.each(add)
+            steps = [{**ks, last: k * len(parts) + p} for p in range(len(parts))]
+            return block(*(self._add(part, ks, panel) for part, ks in zip(parts, steps)))
 
         if len(parts) > 1:
             extents[-1] = known(extents[-1] // len(parts))
@@ -299,73 +332,14 @@ class Kernel(RegisterTile):
         pieces = [*extents[:-1], known(last // each), each]
         return nest(pieces, lambda at: step([*at[:-2], at[-2] * each + at[-1]]))
 
+    def _add(self, part: Sums, ks: Values, panel: Panel) -> tirx.Stmt:
+        """One step of the sum."""
 
-@dataclass(frozen=True, eq=False)
-class Panel:
-    """The `number`-th panel of columns, `width` of the `total` columns, at batch point `at`.
+        def add(buffer: Var, i: Expr, j: Expr, at: Values) -> tirx.Stmt:
+            term = self.term({**at, **panel.at}, ks, panel, j)
+            return tirx.BufferStore(buffer, buffer[i, j] + term, [i, j])
 
-    `partial` says that it is the last one and not full.
-    """
-
-    sum: Contraction
-    at: Values
-    number: Expr
-    start: Expr
-    width: int
-    total: Size
-    partial: bool = False
-
-    @property
-    def ragged(self) -> bool:
-        """Whether the last panel is not full."""
-        return self.partial or not isinstance(self.total, int) or self.total % self.width != 0
-
-    @property
-    def never_full(self) -> bool:
-        return self.partial or (isinstance(self.total, int) and self.total < self.width)
-
-    @property
-    def full(self) -> Expr:
-        return self.start + self.width <= index(self.total)
-
-    @property
-    def valid(self) -> Expr:
-        """How many columns of this panel exist."""
-        return tirx.min(index(self.width), index(self.total) - self.start)
-
-    def cols(self, j: Expr) -> Values:
-        return unravel(self.start + j, self.sum.cols)
-
-    def each(self, lanes: int, body: Callable[[Expr], tirx.Stmt]) -> tirx.Stmt:
-        """``body(j)`` for every column that exists, in vectors, the rest one by one."""
-        whole = vectors(self.width // lanes, lanes, body, False)
-        if not self.ragged:
-            return whole
-        valid = self.valid
-        done = valid // lanes * lanes
-        part = block(
-            vectors(known(valid // lanes), lanes, body, False),
-            loop(known(valid % lanes), lambda j: body(j + done)),
-        )
-        return part if self.never_full else tirx.IfThenElse(self.full, whole, part)
-
-
-def open_panel(
-    total: Contraction, batch: Values, number: Expr, width: int, body: Callable[[Panel], tirx.Stmt]
-) -> tirx.Stmt:
-    """Bind where panel `number` of batch point `batch` is, for `body`."""
-    return bind_each(
-        batch,
-        lambda at: bind(
-            number,
-            lambda name: bind(
-                name * width,
-                lambda start: body(Panel(total, at, name, start, width, size(total.cols))),
-                "column",
-            ),
-            "number",
-        ),
-    )
+        return part.each(add)
 
 
 def operations(value: Expr) -> int:

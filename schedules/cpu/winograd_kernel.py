@@ -39,9 +39,9 @@ from ..kernel.emit import (
 )
 from ..rule import Kernel, Scheduled
 from .after import followed
+from .panel import Panel, open_panel
 from .panels import Weight, weight
 from .tile import Kernel as TileKernel
-from .tile import Panel, open_panel
 from .winograd import Point, transform
 from .winograd_choice import Decision
 from .winograd_tiles import Tiles, Windows

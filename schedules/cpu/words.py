@@ -17,8 +17,9 @@ from ..kernel.contraction import Contraction, size
 from ..kernel.emit import Size, Values, allocate, block, ceildiv, index, known, loop, nest
 from .after import along
 from .dots import Dot
+from .panel import Panel
 from .panels import Weight
-from .tile import Panel, Shape
+from .tile import Shape
 
 Words = Callable[[Panel, Values, Expr, Expr], Expr]
 """The words of `rhs` in a panel: at outer reduce axes, word q of the last one, from column j on."""
@@ -129,7 +130,7 @@ class WordPack:
                 tail = tail if isinstance(rest, int) else tirx.IfThenElse(rest > 0, tail, None)
             return block(whole if words != 0 or tail is None else None, tail)
 
-        return block(tirx.AllocBuffer(self.buffer), nest(outer, each))
+        return nest(outer, each)
 
     def _side_by_side(self) -> bool:
         load = self.sum.rhs.load

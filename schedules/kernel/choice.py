@@ -11,8 +11,14 @@ from ..dispatch import Heights
 from .emit import Body, allocate, bind, block, index
 
 
-def cheapest(prices: Sequence[Expr], values: Sequence[int], body: Body, name: str) -> tirx.Stmt:
-    """`body` of the value whose price is the least; the first of equals.
+def cheapest(
+    prices: Sequence[Expr],
+    values: Sequence[int],
+    body: Body,
+    name: str,
+    unless: Expr | None = None,
+) -> tirx.Stmt:
+    """`body` of the value whose price is the least; the first of equals, and `unless` as well.
 
     Prices take a detour through memory, which LLVM removes: as one expression of selections TVM's
     simplifier takes seconds for them.
@@ -35,11 +41,14 @@ def cheapest(prices: Sequence[Expr], values: Sequence[int], body: Body, name: st
             "price",
         )
 
+    compared = block(*take(prices[0], values[0]), *map(compare, prices[1:], values[1:]))
+    if unless is not None:
+        first = tirx.BufferStore(found, index(values[0]), zero)
+        compared = tirx.IfThenElse(unless, first, compared)
     return block(
         tirx.AllocBuffer(least),
         tirx.AllocBuffer(found),
-        *take(prices[0], values[0]),
-        *map(compare, prices[1:], values[1:]),
+        compared,
         bind(found[index(0)], body, name),
     )
 
@@ -60,12 +69,14 @@ def of_height(heights: Sequence[int], height: Expr, body: Callable[[int], tirx.S
     return block(*(tirx.IfThenElse(height == own, body(own), None) for own in heights))
 
 
-def pick(prices: Sequence[Expr], bodies: Sequence[tirx.Stmt]) -> tirx.Stmt:
-    """The body of the least price."""
+def pick(
+    prices: Sequence[Expr], bodies: Sequence[tirx.Stmt], unless: Expr | None = None
+) -> tirx.Stmt:
+    """The body of the least price; `unless` that is not worth asking, the first one then."""
     if len(bodies) == 1:
         return bodies[0]
 
     def run(variant: Expr) -> tirx.Stmt:
         return block(*(tirx.IfThenElse(variant == n, body, None) for n, body in enumerate(bodies)))
 
-    return cheapest(prices, range(len(bodies)), run, "variant")
+    return cheapest(prices, range(len(bodies)), run, "variant", unless)

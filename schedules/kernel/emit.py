@@ -8,6 +8,8 @@ from typing import TypeAlias
 from tvm import tirx
 from tvm.ir import Expr, Var
 
+from tvmext.arch import dtype_bits
+
 from .analysis import Axis, collect, constant
 
 Size: TypeAlias = int | Expr
@@ -150,6 +152,29 @@ def ravel(at: Iterable[Expr], extents: Iterable[Size]) -> Expr:
     for i, extent in zip(at, extents):
         flat = flat * extent + i
     return flat
+
+
+def held(buffer: Var, body: tirx.Stmt) -> tirx.Stmt:
+    """`body` with memory for `buffer`, taken where `body` begins and given back where it ends.
+
+    Of a size that is known at run time only, TVM would take what ``tirx.AllocBuffer`` asks for
+    where the kernel begins, needed or not.
+    """
+    if all(constant(n) is not None for n in buffer.shape):
+        return block(tirx.AllocBuffer(buffer), body)
+    cpu, device = (tirx.const(n, "int32") for n in (1, 0))
+    dtype = str(buffer.dtype)
+    bits = dtype_bits(dtype)
+    count = ravel([n - 1 for n in buffer.shape], buffer.shape) + 1
+    size = tirx.Cast("uint64", count * (bits // 8))
+    pointer = tirx.TVMBackendAllocWorkspace(
+        cpu, device, size, tirx.const(2, "int32"), tirx.const(bits, "int32")
+    )
+    data = tirx.buffer.buffer_data(buffer)
+    failed = tirx.IfThenElse(tirx.isnullptr(data), tirx.Evaluate(tirx.tvm_throw_last_error()), None)
+    free = tirx.Evaluate(tirx.TVMBackendFreeWorkspace(cpu, device, data))
+    kind = tirx.buffer.buffer_data_pointer_type(buffer)
+    return block(tirx.DeclBuffer(buffer, data=tirx.reinterpret(kind, pointer)), failed, body, free)
 
 
 def zeros(buffer: Var, indices: list[Expr]) -> tirx.Stmt:

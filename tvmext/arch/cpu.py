@@ -54,6 +54,11 @@ class CpuArch:
         """Arithmetic on float16 vectors (conversion alone does not count)."""
         return bool(self.features & {"avx512fp16", "fullfp16"})
 
+    @property
+    def has_masks(self) -> bool:
+        """Mask registers: a part of a vector is loaded and stored like a whole one (AVX-512)."""
+        return self.isa == "x86_64" and self.vector_bits == 512
+
     def vector_lanes(self, dtype: str) -> int:
         """Elements of `dtype` (a NumPy or TVM name; bool counts as a byte) in a vector register."""
         return max(1, self.vector_bits // dtype_bits(dtype))
