@@ -217,8 +217,13 @@ class RegisterTile(ABC):
         def store(buffer: Var, i: Expr, j: Expr, at: Values) -> tirx.Stmt:
             return self.store(panel, at, j, buffer[i, j])
 
+        if spill is None and panel.ragged and panel.masks:
+            masked = self._under_masks(sums, panel)
+            if panel.sure or panel.never_full:
+                return masked
+            return tirx.IfThenElse(panel.full, sums.each(store), masked)
         if spill is None:
-            return self._under_masks(sums, panel) if panel.ragged else sums.each(store)
+            return sums.each(store)
         kept = sums.each_chunk(keep)
         return (
             kept
