@@ -21,7 +21,7 @@ from .terms import Terms
 LEAST_GAIN = 0.01
 """The logarithm of times below which a gain is not worth leaving the analytic choice."""
 
-DOUBT = 1.0
+DOUBT = 0.5
 """How many standard deviations of the members' gains their mean has to be above that."""
 
 BEYOND = 0.05

@@ -11,6 +11,8 @@ import pytest
 import xgboost as xgb
 
 from tools.collect.journal import SCHEMA, write
+from tools.train import networks
+from tools.train.__main__ import parse
 from tools.train.data import Data, folds, load
 from tools.train.fit import Settings, booster, fit
 from tools.train.judge import judge, text
@@ -146,3 +148,14 @@ def test_the_report_has_its_pictures(data: Data, tmp_path: Path) -> None:
     for name in ("measured", "top-k", "ratio", "importance", "learning"):
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert f'alt="{name}"' in page
+
+
+def test_a_network_both_ways(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    found = networks.compared("vtc_shufflenet_unit", "learned", 0.2)
+    assert found["kernels"] >= 3 and set(found["compile_seconds"]) == {"learned", "analytic"}
+    assert set(found["ratios"]) == {"analytic"}
+    rows = iter([{"exit_code": 0} | found, {"exit_code": 5, "error": "no | memory"}])
+    monkeypatch.setattr(networks, "run_module", lambda *_: next(rows))
+    command = ["networks", "--only", "vtc_shufflenet*", "--json", str(tmp_path / "t")]
+    text = networks.table(parse(command))
+    assert "exit 5: no / memory" in text and text.splitlines()[-1].startswith("1 networks: time ")

@@ -1,4 +1,4 @@
-"""The command line: ``python -m tools.train fit | judge | report``."""
+"""The command line: ``python -m tools.train fit | judge | report | speed | networks``."""
 
 from __future__ import annotations
 
@@ -39,6 +39,14 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         part.add_argument("--seed", type=int, default=0)
         part.add_argument("-o", "--output", type=Path, default=SHIPPED / "cpu.json")
         part.set_defaults(run=run)
+    part = commands.add_parser("networks", help="the zoo, learned against analytic decisions")
+    part.add_argument("--only", default="*", metavar="PATTERN", help="networks, as 'bert*'")
+    part.add_argument("--seconds", type=float, default=6, help="to time one network for")
+    part.add_argument("--cost-model", default="learned", help="or a file of weights")
+    part.add_argument("--timeout", type=float, default=600, metavar="SECONDS")
+    part.add_argument("--resume", action="store_true", help="keep the rows of --json, add the rest")
+    part.add_argument("--json", type=Path, default=Path("build/cost-model.json"), metavar="FILE")
+    part.set_defaults(run=_networks)
     return parser.parse_args(arguments)
 
 
@@ -59,7 +67,8 @@ def _fit(args: argparse.Namespace) -> None:
         "xgboost": xgboost.__version__,
     }
     verdicts = judge(data, held_out(data, settings))
-    origin["families"] = [name for name, one in verdicts.items() if one.pick > one.analytic]
+    gains = {name for name, one in verdicts.items() if one.pick > one.analytic}
+    origin["families"] = [name for name, _ in families(data) if name in gains]
     args.output.parent.mkdir(parents=True, exist_ok=True)
     write(only(fit(data, settings), origin["families"]), args.output, "cpu", origin)
     print(f"{args.output}: {args.output.stat().st_size} bytes; {origin}")
@@ -100,6 +109,12 @@ def _report(args: argparse.Namespace) -> None:
 
     data, settings = load(args.data), Settings(seed=args.seed)
     print(report(data, settings, args.output if args.output.is_dir() else Path("build/cost")))
+
+
+def _networks(args: argparse.Namespace) -> None:
+    from .networks import table
+
+    print(table(args))
 
 
 def _speed(args: argparse.Namespace) -> None:

@@ -43,9 +43,9 @@ NEVER = float(np.finfo(np.float32).max)
 class Settings:
     """How to train; `share` is the part of the workloads that a member sees."""
 
-    members: int = 5
-    trees: int = 40
-    depth: int = 6
+    members: int = 3
+    trees: int = 64
+    depth: int = 8
     rate: float = 0.15
     share: float = 0.7
     seed: int = 0
