@@ -19,8 +19,8 @@ from tvmext.schedules.select import by_rule
 ARCH = FAMILIES["x86-64-v3"]
 
 
-def prices(rows: object, cols: object = 64) -> tuple:
-    shapes = [("x", (rows, 32), "float32"), ("y", (32, cols), "float32")]
+def prices(rows: object, cols: object = 64, depth: int = 32) -> tuple:
+    shapes = [("x", (rows, depth), "float32"), ("y", (depth, cols), "float32")]
     mod = transform.LegalizeOps()(build(shapes, lambda bb, x, y: bb.emit(op.matmul(x, y))))
     return prices_of(mod, ARCH, RULES, choices(), Analytic(), by_rule)
 
@@ -35,8 +35,8 @@ def test_the_pick_and_the_next_best() -> None:
 
 
 def test_variants_share_the_sizes() -> None:
-    """Of a product of two inputs: every size has exactly one variant."""
-    (one,) = prices(tirx.Var("n", "int64"), tirx.Var("m", "int64"))
+    """Of a product of two inputs, packed or not: every size has exactly one variant."""
+    (one,) = prices(tirx.Var("n", "int64"), tirx.Var("m", "int64"), depth=2048)
     assert {variant.size for variant in one.chosen} == {"rows", "columns"}
     for size in ("rows", "columns"):
         taken = np.zeros(SCANNED + 2, int)
