@@ -175,6 +175,9 @@ def split(node: Node) -> list[Value] | None:
             node.facts.require_divides(parts, x.shape[axis], node.where)
             chunk = floordiv(x.shape[axis], parts)
         sizes = [chunk] * (parts - 1) + [x.shape[axis] - chunk * (parts - 1)]
+        whole = x.shape[axis]
+        if isinstance(whole, int) and isinstance(chunk, int):  # 5 in 4 parts: 2, 2, 1, 0
+            sizes = [max(0, min(chunk, whole - chunk * k)) for k in range(parts)]
     for size in sizes:
         node.facts.assume_at_least(size, 0, node.where)
     node.facts.require_equal(sum(sizes[1:], sizes[0]), x.shape[axis], node.where)
