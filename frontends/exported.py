@@ -19,6 +19,7 @@ from tvmext.errors import ModelError, UnsupportedError, UnsupportedOp
 from .relax import LOWER, UPPER
 
 UNSAID = 2
+"""What torch.export writes as the lower limit of a dim where its user said none."""
 
 
 def module_of(program: Any) -> tvm.IRModule:
@@ -27,13 +28,31 @@ def module_of(program: Any) -> tvm.IRModule:
     Raises UnsupportedError for operators that TVM's importer lacks, all of them at once, and
     ModelError for programs that it fails on.
     """
+    from tvm.relax.frontend.torch import from_exported_program
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of torch's own trees
-        return _imported(program.run_decompositions())
+        try:
+            program = program.run_decompositions()
+            _check_operators(program)
+            mod = from_exported_program(
+                program,
+                keep_params_as_input=True,
+                unwrap_unit_return_tuple=True,
+                run_ep_decomposition=False,
+            )
+        except UnsupportedError:
+            raise
+        except Exception as error:  # torch and converters raise what they like
+            reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+            raise ModelError(
+                f"TVM cannot import this exported program: {reason[0]}",
+                hint="torch.onnx.export(..., dynamo=True) and its file may do instead",
+            ) from error
+    return _named_dims(mod)
 
 
-def _imported(program: Any) -> tvm.IRModule:
-    from tvm.relax.frontend.torch import from_exported_program
+def _check_operators(program: Any) -> None:
     from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
 
     known = ExportedProgramImporter().create_convert_map()
@@ -41,20 +60,6 @@ def _imported(program: Any) -> tvm.IRModule:
     missing = [call for call in calls if call.__name__ not in known]
     if missing:
         raise UnsupportedError([_operator(program, call) for call in sorted(missing, key=str)])
-    try:
-        mod = from_exported_program(
-            program,
-            keep_params_as_input=True,
-            unwrap_unit_return_tuple=True,
-            run_ep_decomposition=False,
-        )
-    except Exception as error:  # converters raise what they like
-        reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
-        raise ModelError(
-            f"TVM cannot import this exported program: {reason[0]}",
-            hint="torch.onnx.export(..., dynamo=True) and its file may do instead",
-        ) from error
-    return _named_dims(mod)
 
 
 def _operator(program: Any, call: Any) -> UnsupportedOp:
