@@ -23,7 +23,7 @@ from .attention_kernel import Builder
 from .attention_matrix import MatrixProducts
 from .attention_plain import PlainProducts
 from .attention_tiles import Products
-from .mma import SINCE, TYPES
+from .mma import TYPES, element_types
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class FusedAttention:
         matrices = dtype in HALVES
         if dtype not in (*HALVES, "float32"):
             return Declined(f"operands are {dtype}")
-        if matrices and self.arch.capability < SINCE.get(dtype, (8, 0)):
+        if matrices and dtype not in element_types(self.arch):
             return Declined(f"no matrix instruction for {dtype}")
         if found.depth.size is None or found.width.size is None:
             return Declined("the size of a head is not known")

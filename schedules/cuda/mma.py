@@ -37,11 +37,12 @@ TYPES = {
     "float32": "tf32",
     "int8": "s8",
     "uint8": "u8",
+    "float8_e4m3fn": "e4m3",
+    "float8_e5m2": "e5m2",
 }
 """PTX's names of element types."""
-SINCE = {"float16": (7, 5), "int8": (7, 5), "uint8": (7, 5)}
-"""The first compute capability with instructions for a type; others came with 8.0."""
-PAIRS = frozenset({"int8", "uint8"})
+INTEGERS = frozenset({"int8", "uint8"})
+PAIRS = (INTEGERS, frozenset({"float8_e4m3fn", "float8_e5m2"}))
 """Types that mix in one product."""
 
 
@@ -62,8 +63,7 @@ class Mma:
     name = "mma"
 
     def __init__(self, arch: CudaArch, *, tf32: bool = False) -> None:
-        since = {name: SINCE.get(name, (8, 0)) for name in TYPES if name != "float32" or tf32}
-        self.types = frozenset(t for t, first in since.items() if arch.capability >= first)
+        self.types = element_types(arch) - (set() if tf32 else {"float32"})
 
     def match(self, kernel: Kernel) -> Product | Declined:
         found = contraction(kernel)
@@ -82,9 +82,10 @@ class Mma:
         if weight is not None:
             rhs = _source(weight.value, found, found.cols)
         types = {lhs.dtype, rhs.dtype}
-        if not (types <= self.types and (len(types) == 1 or types <= PAIRS)):
+        mix = len(types) == 1 or any(types <= pair for pair in PAIRS)
+        if not (types <= self.types and mix):
             return Declined(f"no matrix instruction for {lhs.dtype} by {rhs.dtype}")
-        if types <= PAIRS and found.dtype != "int32":
+        if types <= INTEGERS and found.dtype != "int32":
             return Declined(f"integers are added up as {found.dtype}")
         copies = (lhs.run_bytes, rhs.run_bytes)
         sizes = mma_choice.Workload(
@@ -111,10 +112,21 @@ class Mma:
     def kernels(self, workload: Product, plan: Decision, arch: CudaArch) -> Stmt:
         """The launches for one decision."""
         lhs, rhs = (TYPES[one.dtype] for one in workload.sources)
-        sums = "s32" if lhs in ("s8", "u8") else "f32"
-        multiply = ptx.Multiply(lhs, rhs, sums, arch.capability >= (8, 0))
+        multiply = ptx.Multiply(lhs, rhs, sums(workload), arch.capability >= (8, 0))
         found, sources = workload.contraction, workload.sources
         return Builder(found, plan, sources, multiply, arch.has_async_copy).launch()
+
+
+def element_types(arch: CudaArch) -> frozenset[str]:
+    """What `ptx.Multiply` multiplies, float32 as tf32; those of sm_70 are of other shapes."""
+    if arch.capability < (7, 5):
+        return frozenset()
+    return frozenset("float32" if name == "tfloat32" else name for name in arch.matrix_types)
+
+
+def sums(product: Product) -> str:
+    """What products are added up in, as PTX names it."""
+    return "s32" if product.sizes.dtype in INTEGERS else "f32"
 
 
 def scheduled(

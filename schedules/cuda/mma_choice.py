@@ -242,6 +242,8 @@ def price(work: Workload, tile: Decision, arch: CudaArch) -> float:
     """Cycles of the whole product."""
     element = dtype_bits(work.dtype) / 8
     rate = arch.matrix_fma * 2 / element * (MMA_SYNC_SHARE if arch.has_wgmma else 1)
+    if arch.has_wgmma and work.dtype.startswith("float8"):
+        rate /= 2  # made halves first: sm_90 has no such instruction for a warp (its machine code)
     high, wide = tile.warps
     moved = tile.depth * element * (tile.rows * (wide + 1) + tile.cols * (high + 1))
     cost = Cost(

@@ -36,8 +36,11 @@ from ..kernel.emit import index
 from .ptx import CHUNK_BYTES
 from .vectors import is_bool
 
+FLOAT8 = ("float8_e4m3fn", "float8_e5m2")
 EXACT = {
-    "float32": ("float16", "bfloat16"),
+    "float32": ("float16", "bfloat16", *FLOAT8),
+    "float16": FLOAT8,
+    "bfloat16": FLOAT8,
     "int32": ("int8", "uint8"),
 }
 """Types that a wider one holds exactly: the cast happens where products are summed."""

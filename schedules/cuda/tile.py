@@ -23,7 +23,7 @@ from ..kernel.analysis import Axis, substitute
 from ..kernel.emit import Size, Values, allocate, index, loop
 from . import ptx
 from .launch import axes_at, when
-from .operand import Source
+from .operand import FLOAT8, Source
 
 Body = Callable[[Expr], Expr]
 
@@ -145,10 +145,11 @@ class Loader:
         """A run of values into the tile."""
         run, buffer = self.tile.source.run, self.tile.buffer
         dtype = str(buffer.ty.dtype)
+        # Signed and unsigned bytes share the memory, and so do floats of 8 bits.
+        alike = tirx.reinterpret if dtype in FLOAT8 and dtype != self.tile.dtype else tirx.Cast
 
         def one(v: Expr) -> Stmt:
-            # Signed and unsigned bytes share the memory.
-            return tirx.BufferStore(buffer, tirx.Cast(dtype, value(v)), [start + v])
+            return tirx.BufferStore(buffer, alike(dtype, value(v)), [start + v])
 
         return loop(run, one, ForKind.VECTORIZED, "v")
 

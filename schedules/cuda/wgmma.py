@@ -17,15 +17,12 @@ from tvmext.arch import CudaArch
 
 from ..rule import Declined, Kernel, Scheduled
 from . import mma_choice, wgmma_choice
-from .mma import TYPES, Mma, Product, scheduled
+from .mma import TYPES, Mma, Product, scheduled, sums
 from .mma_choice import ByRows
 from .ptx import CHUNK_BYTES
 from .tensor_map import Strided, strided
 from .wgmma_choice import Decision
 from .wgmma_kernel import Builder
-
-SUMS = {"float16": "f32", "bfloat16": "f32", "float32": "f32", "int8": "s32", "uint8": "s32"}
-"""What sums of products are kept in, as PTX names it."""
 
 
 @dataclass(frozen=True)
@@ -84,13 +81,14 @@ class Wgmma:
     ) -> Scheduled:
         product = workload.product
         lhs, rhs = (TYPES[one.dtype] for one in product.sources)
-        sums = SUMS[product.sources[0].dtype]
 
         def kernels(plan: Decision | mma_choice.Decision) -> Stmt:
             if isinstance(plan, mma_choice.Decision):
                 return self.mma.kernels(product, plan, arch)
             found, sources = product.contraction, product.sources
-            return Builder(found, plan, sources, workload.tensors, (lhs, rhs), sums).launch()
+            return Builder(
+                found, plan, sources, workload.tensors, (lhs, rhs), sums(product)
+            ).launch()
 
         return scheduled(kernel, product, decision, kernels)
 

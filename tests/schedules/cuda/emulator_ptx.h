@@ -134,6 +134,10 @@ EMU_MMA(m16n8k32_row_col_s32_s8_s8_s32, int8_t, int8_t, int)
 EMU_MMA(m16n8k32_row_col_s32_u8_s8_s32, uint8_t, int8_t, int)
 EMU_MMA(m16n8k32_row_col_s32_s8_u8_s32, int8_t, uint8_t, int)
 EMU_MMA(m16n8k32_row_col_s32_u8_u8_s32, uint8_t, uint8_t, int)
+EMU_MMA(m16n8k32_row_col_f32_e4m3_e4m3_f32, __nv_fp8_e4m3, __nv_fp8_e4m3, float)
+EMU_MMA(m16n8k32_row_col_f32_e4m3_e5m2_f32, __nv_fp8_e4m3, __nv_fp8_e5m2, float)
+EMU_MMA(m16n8k32_row_col_f32_e5m2_e4m3_f32, __nv_fp8_e5m2, __nv_fp8_e4m3, float)
+EMU_MMA(m16n8k32_row_col_f32_e5m2_e5m2_f32, __nv_fp8_e5m2, __nv_fp8_e5m2, float)
 
 // Before sm_80: half of the sum, or a quarter of the products.
 inline void mma_sync_aligned_m16n8k8_row_col_f32_f16_f16_f32(float& d0, float& d1, float& d2,

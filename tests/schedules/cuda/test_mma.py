@@ -121,6 +121,28 @@ def test_float32_stays_exact_unless_tf32_is_allowed() -> None:
     np.testing.assert_allclose(result, rounded[0] @ rounded[1], rtol=1e-5, atol=1e-5)
 
 
+E4M3, E5M2 = ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "known"),
+    [(E4M3, E4M3, True), (E4M3, E5M2, False), (E5M2, E4M3, True), (E5M2, E5M2, False)],
+)
+def test_floats_of_8_bits(left: Any, right: Any, known: bool) -> None:
+    """Either kind by either, in runs of 16 bytes and one by one, edges on all sides."""
+    deep = 80 if known else 46
+    a, b = numbers(left, 21, deep), numbers(right, deep, 19, seed=1)
+    exact = a.astype("float32") @ b.astype("float32")
+    dims = None if known else [("m", deep), (deep, "n")]
+    arch = from_name("sm_89")
+    check(
+        matmul("float32"), [a, b], exact, dims=dims, rule="mma", orders=(7,), arch=arch,
+        tolerance=1e-4,
+    )  # fmt: skip
+    made = kernel(matmul("float32"), (a.shape, str(a.dtype)), (b.shape, str(b.dtype)))
+    assert scheduled(made)[1].rule == "contract"  # sm_80 has no such instruction
+
+
 @pytest.mark.parametrize("dtype", ["int8", "float32"])
 def test_weights_are_turned_at_compile_time(dtype: str) -> None:
     out = "int32" if dtype == "int8" else dtype
@@ -297,12 +319,17 @@ def test_what_is_missing_is_noticed(mutation: Callable[[str], str]) -> None:
 
 @pytest.mark.parametrize(
     ("dtype", "out", "instruction"),
-    [("float16", "float16", "HMMA.16816.F32"), ("int8", "int32", "IMMA.16832.S8.S8")],
+    [
+        ("float16", "float16", "HMMA.16816.F32"),
+        ("int8", "int32", "IMMA.16832.S8.S8"),
+        ("float8_e4m3fn", "float16", "QMMA.16832.F32.E4M3.E4M3"),
+    ],
 )
 def test_machine_code(dtype: str, out: str, instruction: str) -> None:
     """Matrix instructions, wide copies, no register in memory."""
+    arch = from_name("sm_89") if "float8" in dtype else ARCH
     made = kernel(matmul(out), ((512, 512), dtype), ((512, 512), dtype))
-    words = machine_code(applied(made, Decision(128, 128, 64, 64, 64, 3)))
+    words = machine_code(applied(made, Decision(128, 128, 64, 64, 64, 3), arch), arch)
     assert instruction in words
     assert "LDGSTS.E.BYPASS.128" in words
     assert not {word for word in words if word.startswith(("LDL", "STL"))}

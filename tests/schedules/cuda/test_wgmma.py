@@ -81,6 +81,7 @@ def plain(
         (Decision(64, 64, 64, 1, 2, splits=2), "tn", "float16", True),
         (Decision(64, 32, 16, 1, 2), "nn", "float16", True),
         (Decision(64, 32, 128, 1, 3), "nt", "int8", True),
+        (Decision(64, 32, 128, 1, 3), "nt", ml_dtypes.float8_e4m3fn, True),
     ],
 )
 def test_tiles(decision: Decision, how: str, dtype: Any, maps: bool) -> None:
@@ -246,6 +247,7 @@ def test_what_is_missing_is_noticed(what: str) -> None:
         (BFLOAT16, Decision(256, 128, 64, 2, 4), "HGMMA.64x128x16.F32.BF16"),
         ("int8", Decision(128, 128, 128, 1, 3), "IGMMA.64x128x32.S8.S8"),
         ("float32", Decision(128, 128, 32, 2, 4), "HGMMA.64x128x8.F32.TF32"),
+        (ml_dtypes.float8_e5m2, Decision(128, 256, 128, 2, 3), "QGMMA.64x256x32.F32.E5M2.E5M2"),
     ],
 )
 def test_machine_code(dtype: Any, decision: Decision, instruction: str) -> None:
