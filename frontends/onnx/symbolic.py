@@ -106,7 +106,7 @@ def infer(
         if facts.state == before:
             facts.use_suggestions()
         if facts.state == before:
-            walk.require_divisors(values)
+            walk.require_sizes(values)
         if facts.state == before:
             return _result(values, facts, walk.bodies)
     raise InternalError(f"symbolic shapes do not settle in {MAX_PASSES} passes")
@@ -181,16 +181,20 @@ class _Walk:
         dims = tuple(self.facts.unknown(name, axis) for axis in range(self.ranks[name]))
         return Value(value.dtype, dims)
 
-    def require_divisors(self, values: Mapping[str, Value]) -> None:
-        """States that no size that is left divides by zero, which ends a process."""
+    def require_sizes(self, values: Mapping[str, Value]) -> None:
+        """States that no size that is left is negative or divides by zero, which ends a process."""
         makers = {name: proto for proto in self.nodes for name in proto.output}
+        stated: set[Expr] = set()
         for name, value in values.items():
             elements = value.data.flat if value.data is not None else ()
-            found = set().union(*map(divisors, (*(value.shape or ()), *elements)))
-            for divisor in sorted(found, key=str):
-                maker = makers.get(name)
+            dims = {size for size in value.shape or () if isinstance(size, Expr)} - stated
+            stated |= dims
+            least = dict.fromkeys(dims, 0)
+            least |= dict.fromkeys(set().union(*map(divisors, (*dims, *elements))), 1)
+            maker = makers.get(name)
+            for size in sorted(least, key=str):
                 where = Node(maker, (), self.facts, self.opset).where if maker else f"'{name}'"
-                self.facts.assume_at_least(divisor, 1, where)
+                self.facts.assume_at_least(size, least[size], where)
 
     def _outputs(self, node: Node, values: Mapping[str, Value]) -> list[Value]:
         rule = _BY_DOMAIN.get(node.proto.domain, {}).get(node.op_type)

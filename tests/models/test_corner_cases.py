@@ -120,6 +120,22 @@ def test_number_from_data_that_does_not_divide() -> None:
             np.testing.assert_allclose(compiled.run(feed)["y"], expected(made, feed)[0])
 
 
+def test_a_padding_that_takes_more_than_there_is() -> None:
+    """Before anything is made of it: of a dim, and of a number that the data leads to."""
+    made = model("""agraph (float[n] x) => (float[k] y, float[l] z) {
+        cut = Constant<value_ints=[-2, -3]>() flat = Constant<value_ints=[-1]>()
+        p = NonZero(x) f = Cast<to=1>(p) r = Reshape(f, flat) y = Pad(r, cut) z = Pad(x, cut)
+    }""")
+    compiled = tvmext.compile(made)
+    for feed in (np.float32([1, 1, 0, 1, 1, 1, 1]), np.ones(5, np.float32)):
+        for got, wanted in zip(compiled.run(feed).values(), expected(made, {"x": feed})):
+            np.testing.assert_array_equal(got, wanted)
+    with pytest.raises(DimError, match="n >= 5, but n = 4; Pad 'z'"):
+        compiled.run(np.ones(4, np.float32))
+    with pytest.raises(DimError, match="the data leads to sizes that do not fit"):
+        compiled.run(np.float32([1, 1, 0, 1, 1, 0, 0]))
+
+
 def test_types_that_few_operators_see() -> None:
     made = model("""agraph (bool[4, 16] a, bool[4, 16] b, uint16[4, 16] u, float16[4, 16] h)
         => (bool[4, 16] same, uint16[4, 16] sign, float16[4, 1] total, bool[n] kinds) {

@@ -141,6 +141,27 @@ def test_no_size_divides_by_zero(body, guarded):
 @pytest.mark.parametrize(
     ("inputs", "body", "guards"),
     [
+        ("float[n] x", "p = Constant<value_ints=[-2, -3]>() y = Pad(x, p)", ["n >= 5"]),
+        ("float[n] x", "p = Constant<value_ints=[-2, 2]>() y = Pad(x, p)", []),
+        (
+            "float[n] x, float[m] z",
+            "p = Constant<value_ints=[-5, 0]>() c = Concat<axis=0>(x, z) y = Pad(c, p)",
+            ["m + n >= 5"],
+        ),
+        (
+            "float[1, 1, h, 4] x, float[1, 1, 3, 3] w",
+            "y = ConvTranspose<pads=[3, 1, 3, 1]>(x, w)",
+            ["h >= 4"],
+        ),
+    ],
+)
+def test_no_size_is_negative(inputs, body, guards):
+    assert list(map(str, infer(graph(13, inputs, body)).guards)) == guards
+
+
+@pytest.mark.parametrize(
+    ("inputs", "body", "guards"),
+    [
         ("float[n] x, int64[3] i", "y = Gather(x, i)", ["n >= 1"]),
         ("float[n] x, int64[0] i", "y = Gather(x, i)", []),
         ("float[n] x", "i = Constant<value_ints=[2, -5]>() y = Gather(x, i)", ["n >= 5"]),
