@@ -220,6 +220,8 @@ def _convert(call: Call) -> list[relax.Expr]:
     """By our converter; by TVM's where we have none, or ours leaves it the rest."""
     check_operand(call)
     ours, theirs = _converters(call)
+    if _is_nothing(call) and (ours or theirs):
+        return _checked(call, _nothing)
     for convert in (ours, theirs):
         if convert is None:
             continue
@@ -229,6 +231,23 @@ def _convert(call: Call) -> list[relax.Expr]:
             if convert is theirs or theirs is None or call.op not in stock.CONTINUES:
                 raise
     raise DeclinedError("")
+
+
+def _is_nothing(call: Call) -> bool:
+    """Whether no result has an element: kernels would divide by their sizes of 0."""
+    values = [call.builder.value(name) for name in call.node.output if name]
+    shapes = [v.shape for v in values if v.dtype not in ("", "str") and v.shape is not None]
+    found = [shape for shape in shapes if 0 in shape and call.builder.has_defined(shape)]
+    return bool(values) and len(found) == len(values)
+
+
+def _nothing(call: Call) -> Result:
+    return [
+        relax.op.zeros(call.shape_expr(call.out_shape(index)), stored(call.out_dtype(index)))
+        if name
+        else relax.Tuple([])
+        for index, name in enumerate(call.node.output)
+    ]
 
 
 def _checked(call: Call, convert: Converter) -> list[relax.Expr]:

@@ -191,6 +191,18 @@ def test_images_without_rows(level: int) -> None:
     assert (y.shape, z.shape) == ((2, 3, 0, 5), (5, 0, 6))
 
 
+def test_results_without_elements_are_not_computed() -> None:
+    """Kernels divide by the number of rows that are wanted, here none."""
+    made = model("""agraph (float[1, 1, 8, 8] x, float[3, 4] rois, int64[3] batch)
+        => (float[3, 1, 0, 5] y, float[1, 1, 0, 8] z) {
+        y = RoiAlign<output_height=0, output_width=5, sampling_ratio=2>(x, rois, batch)
+        sizes = Constant<value_ints=[1, 1, 0, 8]>() z = Resize(x, , , sizes)
+    }""")
+    feed = {"x": np.ones((1, 1, 8, 8), np.float32), "rois": np.ones((3, 4), np.float32)}
+    y, z = tvmext.compile(made).run({**feed, "batch": np.zeros(3, np.int64)}).values()
+    assert (y.shape, z.shape) == ((3, 1, 0, 5), (1, 1, 0, 8))
+
+
 @pytest.mark.parametrize("level", [0, 1])
 def test_reshapes_of_which_nothing_can_be_proven(level: int) -> None:
     """A view needs no proof that the dims of both sides have one product."""

@@ -12,8 +12,6 @@ _COORDINATES = ("half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel
 
 
 def _resize(call: Call) -> Result:
-    if 0 in call.out_shape():
-        return relax.op.zeros(call.shape_expr(call.out_shape()), call.dtype(0))
     return _images(call) if _is_of_images(call) else resample(call, _axes(call))
 
 

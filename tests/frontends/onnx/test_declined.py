@@ -53,7 +53,7 @@ DECLINED = {
     "an image without columns": (
         "Conv",
         [floats(1, 1, 5, 0), floats(1, 1, 3, 3)],
-        {"auto_pad": "SAME_LOWER"},
+        {"pads": [1, 2, 1, 2]},
         "without positions",
     ),
     "strides that leave almost nothing but zeros": (
