@@ -117,7 +117,9 @@ def _constant_weight(value: Any, values: dict) -> np.ndarray | None:
     if name == "relax.matmul" and value.args[1].ty.ndim != 2:
         return None
     weight = constant_values([value.args[1]], values.get)
-    return weight[0] if weight and weight[0].dtype.kind == "f" else None
+    # A float of 8 bits has no room for a scale.
+    folds = weight and weight[0].dtype.kind == "f" and weight[0].dtype.itemsize > 1
+    return weight[0] if weight and folds else None
 
 
 def _out_axis(op: relax.Call) -> int:

@@ -31,6 +31,7 @@ from .names import ConvertLayouts, FuseOperators, NameValues
 from .plan_memory import PlanMemory
 from .quantized.block_products import BlockProducts
 from .quantized.decompose import DecomposeQuantize
+from .quantized.float8_products import Float8Products, square_product
 from .quantized.products import QuantizedProducts
 from .quantized.sink import SinkDequantize
 from .quantized.unsigned import UnsignedActivations
@@ -60,8 +61,13 @@ def phases(
     model: Model, schedule: tvm.transform.Pass, reading: Reading, kind: str, options: Options
 ) -> dict[str, list[tvm.transform.Pass]]:
     """The passes of `pipeline` by the name of their phase, in order; a phase may be empty."""
+
+    def multiplies(dtype: str) -> bool:
+        return reading(square_product(dtype), frozenset(), {})[0] in ("mma", "wgmma")
+
     # Before constants are folded: weights are seen as they are stored.
     integers = [
+        *([Float8Products(multiplies)] if kind == "cuda" else []),
         BlockProducts(("float32",) if kind == "llvm" else ("float32", *HALVES)),
         UnsignedActivations(),
         SinkDequantize(),

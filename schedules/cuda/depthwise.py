@@ -39,6 +39,7 @@ from .contract import SUMS
 from .epilogue import Epilogue
 from .launch import Block, among, axes_at, launch, when
 from .operand import multiples, narrow, outside_of_loads
+from .vectors import neighbours
 from .weights import Turned, turned, with_weight
 
 ACCESS_BYTES = 16
@@ -282,7 +283,7 @@ class _Builder:
             point = {**at, self.channel.var: channel + v}
             return tirx.BufferStore(into, substitute(value, point), [start + v])
 
-        return loop(self.plan.lanes, one, ForKind.VECTORIZED, "v")
+        return neighbours(self.plan.lanes, one)
 
     def _multiply(self, p: int, k: int) -> Stmt:
         lanes = self.plan.lanes

@@ -26,7 +26,7 @@ from ..kernel.stages import Stage, Stages
 from ..rule import Declined, Kernel, Scheduled
 from .launch import Block, at_outer, code, element, launch, split, store, sync, when
 from .staged import as_stages, function, handed_over
-from .vectors import calls_take_vectors, is_bool
+from .vectors import calls_take_vectors, is_bool, neighbours
 
 THREADS = 256
 """Threads of a block of light work: eight warps, several blocks on each multiprocessor."""
@@ -123,7 +123,7 @@ def _chunk(stage: Stage, at: dict[Var, Expr], last: Group, number: Expr, lanes: 
 
     if lanes == 1:
         return point(index(0))
-    whole = loop(lanes, point, ForKind.VECTORIZED, "lane")
+    whole = neighbours(lanes, point, "lane")
     extent = known(last.extent)
     if isinstance(extent, int) and extent % lanes == 0:
         return whole

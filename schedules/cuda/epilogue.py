@@ -31,6 +31,7 @@ from ..kernel.contraction import Contraction, size
 from ..kernel.emit import Values, allocate, block, ceildiv, index, known, loop
 from .launch import Block, axes_at, launch, split, when
 from .operand import multiples, outside_of_loads
+from .vectors import neighbours
 
 STORE_BYTES = 16
 """The widest store of a thread."""
@@ -73,7 +74,7 @@ class Epilogue:
                 )
             )
 
-        return loop(lanes, one, ForKind.VECTORIZED, "v")
+        return neighbours(lanes, one)
 
 
 class Parts:

@@ -32,6 +32,7 @@ from .grid import unless_empty
 from .launch import Block, among, axes_at, launch, sync, when
 from .operand import Source
 from .reduce import FULL
+from .vectors import neighbours
 
 THREADS = 256
 EACH = 2
@@ -302,8 +303,8 @@ def _load(
     def nothing(v: Expr) -> Stmt:
         return tirx.BufferStore(target, tirx.const(0, read.dtype), [start + v])
 
-    kind = ForKind.VECTORIZED if vector else ForKind.UNROLLED
-    return when(inside, loop(run, put, kind, "v"), loop(run, nothing, ForKind.UNROLLED, "v"))
+    read_all = neighbours(run, put) if vector else loop(run, put, ForKind.UNROLLED, "v")
+    return when(inside, read_all, loop(run, nothing, ForKind.UNROLLED, "v"))
 
 
 def unrolled(

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import tvm_ffi
 from tvm import tirx
 from tvm.ir import Expr, TensorLoad, Var
-from tvm.tirx import ForKind, Stmt
+from tvm.tirx import Stmt
 
 from tvmext.arch.cuda import WARP
 
@@ -24,6 +24,7 @@ from ..kernel.axes import Group, merged, product
 from ..kernel.emit import Size, allocate, block, ceildiv, index, known, loop
 from ..kernel.stages import COMBINE, Stage
 from .launch import at_outer, code, finished, replaced, sync, when
+from .vectors import neighbours
 
 FULL = 0xFFFFFFFF
 """All threads of a warp take part in a shuffle."""
@@ -74,7 +75,7 @@ def reduced(stage: Stage, at: At, share: Share, lanes: int = 1) -> Stmt:
     accs = [allocate([lanes], str(w.buffer.ty.dtype), w.buffer.name, "local") for w in stage.writes]
 
     def each(body: Callable[[Expr], Stmt]) -> Stmt:
-        return loop(lanes, body, ForKind.VECTORIZED, "lane")
+        return neighbours(lanes, body, "lane")
 
     def clear(acc: Var, init: Expr) -> Stmt:
         return each(lambda lane: tirx.BufferStore(acc, init, [lane]))

@@ -24,6 +24,7 @@ from ..kernel.emit import Size, Values, allocate, index, loop
 from . import ptx
 from .launch import axes_at, when
 from .operand import FLOAT8, Source
+from .vectors import neighbours
 
 Body = Callable[[Expr], Expr]
 
@@ -206,6 +207,8 @@ class Loader:
                 return self._run(where, value)
             at = u * source.run
             store = lambda v: tirx.BufferStore(self.held, value(v), [at + v])  # noqa: E731
+            if kind == ForKind.VECTORIZED:
+                return neighbours(source.run, store)
             return loop(source.run, store, kind, "v")
 
         # TVM writes constant vectors of bytes in a way that no compiler takes.

@@ -12,7 +12,7 @@ from tests.schedules.cpu.kernels import composed, kernel, normal
 from tvmext.schedules.cuda.elementwise import Elementwise
 from tvmext.schedules.rule import Declined
 
-from .kernels import check, run, scheduled
+from .kernels import check, machine_code, run, scheduled
 
 op = relax.op
 erf = np.vectorize(math.erf)
@@ -96,6 +96,40 @@ def test_truth_values_are_bytes_in_memory() -> None:
     greater = check(op.greater, [x, y], x > y, orders=(0,))
     for (plan,) in (where, greater):
         assert (plan.mode, plan.lanes > 1) == ("strided", True)
+
+
+@pytest.mark.parametrize(("dtype", "lanes"), [("float16", 8), ("int8", 16)])
+def test_choices_among_more_neighbours_than_there_are_vectors_of_truth_values(
+    dtype: str, lanes: int
+) -> None:
+    """Accesses stay 16 bytes wide; a branch guards the load below it."""
+    x, y = (np.round(3 * normal(n, 64, seed=n)).astype(dtype) for n in (5, 3))
+
+    def build(x: relax.Expr, y: relax.Expr) -> relax.Expr:
+        both, zero = op.concat([x, y], 0), relax.const(0, dtype)
+        return op.where(op.greater(both, zero), both, op.add(op.negative(both), both))
+
+    both = np.concatenate([x, y])
+    expected = np.where(both > 0, both, 0)
+    (plan,) = check(build, [x, y], expected, orders=(0,))
+    assert (plan.mode, plan.lanes) == ("vectors", lanes)
+    made = composed(lambda x: topi.nn.leaky_relu(x, 0.5), ((64, 64), "float16"))
+    words = machine_code(scheduled(made)[0])
+    assert {"LDG.E.128.CONSTANT", "STG.E.128"} <= words
+
+
+def test_choices_after_a_product() -> None:
+    a, b = (normal(40, 40, seed=seed).astype("float16") for seed in (0, 1))
+    exact = a.astype("float32") @ b.astype("float32")
+    check(
+        lambda a, b: topi.nn.leaky_relu(topi.nn.matmul(a, b, out_dtype="float16"), 0.25),
+        [a, b],
+        np.where(exact > 0, exact, exact / 4),
+        how=composed,
+        rule="mma",
+        orders=(0,),
+        tolerance=2e-2,
+    )
 
 
 def test_truth_values_in_a_product() -> None:
