@@ -1,7 +1,8 @@
 """One network of the zoo, compiled for a GPU: ``python -m tools.gpu.case NETWORK MODE ARCH``.
 
-With ARCH "here" it is compiled for the GPU of this machine, run, and compared with ONNX Runtime.
-Prints one JSON object (see `measure`); an error ends it with its message and exit code.
+MODE is "static", "dynamic", or a type and a batch as benchmarks have them ("float16-b1"). With ARCH
+"here" it is compiled for the GPU of this machine, run, and compared with ONNX Runtime. Prints one
+JSON object (see `measure`); an error ends it with its message and exit code.
 """
 
 from __future__ import annotations
@@ -10,10 +11,17 @@ import resource
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+
+import onnx
+
+from tests.zoo import light
 
 from ..zoo.case import drawn, verified
 from ..zoo.runner import answer
+from .networks import fix_dims, narrowed
 
 HERE = "here"
 
@@ -33,7 +41,7 @@ def measure(network: str, mode: str, arch: str) -> dict[str, Any]:
         said = progress.detail or said
 
     target = "cuda" if arch == HERE else f"cuda -arch={arch}"
-    with drawn(network, mode) as (path, inputs, dims):
+    with given(network, mode) as (path, inputs, dims):
         started = time.monotonic()
         compiled = tvmext.compile(path, target, dims=dims, progress=hear)
         seconds = time.monotonic() - started
@@ -50,6 +58,23 @@ def measure(network: str, mode: str, arch: str) -> dict[str, Any]:
         "built": said,
         **summary(compiled.metadata.usage, compiled.metadata.decisions),
     }
+
+
+@contextmanager
+def given(network: str, mode: str) -> Iterator[tuple[Path, Any, dict[str, int] | None]]:
+    """As ``zoo.case.drawn``, for types and batches too; those have no inputs."""
+    dtype, _, batch = mode.partition("-b")
+    if not batch:
+        with drawn(network, mode) as whole:
+            yield whole
+        return
+    with drawn(network, "static") as (path, _, _):
+        model = onnx.load(path)
+        fix_dims(model, light.make_inputs(model, batch=int(batch)))
+        converted = path.with_name("converted.onnx")
+        light.save(narrowed(model, dtype), converted)
+        del model
+        yield converted, [], None
 
 
 def summary(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import fnmatch
 import json
 from collections.abc import Iterable
 from pathlib import Path
 
 from ..zoo.case import wanted
 from ..zoo.runner import Row, all_rows, run_module
+from .networks import network_cases
 
 ARCHS = "sm_80,sm_90a"
 MODES = ("static", "dynamic")
@@ -19,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--only", default="*", metavar="PATTERN", help="networks, as 'bert*'")
     parser.add_argument("--static", action="store_true", help="only with all dims bound")
     parser.add_argument("--dynamic", action="store_true", help="only with all dims free")
+    parser.add_argument("--narrow", action="store_true", help="only in half types, as benchmarked")
     parser.add_argument("--resume", action="store_true", help="keep the rows that are there")
     parser.add_argument("--timeout", type=float, default=600, metavar="SECONDS")
     parser.add_argument("--output", type=Path, default=Path("build/gpu-compile"), metavar="FOLDER")
@@ -26,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Compile, write one JSON per architecture and a table of all; 0 if every network compiled."""
-    modes = [mode for mode in MODES if getattr(args, mode)]
+    cases = narrow(args.only) if args.narrow else wanted(args.only, chosen(args))
     rows: dict[str, list[Row]] = {}
     for arch in args.arch.split(","):
 
@@ -35,11 +38,24 @@ def main(args: argparse.Namespace) -> int:
             return {"network": network, "mode": mode} | run_module(command, args.timeout)
 
         file = args.output / f"{arch}.json"
-        rows[arch] = all_rows(wanted(args.only, modes), file, args.resume, run)
+        rows[arch] = all_rows(cases, file, args.resume, run)
     text = table(rows)
     (args.output / "table.md").write_text(text + "\n")
     print(text)
     return 0 if all(row["exit_code"] == 0 for part in rows.values() for row in part) else 1
+
+
+def chosen(args: argparse.Namespace) -> list[str]:
+    return [mode for mode in MODES if getattr(args, mode)]
+
+
+def narrow(pattern: str) -> list[tuple[str, str]]:
+    """The networks of the benchmarks: in which type, and at which batch."""
+    return [
+        (case.network, f"{case.dtype}-b{case.batch}")
+        for case in network_cases()
+        if fnmatch.fnmatch(case.network, pattern)
+    ]
 
 
 def tables(folder: Path) -> str:
