@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from tvm import relax, te, tirx
@@ -19,6 +19,9 @@ FOUND, LEFT, KEPT, PLACE, CHILD = range(5)
 kept so far, and a place, in the heap or among those boxes, with the one below it in the heap."""
 CORNERS = 4
 """Numbers of a box, after which its area is kept."""
+LANES = 32
+"""Boxes that are kept are compared with so many at a time, whether there are as many or not."""
+LAST_BOX = (1 << 32) - 1
 
 
 def _nms(call: Call) -> Result:
@@ -42,7 +45,12 @@ def _nms(call: Call) -> Result:
         batch, classes, each = map(expr, scores.shape)
         most = each if count is None else tirx.max(tirx.min(each, int64(int(count))), int64(0))
         return te.extern(
-            [(batch * classes * most, int64(3)), (1,), (each,), (most, CORNERS + 1)],
+            [
+                (batch * classes * most, int64(3)),
+                (1,),
+                (each,),
+                (CORNERS + 1, tirx.ceildiv(most, LANES) * LANES),
+            ],
             [boxes, scores, *limits],
             lambda read, written: _kernel(call, read, written),
             dtype=["int64", "int64", "int64", "float32"],
@@ -66,88 +74,123 @@ def _one(call: Call, index: int, dtype: str, default: float) -> relax.Expr:
 
 
 def _kernel(call: Call, read: Sequence[Var], written: Sequence[Var]) -> tirx.Stmt:
-    """`heap` holds the candidates of a class, `kept` the boxes that were taken and their areas."""
-    boxes, scores, most, overlap, least = read
-    found, total, heap, kept = written
-    batch, classes, each = map(expr, scores.shape)
-
+    scores, most = read[1], read[2]
     with IRBuilder() as ib:
         with T.seq_scope():
-            numbers = T.alloc_buffer((5,), "int64", scope="local")
-
-            def put(buffer: Var, value: Expr, *at: Any) -> None:
-                T.buffer_store(buffer, value, [int64(i) if isinstance(i, int) else i for i in at])
-
-            def number(which: int) -> Expr:
-                return numbers[int64(which)]
-
-            def sink(b: Expr, c: Expr, place: Expr) -> None:
-                """What lies at a place of the heap goes down until none below it is better."""
-                moved = T.bind(heap[place])
-                put(numbers, place, PLACE)
-                put(numbers, place * 2 + 1, CHILD)
-                with T.While(number(CHILD) < number(LEFT)):
-                    left = T.bind(number(CHILD))
-                    right = T.bind(tirx.min(left + 1, number(LEFT) - 1))
-                    swap = _better(scores, b, c, heap[right], heap[left])
-                    best = T.bind(tirx.Select(swap, right, left))
-                    rises = T.bind(_better(scores, b, c, heap[best], moved))
-                    with T.If(rises), T.Then():
-                        put(heap, heap[best], number(PLACE))
-                        put(numbers, best, PLACE)
-                    put(numbers, tirx.Select(rises, best * 2 + 1, number(LEFT)), CHILD)
-                put(heap, moved, number(PLACE))
-
-            def consider(b: Expr, c: Expr, box: Expr) -> None:
-                """Keep a box, unless it overlaps one that is kept; PLACE is beyond KEPT then."""
-                corners = [T.bind(one) for one in _corners(call, boxes, b, box)]
-                area = T.bind(_area(corners))
-                put(numbers, int64(0), PLACE)
-                with T.While(number(PLACE) < number(KEPT)):
-                    place = T.bind(number(PLACE))
-                    other = [kept[place, int64(k)] for k in range(CORNERS)]
-                    ratio = _ratio(corners, area, other, kept[place, int64(CORNERS)])
-                    end = number(KEPT) + 1
-                    put(numbers, tirx.Select(ratio > overlap[int64(0)], end, place + 1), PLACE)
-                with T.If(number(PLACE).equal(number(KEPT))), T.Then():
-                    for k, value in enumerate((*corners, area)):
-                        put(kept, value, number(KEPT), k)
-                    for k, value in enumerate((b, c, box)):
-                        put(found, value, number(FOUND), k)
-                    put(numbers, number(KEPT) + 1, KEPT)
-                    put(numbers, number(FOUND) + 1, FOUND)
-
-            put(numbers, int64(0), FOUND)
+            search = _Search(call, read, written, T.alloc_buffer((5,), "int64", scope="local"))
+            batch, classes, each = map(expr, scores.shape)
+            search.put(FOUND, int64(0))
             with T.serial(0, batch) as b, T.serial(0, classes) as c:
-                put(numbers, int64(0), LEFT)
-                put(numbers, int64(0), KEPT)
-                with T.serial(0, each) as i:
-                    passes = _passes(call, scores[b, c, i], least[int64(0)])
-                    with T.If(passes), T.Then():
-                        put(heap, i, number(LEFT))
-                        put(numbers, number(LEFT) + 1, LEFT)
-                half = T.bind(number(LEFT) // 2)
-                with T.serial(0, half) as i:
-                    sink(b, c, half - 1 - i)
+                search.gather(b, c)
                 limit = T.bind(tirx.min(each, most[int64(0)]))
-                with T.While(tirx.And(number(LEFT) > 0, number(KEPT) < limit)):
-                    first = T.bind(heap[int64(0)])
-                    put(numbers, number(LEFT) - 1, LEFT)
-                    put(heap, heap[number(LEFT)], 0)
-                    sink(b, c, int64(0))
-                    consider(b, c, first)
-            put(total, number(FOUND), 0)
+                with T.While(tirx.And(search.get(LEFT) > 0, search.get(KEPT) < limit)):
+                    search.consider(b, c, search.pop())
+            T.buffer_store(written[1], search.get(FOUND), [int64(0)])
         return ib.get()
 
 
-def _better(scores: Var, b: Expr, c: Expr, one: Expr, other: Expr) -> Expr:
-    """Whether a box comes before another."""
-    this, that = scores[b, c, one], scores[b, c, other]
-    return tirx.Or(this > that, tirx.And(this.equal(that), one < other))
+@dataclass(frozen=True)
+class _Search:
+    """`heap` holds the candidates of a class, `kept` the boxes that were taken and their areas."""
+
+    call: Call
+    read: Sequence[Var]
+    written: Sequence[Var]
+    numbers: Var
+
+    def get(self, which: int) -> Expr:
+        return self.numbers[int64(which)]
+
+    def put(self, which: int, value: Expr) -> None:
+        T.buffer_store(self.numbers, value, [int64(which)])
+
+    @property
+    def heap(self) -> Var:
+        return self.written[2]
+
+    def gather(self, b: Expr, c: Expr) -> None:
+        """The boxes with enough of a score become a heap, and none is kept yet."""
+        _, scores, _, _, least = self.read
+        self.put(LEFT, int64(0))
+        self.put(KEPT, int64(0))
+        with T.serial(0, expr(scores.shape[2])) as i:
+            score = T.bind(scores[b, c, i])
+            T.buffer_store(self.heap, _rank(score, i), [self.get(LEFT)])
+            passes = score > least[int64(0)] if self.call.has(4) else tirx.const(True, "bool")
+            self.put(LEFT, self.get(LEFT) + passes.astype("int64"))
+        half = T.bind(self.get(LEFT) // 2)
+        with T.serial(0, half) as i:
+            self.sink(half - 1 - i)
+
+    def pop(self) -> Expr:
+        """The best box of the heap, which loses it."""
+        best = T.bind(_box(self.heap[int64(0)]))
+        self.put(LEFT, self.get(LEFT) - 1)
+        T.buffer_store(self.heap, self.heap[self.get(LEFT)], [int64(0)])
+        self.sink(int64(0))
+        return best
+
+    def sink(self, place: Expr) -> None:
+        """What lies at a place of the heap goes down until none below it is better."""
+        heap, moved = self.heap, T.bind(self.heap[place])
+        self.put(PLACE, place)
+        self.put(CHILD, place * 2 + 1)
+        with T.While(self.get(CHILD) < self.get(LEFT)):
+            left = T.bind(self.get(CHILD))
+            right = T.bind(tirx.min(left + 1, self.get(LEFT) - 1))
+            best = T.bind(tirx.Select(heap[right] > heap[left], right, left))
+            rises = T.bind(heap[best] > moved)
+            with T.If(rises), T.Then():
+                T.buffer_store(heap, heap[best], [self.get(PLACE)])
+                self.put(PLACE, best)
+            self.put(CHILD, tirx.Select(rises, best * 2 + 1, self.get(LEFT)))
+        T.buffer_store(heap, moved, [self.get(PLACE)])
+
+    def consider(self, b: Expr, c: Expr, box: Expr) -> None:
+        """Keep a box, unless it overlaps one that is kept."""
+        found, _, _, kept = self.written
+        corners = [T.bind(one) for one in _corners(self.call, self.read[0], b, box)]
+        area = T.bind(_area(corners))
+        with T.If(self.overlapped(corners, area).equal(0)), T.Then():
+            for k, value in enumerate((*corners, area)):
+                T.buffer_store(kept, value, [int64(k), self.get(KEPT)])
+            for k, value in enumerate((b, c, box)):
+                T.buffer_store(found, value, [self.get(FOUND), int64(k)])
+            self.put(KEPT, self.get(KEPT) + 1)
+            self.put(FOUND, self.get(FOUND) + 1)
+
+    def overlapped(self, corners: Sequence[Expr], area: Expr) -> Expr:
+        """Not 0 if a box shares too much with one of those kept, which are looked at `LANES` at a
+        time: a loop without an exit, so that it can be one of vectors."""
+        overlap, kept = self.read[3], self.written[3]
+        count = T.bind(self.get(KEPT))
+        hits = T.alloc_buffer((1,), "int32", scope="local")
+        T.buffer_store(hits, tirx.const(0, "int32"), [int64(0)])
+        self.put(PLACE, int64(0))
+        with T.While(tirx.And(self.get(PLACE) < count, hits[int64(0)].equal(0))):
+            last = expr(kept.shape[1]) - LANES  # where passes see that no lane is outside
+            begin = T.bind(tirx.max(tirx.min(self.get(PLACE), last), int64(0)))
+            with T.serial(0, int64(LANES)) as lane:
+                other = [kept[int64(k), begin + lane] for k in range(CORNERS + 1)]
+                ratio = _ratio(corners, area, other[:CORNERS], other[CORNERS])
+                hit = tirx.And(ratio > overlap[int64(0)], begin + lane < count)
+                T.buffer_store(hits, hits[int64(0)] | hit.astype("int32"), [int64(0)])
+            self.put(PLACE, begin + LANES)
+        return hits[int64(0)]
 
 
-def _passes(call: Call, score: Expr, least: Expr) -> Expr:
-    return score > least if call.has(4) else tirx.const(True, "bool")
+def _rank(score: Expr, box: Expr) -> Expr:
+    """An integer that is larger the better the box comes: by its score, then by its number.
+
+    The bits of a float32 of one sign are ordered as integers are; those below 0 the other way.
+    """
+    bits = tirx.reinterpret("int32", tirx.Select(score.equal(0.0), tirx.const(0.0), score))
+    ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)
+    return (ordered.astype("int64") << 32) | (int64(LAST_BOX) - box)
+
+
+def _box(rank: Expr) -> Expr:
+    return int64(LAST_BOX) - (rank & int64(LAST_BOX))
 
 
 def _corners(call: Call, boxes: Var, b: Expr, box: Expr) -> list[Expr]:
