@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..dims import product
+from ..dims import ceildiv, product
 from .symbolic_node import Node, Shape, Size
 
 GATES = {"GRU": 3, "LSTM": 4, "RNN": 1}
@@ -110,6 +110,23 @@ def _one_hot(node: Node) -> None:
         node.facts.require_equal(count, 2, node.where)
 
 
+def _quantized(node: Node) -> None:
+    """A scale is one number, has an element for each of an axis, or for each block of that."""
+    x, block = node.shape(), node.attr("block_size", 0)
+    for k in (1, 2):
+        shape = node.shape(k)
+        if x is None or shape is None or (not block and shape in ((), (1,))):
+            continue
+        axis = node.axis(1, len(x))
+        if not block:
+            (count,) = shape
+            node.facts.require_equal(count, x[axis], node.where)
+            continue
+        for at, (size, count) in enumerate(zip(x, shape, strict=True)):
+            wanted = ceildiv(size, block) if at == axis else size
+            node.facts.require_equal(count, wanted, node.where)
+
+
 def _recurrent(node: Node) -> None:
     """X[.., input], W[directions, gates, input], R[directions, gates, hidden], B, peepholes P.
 
@@ -154,6 +171,7 @@ def _tensor_scatter(node: Node) -> None:
 
 _CHECKS: dict[str, Callable[[Node], None]] = {
     **dict.fromkeys(GATES, _recurrent),
+    **dict.fromkeys(("DequantizeLinear", "QuantizeLinear"), _quantized),
     "GridSample": _grid_sample,
     "GroupNormalization": _group_norm,
     "LayerNormalization": _layer_norm,

@@ -28,6 +28,7 @@ CASES = {
     "MaxRoiPool": ([X, (6, 5)], {"pooled_shape": [2, 2]}),
     "MaxUnpool": ([(1, 1, 2, 2), (1, 1, 2, 2)], {"kernel_shape": [2, 2]}),
     "OneHot": ([(3,), (), (2,)], {}),
+    "QuantizeLinear": ([X, (3,)], {}),
     "Range": ([(1,), (1,), (1,)], {}),
     "RMSNormalization": ([X, (4,)], {}),
     "ReverseSequence": ([(4, 5), (5,)], {}),
@@ -71,3 +72,16 @@ def test_operands_that_do_not_fit(op):
 def test_dims_that_only_one_operand_names(op, at, axis):
     shapes, attributes = CASES[op]
     assert load(of(op, changed(shapes, at, axis, "n"), attributes)).dims == {}
+
+
+@pytest.mark.parametrize("scale", [(2, 3, 4, 4), (2, 3), (2, 1, 4, 4)])
+def test_a_scale_per_element_without_blocks(scale):
+    with pytest.raises(ModelError, match="QuantizeLinear 'node_y' cannot take"):
+        load(of("QuantizeLinear", [X, scale], {}))
+
+
+def test_a_scale_per_block():
+    shapes = [(2, 8, 4), (2, "n", 4)]
+    assert load(of("QuantizeLinear", shapes, {"axis": 1, "block_size": 4})).dims == {}
+    with pytest.raises(ModelError, match="QuantizeLinear 'node_y' needs 3 == 2"):
+        load(of("QuantizeLinear", [(2, 8, 4), (2, 3, 4)], {"axis": 1, "block_size": 4}))
