@@ -1,11 +1,14 @@
-"""Which functions vector code may call. TVM's list lacks some that its CUDA code generator takes.
+"""Neighbours at once: what CUDA's vectors hold, and which functions vector code may call.
 
-A call that is not on the list is taken apart lane by lane, and a scalar bound to it (`tirx.Bind`)
-is then lost.
+Of vectors of more than 4 elements TVM's CUDA code generator can do no more than read, write and
+choose a whole one: there are none of truth values, and none of 8 float32 made from one. What is
+between is computed element by element, as it would be anyway.
 
-Truth values have no vectors in memory: there they are bytes, and TVM's CUDA code generator reads
-and writes 16 bits for each lane. It knows no more than 4 of them: what chooses among more
-neighbours reads and writes them as vectors, and chooses one by one between.
+TVM's list of functions lacks some that its code generator takes. A call that is not on the list is
+taken apart lane by lane, and a scalar bound to it (`tirx.Bind`) is then lost.
+
+Truth values have no vectors in memory: there they are bytes, and TVM reads and writes 16 bits for
+each lane.
 """
 
 from __future__ import annotations
@@ -23,8 +26,8 @@ from ..kernel.analysis import buffer_of, collect, substitute, variables
 from ..kernel.emit import UNROLLED, VECTORIZED, allocate, block, loop
 from ..kernel.stages import Stage
 
-MOST_TRUTHS = 4
-"""Lanes of a vector of truth values (TVM's codegen_cuda.cc, PrintType)."""
+MOST_COMPUTED = 4
+"""Lanes of a vector that is computed with (TVM's codegen_cuda.cc, PrintType)."""
 _KEY = "TVectorizable"
 _MORE = ("tirx.erf", "tirx.atan", "tirx.rsqrt", "tirx.fmod")
 """Lowered to a function of CUDA's, which the code generator calls for each lane."""
@@ -43,10 +46,17 @@ def neighbours(lanes: int, body: Callable[[Expr], tirx.Stmt], name: str = "v") -
     """
     v = Var(name, "int64")
     stmt = body(v)
-    if lanes <= MOST_TRUTHS or not _chooses(stmt):
+    stores = collect(stmt, tirx.BufferStore)
+    if lanes <= MOST_COMPUTED or all(_is_read(store.value, v) for store in stores):
         return loop(lanes, body, VECTORIZED, name)
-    # What stands under a condition may only be read there.
-    open_part = tvm_ffi.structural_map(stmt, (Call, _without_branches))
+    if any(_is_branch(call) and not _is_read(call, v) for call in collect(stmt, Call)):
+        # Nothing may be read outside of its branch.
+        few = MOST_COMPUTED
+        return loop(
+            lanes // few,
+            lambda u: loop(few, lambda w: body(u * few + w), VECTORIZED, name),
+            UNROLLED,
+        )
     buffers: list[Var] = []
     reads: list[tirx.Stmt] = []
     writes: list[tirx.Stmt] = []
@@ -59,15 +69,14 @@ def neighbours(lanes: int, body: Callable[[Expr], tirx.Stmt], name: str = "v") -
     def each(one: tirx.Stmt) -> tirx.Stmt:
         return loop(lanes, lambda lane: substitute(one, {v: lane}), VECTORIZED, name)
 
-    for load in collect(open_part, TensorLoad):
-        key = load.source, tvm_ffi.StructuralKey(tuple(load.indices))
-        moves = v in variables(list(load.indices)) and load.source.scope() != "local"
-        if moves and key not in held:
-            held[key] = own(str(load.source.ty.dtype), f"{load.source.name}_read")
-            reads.append(each(tirx.BufferStore(held[key].source, load, [v])))
-
-    def read(load: TensorLoad) -> Expr:
-        return held.get((load.source, tvm_ffi.StructuralKey(tuple(load.indices))), load)
+    def read(expr: Expr) -> Expr:
+        if not _is_read(expr, v) or not _moves(expr, v):
+            return expr
+        key = tvm_ffi.StructuralKey(expr)
+        if key not in held:
+            held[key] = own(str(expr.ty.dtype), "read")
+            reads.append(each(tirx.BufferStore(held[key].source, expr, [v])))
+        return held[key]
 
     def write(old: tirx.BufferStore) -> tirx.Stmt:
         if old.buffer.scope() == "local":
@@ -76,33 +85,28 @@ def neighbours(lanes: int, body: Callable[[Expr], tirx.Stmt], name: str = "v") -
         writes.append(each(tirx.BufferStore(old.buffer, kept, list(old.indices))))
         return tirx.BufferStore(kept.source, old.value, [v])
 
-    inside = tvm_ffi.structural_map(stmt, (TensorLoad, read))
+    inside = tvm_ffi.structural_map(stmt, ((Call, TensorLoad), read), order="pre")
     inside = tvm_ffi.structural_map(inside, (tirx.BufferStore, write))
     chosen = loop(lanes, lambda lane: substitute(inside, {v: lane}), UNROLLED, name)
     return block(*map(tirx.AllocBuffer, buffers), *reads, chosen, *writes)
 
 
-def _chooses(stmt: tirx.Stmt) -> bool:
-    """Whether truth values are computed, other than in indices and for branches."""
-    plain = tvm_ffi.structural_map(stmt, (Call, _without_branches))
-    stored = [store.value for store in collect(plain, tirx.BufferStore)]
-    values = [*stored, *(bind.value for bind in collect(plain, tirx.Bind))]
-    bare = [
-        tvm_ffi.structural_map(
-            value, (TensorLoad, lambda load: tirx.const(0, str(load.source.ty.dtype)))
-        )
-        for value in values
-    ]
-    casts = [cast.value for cast in collect(bare, tirx.Cast)]
-    return bool(collect(bare, tirx.Select)) or any(
-        str(one.ty.dtype) == "bool" for one in (*casts, *values)
-    )
+def _is_read(expr: Expr, v: Var) -> bool:
+    """Whether `expr` is a load, or a branch between such and constants, the same for all v."""
+    if _is_branch(expr):
+        condition, *branches = expr.args
+        return v not in variables(condition) and all(_is_read(one, v) for one in branches)
+    return isinstance(expr, TensorLoad | tirx.FloatImm | tirx.IntImm)
 
 
-def _without_branches(call: Call) -> Expr:
-    if isinstance(call.op, Op) and call.op.name.endswith("if_then_else"):
-        return tirx.const(0, str(call.ty.dtype))
-    return call
+def _is_branch(expr: Expr) -> bool:
+    return isinstance(expr, Call) and getattr(expr.op, "name", "") == "prim.if_then_else"
+
+
+def _moves(expr: Expr, v: Var) -> bool:
+    """Whether `expr` reads neighbours in memory."""
+    loads = collect(expr, TensorLoad)
+    return any(v in variables(list(x.indices)) and x.source.scope() != "local" for x in loads)
 
 
 def calls_take_vectors(stage: Stage) -> bool:
