@@ -85,7 +85,7 @@ def phases(
         *_bound(model),
         *(integers if options.opt_level >= 1 else []),
         DecomposeQuantize(),
-        WidenHalves(),
+        WidenHalves(native=kind == "cuda"),
         FoldConstants(),
         DecomposeStack(),
         FoldPadding(),

@@ -4,7 +4,8 @@ matmul(x, w) -> float16       =     astype(matmul(x, w) -> float32, float16)
 f(x: bfloat16) -> bfloat16    =     astype(f(astype(x, float32)), bfloat16)
 
 for every f but those that only move elements. TVM's legalization of bfloat16 refuses some operators
-and makes others wrong (brain_floats.py).
+and makes others wrong (brain_floats.py). Where a machine has instructions for the type ("native"),
+its convolutions are taken as matmul is, and its casts are casts.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from tvm import relax
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from .brain_floats import rounded
+from .quantized.products import CONVOLUTIONS
 from .rewrite import rewrite
 
 HALVES = ("float16", "bfloat16")
@@ -28,23 +30,36 @@ MOVES = frozenset({
     "relax.squeeze", "relax.stack", "relax.strided_slice", "relax.take", "relax.tile",
 })  # fmt: skip
 """Operators that take bfloat16 as it is; of other calls those of functions do."""
+KEPT = (
+    "strides", "padding", "dilation", "groups", "data_layout", "kernel_layout", "out_layout",
+)  # fmt: skip
+"""Of a convolution."""
 
 
 @tvm.transform.module_pass(opt_level=0, name="WidenHalves")
 class WidenHalves:
     """Rewrite every matmul of float16 or bfloat16, and every other computation of bfloat16."""
 
+    def __init__(self, native: bool = False) -> None:
+        self.native = native
+
     def transform_module(self, mod: tvm.IRModule, _ctx: Any) -> tvm.IRModule:
-        return rewrite(mod, _Rewriter(mod))
+        return rewrite(mod, _Rewriter(mod, self.native))
 
 
 @mutator
 class _Rewriter(PyExprMutator):
+    def __init__(self, mod: tvm.IRModule, native: bool) -> None:
+        super().__init__(mod)
+        self.native = native
+
     def visit_call_(self, call: relax.Call) -> relax.Expr:
         call = self.visit_expr_post_order(call)
         name = getattr(call.op, "name", "")
         if name == "relax.matmul":
             return self._matmul(call)
+        if self.native and name in CONVOLUTIONS and all(map(_is_brain, call.args)):
+            return self._convolution(call)
         computes = name.startswith("relax.") and name not in MOVES and "call" not in name
         return self._widened(call) if computes and any(map(_is_brain, call.args)) else call
 
@@ -54,6 +69,11 @@ class _Rewriter(PyExprMutator):
             return call
         wide = self.builder_.emit(relax.op.matmul(*call.args, out_dtype="float32"))
         return relax.op.astype(wide, kind)
+
+    def _convolution(self, call: relax.Call) -> relax.Expr:
+        kept = {key: getattr(call.attrs, key) for key in KEPT}
+        wide = CONVOLUTIONS[call.op.name](*call.args, **kept, out_dtype="float32")
+        return relax.op.astype(self.builder_.emit(wide), "bfloat16")
 
     def _widened(self, call: relax.Call) -> relax.Expr:
         emit = self.builder_.emit
@@ -69,7 +89,7 @@ class _Rewriter(PyExprMutator):
         made = x
         while isinstance(made, relax.Var):  # a result may have several names
             made = self.lookup_binding(made)
-        if getattr(getattr(made, "op", None), "name", "") == "relax.astype":
+        if getattr(getattr(made, "op", None), "name", "") == "relax.astype" and not self.native:
             before = made.args[0]
             if str(before.ty.dtype) == "float32":
                 return self.builder_.emit(self.builder_.call_te(rounded, before))
@@ -77,7 +97,7 @@ class _Rewriter(PyExprMutator):
 
     def _narrowed(self, wide: relax.Expr, wanted: relax.TensorType) -> relax.Expr:
         same = str(wide.ty.dtype) == str(wanted.dtype)
-        return wide if same else self.builder_.emit(relax.op.astype(wide, str(wanted.dtype)))
+        return wide if same else relax.op.astype(wide, str(wanted.dtype))
 
 
 def _is_brain(x: relax.Expr) -> bool:

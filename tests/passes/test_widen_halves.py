@@ -17,3 +17,20 @@ def test_products_of_halves(kind: str, casts: int) -> None:
     )
     found = operators(WidenHalves()(mod))
     assert found["relax.astype"] == casts and found["relax.matmul"] == 1
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_convolutions_of_bfloat16(native: bool) -> None:
+    """Where there are instructions for it a convolution reads it as it is, and sums are float32."""
+    mod = build(
+        [("x", (1, 3, 8, 8), "bfloat16"), ("w", (4, 3, 3, 3), "bfloat16")],
+        lambda bb, x, w: bb.emit(relax.op.nn.relu(bb.emit(relax.op.nn.conv2d(x, w, padding=1)))),
+    )
+    body = WidenHalves(native)(mod)["main"].body
+    values = [binding.value for block in body.blocks for binding in block.bindings]
+    (conv,) = (
+        v for v in values if getattr(getattr(v, "op", None), "name", "") == "relax.nn.conv2d"
+    )
+    assert str(conv.args[0].ty.dtype) == ("bfloat16" if native else "float32")
+    assert str(conv.ty.dtype) == "float32"
+    assert [int(n) for n in conv.attrs.padding] == [1] * 4

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import onnx
 import onnxruntime
@@ -12,10 +13,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tests.schedules.cpu.kernels import normal
 from tests.zoo import light
+from tools.gpu.networks import fix_dims, narrowed
 from tools.zoo.case import ZOO
 from tvmext.options import Options
 
 from . import networks
+
+BFLOAT16 = ml_dtypes.bfloat16
 
 
 @pytest.mark.parametrize(
@@ -33,6 +37,23 @@ def test_network(name: str, tf32: bool, tmp_path: Path) -> None:
     for result, reference in zip(got.values(), expected):
         wrong = (1e-2, 1e-2) if tf32 else (1e-3, 1e-4)
         np.testing.assert_allclose(result, reference, *wrong)
+
+
+def test_convolutions_in_bfloat16(tmp_path: Path) -> None:
+    """On matrix instructions, what follows them in the same kernels."""
+    model = light.load(ZOO / "vtc_shufflenet_unit.onnx")
+    inputs = light.make_inputs(model)
+    path = tmp_path / "model.onnx"
+    light.save(model, path)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (expected,) = session.run(None, inputs)
+    fix_dims(model, inputs)
+    light.save(narrowed(model, "bfloat16"), path)
+    rules = networks.lowered(path)[2]
+    assert rules.count("mma") == 2 and "contract" not in rules
+    (got,) = networks.run(path, {n: x.astype(BFLOAT16) for n, x in inputs.items()}).values()
+    off = np.sqrt(np.mean((got.astype("float32") - expected) ** 2) / np.mean(expected**2))
+    assert off < 0.02
 
 
 def test_attention_in_halves(tmp_path: Path) -> None:
