@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -18,7 +20,8 @@ import pytest
 
 from tests.tools.nights import DEVICE, kept, run, three_nights
 from tools.nightly import __main__ as nightly
-from tools.nightly import bisect, build_side, commits, measure, night
+from tools.nightly import ahead, bisect, build_side, commits, measure, night, sides
+from tools.nightly.ahead import Ahead
 from tools.nightly.cases import CORE, ORACLE, QUICK, Case, every_case, in_turn
 from tools.nightly.dashboard import dashboard
 from tools.nightly.history import History, Result
@@ -26,7 +29,7 @@ from tools.nightly.judge import Alarm, alarms
 from tools.nightly.stats import compare
 from tools.nightly.summary import summary
 from tools.nightly.turns import family_logs, placed
-from tools.zoo.runner import end, run_module
+from tools.zoo.runner import run_module
 
 
 @pytest.fixture
@@ -123,10 +126,10 @@ def test_compiling_is_timed_again_where_it_seems_slower() -> None:
         return [{"compile_seconds": 4.2}, {"compile_seconds": 3.9}]
 
     rows = [{"compile_seconds": 9.0}, {"compile_seconds": 4.0}]
-    measure.steady(rows, again)
+    sides.steady(rows, again)
     assert [row["compile_seconds"] for row in rows] == [4.2, 3.9]
-    measure.steady(rows, again)
-    measure.steady([{"exit_code": 1}], again)
+    sides.steady(rows, again)
+    sides.steady([{"exit_code": 1}], again)
     assert len(asked) == 1
 
 
@@ -176,7 +179,7 @@ def test_a_bisection_asks_what_the_alarm_is_about(
         Alarm("", kind, what, ""),
         tmp_path,
         None,
-        measure.Settings(tmp_path, None, 0, 0),
+        sides.Settings(tmp_path, None, 0, 0),
     )  # type: ignore[arg-type]
     at = {"commit": 0}
 
@@ -227,21 +230,23 @@ def test_commits_are_checked_out_and_taken_away(clone: Path) -> None:
 
 def test_a_case_from_drawing_to_its_figures(tmp_path: Path) -> None:
     """One compile, no turns; then a library that computes something else is wrong."""
-    settings = measure.Settings(commits.ROOT, None, 0.0, 200.0)
-    result, base = measure.measured(Case("ops", "softmax/1x1000"), settings)
+    settings = sides.Settings(commits.ROOT, None, 0.0, 200.0)
+    case = Case("ops", "softmax/1x1000")
+    with Ahead(settings) as ahead:
+        result, base = measure.measured(case, ahead.take(case, None), settings)
     assert (result.status, result.detail, base) == ("passed", "", {})
     assert set(result.figures) == {
         *("compile_seconds", "compiler_bytes", "library_bytes", "peak_bytes", "max_abs")
     }
     folder = tmp_path / "case"
     case = Case("ops", "gelu/1x3072")
-    assert measure.drawn(case, folder, 100)["exit_code"] == 0
+    assert sides.drawn(case, folder, 100)["exit_code"] == 0
     model = onnx.load(folder / "model.onnx")
     whole = model.SerializeToString()
     (half,) = (k for k in model.graph.initializer if onnx.numpy_helper.to_array(k) == 0.5)
     half.CopyFrom(onnx.numpy_helper.from_array(np.array(0.51, np.float32), half.name))
     onnx.save(model, folder / "model.onnx")
-    request = measure.request(case, folder, "ours", settings)
+    request = sides.request(case, folder, "ours", settings)
     assert commits.build(commits.ROOT, request, 100)["exit_code"] == 0
     (folder / "model.onnx").write_bytes(whole)
     measure.checked(wrong := Result(case.name, "passed"), folder, settings)
@@ -280,13 +285,13 @@ def test_families_that_both_sides_have_are_compared() -> None:
 
 
 def test_the_command_line(
-    tmp_path: Path, clone: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    tmp_path: Path, clone: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A night of results that are made up: exit codes, pages, and no time for the rest."""
     slow = compare([0.1 + x for x in np.linspace(-0.01, 0.01, 25)])
     times = iter([False, True])
 
-    def measured(case: Case, settings: measure.Settings) -> tuple[Result, dict[str, float]]:
+    def measured(case: Case, *_: object) -> tuple[Result, dict[str, float]]:
         result = Result(case.name, "passed", figures={"us": 1.0}, comparisons={"run": slow})
         if next(times):
             result.again = {"run": [slow, slow]}
@@ -294,6 +299,8 @@ def test_the_command_line(
 
     monkeypatch.setattr(commits, "ROOT", clone)
     monkeypatch.setattr(night, "measured", measured)
+    monkeypatch.setattr(Ahead, "take", lambda *_: None)
+    monkeypatch.setattr(Ahead, "close", lambda *_: None)
     monkeypatch.setattr(night, "targets", lambda: ["llvm"])
     options = ["--history", str(tmp_path), "--only", "ops/gemm/64x64x64", "--parts", "cases"]
     assert nightly.main([*options, "--base", "HEAD"]) == 0
@@ -313,36 +320,76 @@ def test_an_interrupted_night_leaves_nothing_behind(
     history: History, tmp_path: Path, clone: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     """A signal comes while both sides compile: no process, no worktree, no folder, no verdict."""
-    others = tmp_path / "others"
+    others, pids = tmp_path / "others", tmp_path / "pids"
     others.mkdir()
+    pids.mkdir()
     usual = Path(tempfile.gettempdir())
+    compiler = f"""
+import os, pathlib, tempfile, time
+tempfile.mkdtemp(prefix={tmp_path.name!r})
+pathlib.Path({str(pids)!r}, str(os.getpid())).touch()
+time.sleep(60)
+"""
+    (clone / "tvmext.py").write_text(compiler)
+    commits.git("add", "tvmext.py", root=clone)
+    commits.git("-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "Wait", root=clone)
     monkeypatch.setattr(tempfile, "tempdir", str(others))
     monkeypatch.setattr(commits, "ROOT", clone)
-    script = f"import tempfile, time; tempfile.mkdtemp(prefix='{tmp_path.name}'); time.sleep(60)"
-    monkeypatch.setattr(commits, "SCRIPT", script)
     monkeypatch.setattr(night, "targets", lambda: ["llvm"])
     monkeypatch.setattr(night, "device", lambda _: DEVICE)
-    monkeypatch.setattr(night, "planned_base", lambda *_: commits.commit_of("HEAD~1", clone))
-    ended = []
+    monkeypatch.setattr(night, "planned_base", lambda *_: commits.commit_of("HEAD", clone))
 
-    def measured(case: Case, settings: measure.Settings) -> Any:
-        assert settings.base and (settings.base / "file").read_text() == "b"
-        assert signal.getsignal(number) not in (signal.SIG_DFL, signal.default_int_handler)
-        monkeypatch.setattr(commits, "end", lambda process: (end(process), ended.append(process)))
-        threading.Timer(0.3, os.kill, (os.getpid(), number)).start()
-        commits.builds([(settings.root, {}), (settings.base, {})], 60)
+    def interrupt() -> None:
+        while len(list(pids.iterdir())) < 2:
+            time.sleep(0.05)
+        os.kill(os.getpid(), number)
 
-    monkeypatch.setattr(night, "measured", measured)
+    threading.Thread(target=interrupt, daemon=True).start()
     handlers = [signal.getsignal(each) for each in commits.INTERRUPTS]
     with pytest.raises(SystemExit, match=str(128 + number)):
         nightly.main(["--history", str(history.path.parent), "--quick", "--parts", "cases"])
     assert [signal.getsignal(each) for each in commits.INTERRUPTS] == handlers
-    assert [process.returncode for process in ended] == [-signal.SIGKILL] * 2
+    assert not [pid.name for pid in pids.iterdir() if Path("/proc", pid.name).exists()]
     assert len(commits.git("worktree", "list", root=clone).splitlines()) == 1
     assert list(others.iterdir()) == []
     assert not list(usual.glob(f"{tmp_path.name}*"))
     assert history.runs(DEVICE)[-1][1].verdict == "unfinished"
     assert history.last_good(DEVICE) == "b" * 40
+
+
+def test_the_next_case_is_made_while_one_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not on a machine of one core; a folder goes with its case, whatever it was doing."""
+    first, second = Case("ops", "gelu/1x3072"), Case("ops", "softmax/1x1000")
+    started = []
+
+    def start(command: list[str]) -> subprocess.Popen[str]:
+        started.append(json.loads(command[1]))
+        script = "import time; print('{}', flush=True); time.sleep(60)"
+        if len(started) == 1:
+            script = "print('{\"ours\": 1}')"
+        pipe = subprocess.PIPE
+        return subprocess.Popen(
+            [sys.executable, "-c", script],
+            stdout=pipe,
+            stderr=pipe,
+            text=True,
+            start_new_session=True,
+        )
+
+    monkeypatch.setattr(ahead, "start_module", start)
+    settings = sides.Settings(commits.ROOT, None, 0.0, 100.0, core=1)
+    with Ahead(settings) as two:
+        made = two.take(first, second)
+        assert made.row == {"exit_code": 0, "ours": 1}
+        assert [each["case"]["model"] for each in started] == [first.model, second.model]
+        folders = [Path(each["folder"]) for each in started]
+        two.close(first.name)
+        assert [folder.exists() for folder in folders] == [False, True]
+    assert not folders[1].exists()
+    started.clear()
+    with Ahead(dataclasses.replace(settings, core=None)) as one:
+        one.take(first, second)
+    assert len(started) == 1
 
 
 def test_a_module_that_prints_no_json_is_a_row() -> None:

@@ -18,7 +18,8 @@ from tempfile import TemporaryDirectory
 from . import commits
 from .cases import Case
 from .judge import RUN, Alarm
-from .measure import Settings, check, drawn, request, status_of
+from .measure import check, status_of
+from .sides import Settings, drawn, request
 from .stats import MIN_PAIRS, compare, signed_rank
 
 Verdict = bool | None

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -86,9 +88,12 @@ def main() -> int:
     parser.add_argument("--case", nargs=3, metavar=("PART", "MODEL", "MODE"))
     parser.add_argument("--seconds", type=float, default=0.0, help="for turns; 0 for none")
     parser.add_argument("--again", action="store_true", help="the libraries in the other order")
+    parser.add_argument("--core", type=int, help="to run on")
     parser.add_argument("--verify", action=argparse.BooleanOptionalAction, default=True)
     args = parser.parse_args()
-
+    if args.core is not None:
+        with suppress(OSError):  # a container may have taken it away since
+            os.sched_setaffinity(0, {args.core})
     if args.what == "draw":
         return answer(lambda: draw(*args.case, args.folder))
     return answer(lambda: check(args.folder, args.seconds, args.again, args.verify))

@@ -5,24 +5,19 @@ from __future__ import annotations
 import json
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
-
-from tvmext.arch import resolve, to_target
 
 from ..conformance.__main__ import exclusions
 from ..zoo.runner import Row, run_module
-from . import commits
+from .ahead import Making
 from .cases import Case
 from .history import LEFT, PASSED, Result, plain
-from .judge import beyond
+from .sides import CASE, Settings
 from .stats import REPEATS, SUSPECT, compare
 
-CASE = "tools.nightly.case"
 BUILT = (
     *("compile_seconds", "compiler_bytes", "library_bytes"),
     *("planned_bytes", "kernels", "movement_left"),
@@ -30,72 +25,15 @@ BUILT = (
 STATUS = {0: PASSED, 1: "wrong", 3: "failed", 124: "timeout"}
 
 
-@dataclass(frozen=True)
-class Settings:
-    """`base` is the checkout to compare with, None for none. `under` is a command that timed
-    processes run under, `seconds` what one comparison may take, `limit` what one process may.
-    `cpu` is this machine as a target: both sides have to see the same number of cores."""
-
-    root: Path
-    base: Path | None
-    seconds: float
-    limit: float
-    under: str = ""
-    cpu: Mapping[str, Any] = field(default_factory=lambda: to_target(resolve("llvm")))
-
-    def target(self, case: Case) -> str | dict[str, Any]:
-        """What a case is compiled for."""
-        return dict(self.cpu) if case.target == "llvm" else case.target
-
-
-def measured(case: Case, settings: Settings) -> tuple[Result, dict[str, float]]:
-    """A case, and the figures of the base that were made on the way."""
-    with TemporaryDirectory(prefix="tvmext-nightly-") as made:
-        folder = Path(made)
-        row = drawn(case, folder, settings.limit)
-        if row["exit_code"]:
-            return failed(case.name, row), {}
-        built = sides(case, folder, settings)
-        steady(built, lambda: sides(case, folder, settings))
-        ours = built[0]
-        if ours["exit_code"]:
-            return failed(case.name, ours), {}
-        result = Result(case.name, PASSED, figures=_numbers(ours, BUILT))
-        base = _numbers(built[1], BUILT) if len(built) > 1 else {}
-        checked(result, folder, settings)
-        return result, base
-
-
-def drawn(case: Case, folder: Path, limit: float) -> Row:
-    """Write the model and the inputs of a case."""
-    command = [CASE, "draw", "--folder", str(folder), "--case", case.part, case.model, case.mode]
-    return run_module(command, limit)
-
-
-def request(case: Case, folder: Path, side: str, settings: Settings) -> dict[str, Any]:
-    """What a checkout is asked to compile (build_side.py)."""
-    told = json.loads((folder / "case.json").read_text())
-    paths = {"model": str(folder / "model.onnx"), "library": str(folder / f"{side}.so")}
-    return {**told, **paths, "target": settings.target(case)}
-
-
-def sides(case: Case, folder: Path, settings: Settings) -> list[Row]:
-    """The rows of ours and, if there is one, of the base, compiled side by side."""
-    wanted = [(settings.root, request(case, folder, "ours", settings))]
-    if settings.base:
-        wanted.append((settings.base, request(case, folder, "base", settings)))
-    return commits.builds(wanted, settings.limit)
-
-
-def steady(built: Sequence[Row], again: Callable[[], list[Row]]) -> None:
-    """Where compiling seems slower, compile again: the least seconds of each side count."""
-    name = "compile_seconds"
-    for _ in range(REPEATS):
-        ours, base = built[0], built[-1]
-        if name not in ours or name not in base or not beyond(name, ours[name], base[name]):
-            return
-        for row, other in zip(built, again()):
-            row[name] = min(row[name], other.get(name, row[name]))
+def measured(case: Case, made: Making, settings: Settings) -> tuple[Result, dict[str, float]]:
+    """A case that was made, and the figures of the base that came on the way."""
+    row = made.row
+    ours = row if row["exit_code"] else row["ours"]
+    if ours["exit_code"]:
+        return failed(case.name, ours), {}
+    result = Result(case.name, PASSED, figures=_numbers(ours, BUILT))
+    checked(result, made.folder, settings)
+    return result, _numbers(row.get("base", {}), BUILT)
 
 
 def checked(result: Result, folder: Path, settings: Settings) -> None:
@@ -135,6 +73,8 @@ def checked(result: Result, folder: Path, settings: Settings) -> None:
 def check(folder: Path, settings: Settings, again: bool = False) -> Row:
     """`case.check` in a process of its own; `again` only times, in the other order."""
     options = ["--again", "--no-verify"] if again else []
+    if settings.core is not None:
+        options += ["--core", str(settings.core)]
     command = [CASE, "check", "--folder", str(folder), "--seconds", str(settings.seconds), *options]
     return run_module(command, settings.limit, under=shlex.split(settings.under))
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 
 from tvmext.arch.cuda import from_device as gpu_of_this_machine
@@ -15,10 +17,12 @@ from tvmext.measure.host import cpu_name
 
 from ..bench.report import versions
 from . import bisect, commits
+from .ahead import Ahead
 from .cases import ORACLE, Case, in_turn
 from .history import History, Result, Run, now
 from .judge import LIMITS, Alarm, alarms
-from .measure import Settings, conformance, left, measured, pick
+from .measure import conformance, left, measured, pick
+from .sides import Settings
 
 PARTS = ("oracle", "conformance", "cases")
 SHARES = {"oracle": 0.1, "conformance": 0.25}
@@ -76,13 +80,14 @@ def spend(plan: Plan, history: History, name: str) -> list[Alarm]:
     with commits.checkouts(plan.root) as others:
         base = others.of(plan.base) if plan.base else None
         settings = Settings(plan.root, base, plan.seconds, plan.limit, plan.under)
-        for result, figures in _parts(plan, settings, cases, began):
-            results.append(result)
-            history.keep(number, result)
-            tell(result)
-            if figures:  # made side by side: nearer than what another night found
-                status, earlier = before.get(result.name, ("", {}))
-                before[result.name] = (status, {**earlier, **figures})
+        with closing(_parts(plan, settings, cases, began)) as parts:
+            for result, figures in parts:
+                results.append(result)
+                history.keep(number, result)
+                tell(result)
+                if figures:  # made side by side: nearer than what another night found
+                    status, earlier = before.get(result.name, ("", {}))
+                    before[result.name] = (status, {**earlier, **figures})
     found = alarms(results, before)
     if plan.bisect and plan.base:
         found = blame(found, plan, head, began + 60 * plan.minutes)
@@ -92,7 +97,7 @@ def spend(plan: Plan, history: History, name: str) -> list[Alarm]:
 
 def _parts(
     plan: Plan, settings: Settings, cases: Sequence[Case], began: float
-) -> Iterator[tuple[Result, dict[str, float]]]:
+) -> Generator[tuple[Result, dict[str, float]], None, None]:
     """The results in their order, each with the figures of the base, where it was made as well."""
     whole = 60 * plan.minutes
     if "oracle" in plan.parts:
@@ -104,14 +109,24 @@ def _parts(
         for each in conformance(plan.tests, plan.shard, SHARES["conformance"] * whole):
             yield each, {}
     end = began + whole * (1 - BISECTION if plan.bisect else 1)
+    if "cases" in plan.parts:
+        yield from _cases(cases, settings, end)
+
+
+def _cases(
+    cases: Sequence[Case], settings: Settings, end: float
+) -> Iterator[tuple[Result, dict[str, float]]]:
+    """The results of the cases until `end`, by the monotonic clock."""
     longest = 0.0
-    for case in cases if "cases" in plan.parts else ():
-        start = time.monotonic()
-        if start + longest > end:
-            yield left(case.name, "no time"), {}
-            continue
-        yield measured(case, settings)
-        longest = max(longest, time.monotonic() - start)
+    with Ahead(settings) as ahead:
+        for case, after in zip_longest(cases, cases[1:]):
+            start = time.monotonic()
+            if start + longest > end:
+                yield left(case.name, "no time"), {}
+                continue
+            yield measured(case, ahead.take(case, after), settings)
+            ahead.close(case.name)
+            longest = max(longest, time.monotonic() - start)
 
 
 def tell(result: Result) -> None:

@@ -23,7 +23,7 @@ from tempfile import TemporaryDirectory
 
 from ..nightly import commits
 from ..nightly.cases import Case, every_case
-from ..nightly.measure import Settings, drawn, request
+from ..nightly.sides import Settings, drawn, request
 from . import snapshot
 
 SIDES = ("before", "after")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ from tvmext.measure.host import cpu_name
 ROOT = Path(__file__).resolve().parents[2]
 Row = dict[str, Any]
 """The figures of one network in one mode, or "exit_code" and "error"."""
+
+PATIENCE = 10
+"""Seconds that a process has to stop what it started."""
 
 
 def run_case(
@@ -37,7 +41,14 @@ def run_module(
 
     `under` is a command that runs it.
     """
-    process = subprocess.Popen(
+    return finished(start_module(command, threads, under), limit)
+
+
+def start_module(
+    command: Sequence[str], threads: int = 1, under: Sequence[str] = ()
+) -> subprocess.Popen[str]:
+    """The process of `run_module`, for `finished` to wait for."""
+    return subprocess.Popen(
         [*under, sys.executable, "-m", *command],
         cwd=ROOT,
         stdout=subprocess.PIPE,
@@ -46,7 +57,6 @@ def run_module(
         env=os.environ | {"TVM_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)},
         start_new_session=True,
     )
-    return finished(process, limit)
 
 
 def answer(make: Callable[[], Row]) -> int:
@@ -83,9 +93,16 @@ def finished(process: subprocess.Popen[str], limit: float) -> Row:
 
 
 def end(process: subprocess.Popen[str]) -> None:
-    """Kill a process that leads a session of its own, and all of that, if it still runs."""
+    """Stop a process that leads a session of its own, and all of that, if it still runs.
+
+    It may stop first what it started in other sessions.
+    """
     if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
+        os.killpg(process.pid, signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=PATIENCE)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
 
 
