@@ -13,7 +13,7 @@ from .sides import Settings
 from .stats import REPEATS
 
 MOST = 2 + REPEATS
-"""Processes that a case waits for one after the other (sides.py), each within the limit."""
+"""What a case waits for, one after the other, each within the limit: to be drawn, and compiled."""
 
 
 class Making:

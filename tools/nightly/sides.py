@@ -18,8 +18,9 @@ from typing import Any
 
 from tvmext.arch import physical_cores, resolve, to_target
 
-from ..zoo.runner import Row, run_module
+from ..zoo.runner import Row, answer, run_module
 from . import commits
+from .case import draw
 from .cases import Case
 from .judge import beyond
 from .stats import REPEATS
@@ -55,17 +56,15 @@ class Settings:
 
 
 def made(case: Case, folder: Path, settings: Settings) -> Row:
-    """Draw a case and compile it; the answer, or the row of the process that could not draw it."""
-    row = drawn(case, folder, settings.limit)
-    if row["exit_code"]:
-        return row
+    """Draw a case and compile it."""
+    draw(case.part, case.model, case.mode, folder)
     rows = compiled(case, folder, settings)
     steady(rows, lambda: compiled(case, folder, settings))
-    return row | dict(zip(SIDES, rows))
+    return dict(zip(SIDES, rows))
 
 
 def drawn(case: Case, folder: Path, limit: float) -> Row:
-    """Write the model and the inputs of a case."""
+    """Write the model and the inputs of a case, by a process of its own."""
     command = [CASE, "draw", "--folder", str(folder), "--case", case.part, case.model, case.mode]
     return run_module(command, limit)
 
@@ -105,9 +104,7 @@ def main() -> int:
         with suppress(OSError):  # a container may have taken cores away since
             os.sched_setaffinity(0, set(physical_cores()) - {settings.core})
     with commits.interruptible():
-        row = made(Case(**asked["case"]), Path(asked["folder"]), settings)
-    print(json.dumps(row))
-    return 0
+        return answer(lambda: made(Case(**asked["case"]), Path(asked["folder"]), settings))
 
 
 if __name__ == "__main__":
