@@ -84,6 +84,15 @@ def test_draws_are_the_same_for_a_seed_and_none_is_a_benchmark() -> None:
     assert workloads.key({**layer, "stride": 1, "groups": 1}) in workloads.forbidden()
 
 
+def test_some_kinds_can_be_drawn_alone() -> None:
+    thin = workloads.draw(40, 3, ["thin", "softmax"])
+    products = [spec for spec in thin if spec["kind"] != "softmax"]
+    assert 10 < len(products) < 30
+    assert all(spec["m"] == 1 or spec["n"] <= 16 or spec["k"] <= 32 for spec in products)
+    with pytest.raises(ValueError, match="no kind fat; there are gemm"):
+        workloads.draw(1, 0, ["fat"])
+
+
 def test_strata_hold_the_pick_and_the_cheapest() -> None:
     terms = Terms.of(cycles=np.arange(50.0, 0, -1))
     chosen = stratified(terms, 12, np.random.default_rng(0))

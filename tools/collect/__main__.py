@@ -38,6 +38,7 @@ def _add_build(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("folder", type=Path, help="for libraries and their descriptions")
     parser.add_argument("--count", type=int, default=100, help="workloads")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kinds", default="", help="of workloads, as 'thin,softmax'; default: all")
     parser.add_argument("--target", default="llvm", help="such as sm_90a; default: this machine")
     parser.add_argument(
         "--cores", type=_counts, default=[1], help="that kernels may use; of several one is drawn"
@@ -60,11 +61,12 @@ def _build(args: argparse.Namespace) -> int:
     options = {"most": args.most, "seed": args.seed, "cores": args.cores}
     args.folder.mkdir(parents=True, exist_ok=True)
     end = time.monotonic() + args.seconds
-    specs = [
-        spec
-        for spec in draw(args.count, args.seed)
-        if not (args.folder / f"{digest(key(spec))}.json").exists()
-    ]
+    try:
+        drawn = draw(args.count, args.seed, args.kinds.split(",") if args.kinds else ())
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    specs = [s for s in drawn if not (args.folder / f"{digest(key(s))}.json").exists()]
     if args.scheduler:
         from distributed import Client
 

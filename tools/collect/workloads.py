@@ -7,7 +7,7 @@ benchmarks measure (tools/bench/cases) is never drawn: figures there are of size
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -45,13 +45,22 @@ MIKPOLY_CONV = (
     (3, (64, 640)), (3, (32, 320)),
 )  # fmt: skip
 EPILOGUES = ("", "bias", "bias", "gelu", "residual")
+SHARES = {
+    "gemm": 0.34, "bmm": 0.1, "conv": 0.28, "depthwise": 0.08, "attention": 0.08,
+    "softmax": 0.04, "norm": 0.04, "reduce": 0.02, "map": 0.02,
+}  # fmt: skip
+"""Of the workloads of each kind, where nobody asks for some kinds alone."""
 
 
-def draw(count: int, seed: int) -> list[Spec]:
-    """`count` different workloads, the same for a seed."""
+def draw(count: int, seed: int, kinds: Sequence[str] = ()) -> list[Spec]:
+    """`count` different workloads, the same for a seed; `kinds` are in equal parts.
+
+    Raises ValueError for a kind that is not there.
+    """
+    if unknown := set(kinds) - _DRAW.keys():
+        raise ValueError(f"no kind {', '.join(sorted(unknown))}; there are {', '.join(_DRAW)}")
     rng = np.random.default_rng(seed)
-    shares = {"gemm": 0.34, "bmm": 0.1, "conv": 0.28, "depthwise": 0.08, "attention": 0.08}
-    shares |= {"softmax": 0.04, "norm": 0.04, "reduce": 0.02, "map": 0.02}
+    shares = dict.fromkeys(kinds, 1.0) or SHARES
     kinds, weights = list(shares), np.array(list(shares.values()))
     found: dict[str, Spec] = {}
     while len(found) < count:
@@ -98,6 +107,13 @@ def _bmm(rng: np.random.Generator) -> Spec | None:
     if rng.random() < 0.3:
         m = 1
     return {"kind": "bmm", "b": b, "m": m, "n": n, "k": k, "t": bool(rng.random() < 0.5)}
+
+
+def _thin(rng: np.random.Generator) -> Spec | None:
+    """A product of one row, few columns or a sum of few steps: rare, and hard to price."""
+    spec = (_gemm if rng.random() < 0.6 else _bmm)(rng)
+    dim, most = (("m", 1), ("n", 16), ("k", 32))[rng.integers(3)]
+    return None if spec is None else {**spec, dim: _log(rng, 1, most)}
 
 
 def _conv(rng: np.random.Generator) -> Spec | None:
@@ -167,6 +183,7 @@ def _rows(kind: str) -> Callable[[np.random.Generator], Spec | None]:
 _DRAW: Mapping[str, Callable[[np.random.Generator], Spec | None]] = {
     "gemm": _gemm,
     "bmm": _bmm,
+    "thin": _thin,
     "conv": _conv,
     "depthwise": _depthwise,
     "attention": _attention,
