@@ -198,15 +198,23 @@ def _product(call: Call, left: int, right: int) -> relax.Expr:
 
 def _operand(call: Call, index: int, axis: int) -> relax.Expr:
     """Real numbers from the data, scale and zero point at `index`."""
-    if call.rank(index + 1) > 1 or (call.rank(index + 1) == 1 and axis < 0):
-        raise DeclinedError(f"a scale of {call.rank(index + 1)} dims")
-    x, scale, zero = call.tensor(index), _real(call, index + 1), call.tensor(index + 2)
-    return call.emit(relax.op.dequantize(x, scale, zero, axis, "float32"))
+    if call.rank(index + 1) == 1 and axis < 0:
+        raise DeclinedError("a scale of one dim for data of one")
+    scale, zero = _numbers(call, index + 1)
+    return call.emit(relax.op.dequantize(call.tensor(index), scale, zero, axis, "float32"))
 
 
 def _requantized(call: Call, real: relax.Expr, index: int) -> relax.Expr:
-    scale, zero = _real(call, index), call.tensor(index + 1)
+    scale, zero = _numbers(call, index)
     return relax.op.quantize(call.emit(real), scale, zero, 0, call.out_dtype())
+
+
+def _numbers(call: Call, index: int) -> tuple[relax.Expr, relax.Expr]:
+    """The scale and zero point at `index`: numbers or vectors, all that TVM's operators take."""
+    for name, k in (("scale", index), ("zero point", index + 1)):
+        if call.rank(k) > 1:
+            raise DeclinedError(f"a {name} of {call.rank(k)} dims")
+    return _real(call, index), call.tensor(index + 1)
 
 
 CONVERTERS: dict[str, Converter] = {

@@ -17,6 +17,11 @@ def floats(*shape):
     return RNG.standard_normal(shape).astype(np.float32)
 
 
+def bytes_(*shape):
+    return np.zeros(shape, np.uint8)
+
+
+F1, U1 = np.float32(1), np.uint8(0)
 DECLINED = {
     "training": (
         "Dropout",
@@ -56,6 +61,18 @@ DECLINED = {
         {"pads": [1, 2, 1, 2]},
         "without positions",
     ),
+    **{
+        f"a {what} of two dims": (
+            "QLinearMatMul",
+            [bytes_(3, 4), *scales[:2], bytes_(4, 5), F1, U1, *scales[2:]],
+            {},
+            f"a {what} of 2 dims",
+        )
+        for what, scales in (
+            ("scale", (F1, U1, floats(3, 5), U1)),
+            ("zero point", (F1, bytes_(3, 4), F1, U1)),
+        )
+    },
     "strides that leave almost nothing but zeros": (
         "ConvTranspose",
         [floats(1, 1, 2, 2), floats(1, 1, 3, 3)],
