@@ -3,17 +3,20 @@
     out[b, y, x, n] = sum_k a[b, y, x, k] * w[k, n]     is     out[r, n] = sum_k a[r, k] * w[k, n]
 
 with r = (b*H + y)*W + x: no index needs the quotients that give b, y and x.
+
+Rows that a window was cut from are looked up: a[(r // 49) // 4, .., k] is a[place[r], .., k].
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import tvm_ffi
 from tvm import sym, tirx
-from tvm.ir import Expr, TensorLoad
+from tvm.ir import Expr, TensorLoad, Var
 
 from ..kernel.analysis import (
     Axis,
@@ -104,29 +107,57 @@ def _without(found: Contraction, outer: Axis) -> Contraction:
     return replace(found, lhs=lhs, outputs=outputs)
 
 
+def named_places(found: Contraction) -> tuple[Expr, dict[Var, Expr]]:
+    """The broadcast operand with names for indices that are more than a row, and what they are."""
+    rows = {axis.var for axis in found.rows}
+    others = {axis.var for axis in (*found.batch, *found.cols, *found.reduce)}
+    named: dict[Var, Expr] = {}
+
+    def name(place: Expr) -> Expr:
+        used = variables(place)
+        if not used & rows or used & others or not any(collect(place, kind) for kind in _QUOTIENTS):
+            return place
+        for var, value in named.items():
+            if tvm_ffi.structural_equal(value, place):
+                return var
+        var = Var("place", "int64")
+        named[var] = place
+        return var
+
+    def visit(load: TensorLoad) -> Expr:
+        return tirx.BufferLoad(load.source, [name(i) for i in load.indices])
+
+    return tvm_ffi.structural_map(found.lhs.value, (TensorLoad, visit)), named
+
+
+_QUOTIENTS = (tirx.FloorDiv, tirx.FloorMod, tirx.Select)
+
+
 def rows_at(
     rows: Sequence[Axis],
     first: Expr,
     height: int,
     body: Callable[[Callable[[Expr], Values]], tirx.Stmt],
+    places: Mapping[Var, Expr] = MappingProxyType({}),
 ) -> tirx.Stmt:
-    """`body` with what the axes are at each of `height` rows from `first` on.
+    """`body` with what the axes, and `places` over them, are at each of `height` rows from `first`.
 
-    Quotients by sizes that are known at run time only are taken once: in the index of every load of
-    an unrolled tile they are minutes of code generation.
+    Quotients are taken once: in the index of every load of an unrolled tile those by sizes that are
+    known at run time only are minutes of code generation, and places in a window are seconds.
     """
-    if all(constant(axis.extent) is not None for axis in rows[1:]):
+    fixed = all(constant(axis.extent) is not None for axis in rows[1:])
+    if fixed and not places:
         return body(lambda i: unravel(first + i, rows))
-    cells = [allocate([height], "int64", axis.var.name) for axis in rows]
+    names = [*([] if fixed else [axis.var for axis in rows]), *places]
+    cells = [allocate([height], "int64", var.name) for var in names]
 
     def fill(i: Expr) -> tirx.Stmt:
         at = unravel(first + i, rows)
-        return block(
-            *(tirx.BufferStore(cell, at[axis.var], [i]) for axis, cell in zip(rows, cells))
-        )
+        values = {**at, **{var: substitute(place, at) for var, place in places.items()}}
+        return block(*(tirx.BufferStore(cell, values[var], [i]) for var, cell in zip(names, cells)))
 
-    return block(
-        *map(tirx.AllocBuffer, cells),
-        loop(height, fill, name="i"),
-        body(lambda i: {axis.var: cell[i] for axis, cell in zip(rows, cells)}),
-    )
+    def at(i: Expr) -> Values:
+        looked_up = {var: cell[i] for var, cell in zip(names, cells)}
+        return {**(unravel(first + i, rows) if fixed else {}), **looked_up}
+
+    return block(*map(tirx.AllocBuffer, cells), loop(height, fill, name="i"), body(at))

@@ -18,7 +18,7 @@ from ..rule import Kernel, Layout, Scheduled
 from . import masks
 from .after import followed
 from .dot_tile import dot_kernel
-from .flat_rows import flat_rows
+from .flat_rows import flat_rows, named_places
 from .gemm_loops import Passes
 from .gemm_variants import chosen, narrower
 from .in_place import InPlace
@@ -59,14 +59,15 @@ def _passes(total: Contraction, workload: Workload, decision: Decision, arch: Cp
     step = dot.step if dot else 1
     laid = weight(total, shape, step) if decision.rhs == "weight" else None
     common = (decision.parallel, decision.block_tiles)
+    value, places = named_places(total)
 
     def lhs(at: Values, k: Values) -> Expr:
-        return substitute(total.lhs.value, {**at, **k})
+        return substitute(value, {**at, **k})
 
     if dot is not None:
         assert workload.types is not None
         tile, words = dot_kernel(total, shape, dot, workload.types, lhs, laid)
-        return Passes(total, shape, tile, *common, words, laid, decision.ahead, step)
+        return Passes(total, shape, tile, *common, words, laid, decision.ahead, step, places=places)
     if decision.rhs == "dots":
         return Passes(total, shape, OneRow(total, shape), *common)
     masked = arch.has_masks and masks.results_fit(total)
@@ -82,7 +83,16 @@ def _passes(total: Contraction, workload: Workload, decision: Decision, arch: Cp
         plain = TileKernel(total, shape, lambda at, k, p, j: lhs(at, k) * rhs.read(p, k, j))
     near = arch.l2_bytes // 4 if masked and rhs is None and not plain.heavy else 0
     return Passes(
-        total, shape, plain, *common, pack, laid, decision.ahead, masks=masked, near_bytes=near
+        total,
+        shape,
+        plain,
+        *common,
+        pack,
+        laid,
+        decision.ahead,
+        masks=masked,
+        near_bytes=near,
+        places=places,
     )
 
 

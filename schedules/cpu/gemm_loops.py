@@ -9,8 +9,8 @@ A last panel that is not full is taken by tiles that are as narrow as it is.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from tvm import tirx
@@ -74,6 +74,8 @@ class Passes:
     """Whether columns that are not there are left out by masks (masks.py)."""
     near_bytes: int = 0
     """Bytes of panels read in place that one tile of rows passes over before the next."""
+    places: Mapping[Var, Expr] = field(default_factory=dict)
+    """Names of indices over the rows, which are looked up (flat_rows.py)."""
 
     def loops(self, tiles: Tiles) -> tirx.Stmt:
         """The loops over batch, blocks of rows and groups of panels, run in parallel as one."""
@@ -180,7 +182,7 @@ class Passes:
         count = known(least(step, tiles.count - first)) if step else tiles.count
 
         def one(row: Expr, height: int) -> tirx.Stmt:
-            return rows_at(total.rows, row, height, lambda at: body(at, height))
+            return rows_at(total.rows, row, height, lambda at: body(at, height), self.places)
 
         def nothing(_row: Expr, _height: Expr) -> None:
             return None
@@ -214,6 +216,7 @@ class Passes:
                     row,
                     height,
                     lambda at: self.tile.tile(at, height, panel, spill, ahead=ahead),
+                    self.places,
                 )
 
             return tiles.each(first + t, body, after)
