@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tvmext.frontends.model import Model
     from tvmext.options import Options
 
+    from .join_kernels import Alike
     from .virtual.join import Reading
 
 
@@ -24,20 +25,22 @@ def lower(
     options: Options,
     report: Callable[[str, str], None],
     count: int | None = None,
+    alike: Alike | None = None,
 ) -> tvm.IRModule:
     """The module of `model` as VM calls and scheduled PrimFuncs, which code generation takes.
 
-    `schedule` is the pass that schedules PrimFuncs for `target`, and `reading` tells its
-    rule and price of one; `report` is told of every pass as it begins. With a `count`, passes after
-    the first so many are left out where they can be. Raises UnsupportedError for operators that no
-    pass made a kernel of.
+    `schedule` is the pass that schedules PrimFuncs for `target`, `reading` tells its rule and price
+    of one and `alike` which ones may be joined; `report` is told of every pass as it begins. With a
+    `count`, passes after the first so many are left out where they can be. Raises UnsupportedError
+    for operators that no pass made a kernel of.
     """
     from .capture_graphs import refuse_scratch
+    from .join_kernels import unlike
     from .pipeline import pipeline
     from .prefix import prefix
     from .unlegalized import refuse_unlegalized
 
-    passes = pipeline(model, schedule, reading, target.kind.name, options)
+    passes = pipeline(model, schedule, reading, target.kind.name, options, alike or unlike)
     if count is not None:
         passes = prefix(passes, count, target.kind.name)
     mod = run(passes, model.mod, target, options, report)

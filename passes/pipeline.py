@@ -25,6 +25,7 @@ from .fold_constants import FoldConstants
 from .fold_padding import FoldPadding
 from .fuse_attention import FuseAttention
 from .fuse_rms_norm import FuseRmsNorm
+from .join_kernels import Alike, JoinKernels, unlike
 from .legalize import LEGALIZE, VIEWS
 from .machine_calls import MachineCalls
 from .names import ConvertLayouts, FuseOperators, NameValues
@@ -47,18 +48,29 @@ from .widen_halves import HALVES, WidenHalves
 
 
 def pipeline(
-    model: Model, schedule: tvm.transform.Pass, reading: Reading, kind: str, options: Options
+    model: Model,
+    schedule: tvm.transform.Pass,
+    reading: Reading,
+    kind: str,
+    options: Options,
+    alike: Alike = unlike,
 ) -> list[tvm.transform.Pass]:
     """The passes of a compilation for `kind`, "llvm" or "cuda"; the first takes ``model.mod``.
 
     `schedule` turns the fused PrimFuncs of a module into scheduled ones (schedules/schedule.py,
-    which knows the machine); `reading` prices one.
+    which knows the machine); `reading` prices one, `alike` tells which may be joined.
     """
-    return [p for phase in phases(model, schedule, reading, kind, options).values() for p in phase]
+    found = phases(model, schedule, reading, kind, options, alike)
+    return [one for phase in found.values() for one in phase]
 
 
 def phases(
-    model: Model, schedule: tvm.transform.Pass, reading: Reading, kind: str, options: Options
+    model: Model,
+    schedule: tvm.transform.Pass,
+    reading: Reading,
+    kind: str,
+    options: Options,
+    alike: Alike = unlike,
 ) -> dict[str, list[tvm.transform.Pass]]:
     """The passes of `pipeline` by the name of their phase, in order; a phase may be empty."""
 
@@ -123,6 +135,7 @@ def phases(
         Views(),
         UpdateDonated(_donated(model, options)),
         ShareKernels(model.dims),
+        *([JoinKernels(alike)] if kind == "llvm" else []),
     ]
     return {
         "normalise": normalise,

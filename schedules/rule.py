@@ -62,7 +62,8 @@ class Rule(Protocol):
     `match` returns a frozen description of the kernel in the family's own terms, or `Declined`.
     `choose` returns a frozen dataclass of ints, strings and tuples; it may change speed, never
     results, and reads the hardware only through `arch`, the kind of machine that the rule is for.
-    `apply` carries the decision out.
+    `apply` carries the decision out. A rule that has `tells_sizes` gains by no size that is not in
+    its description: kernels of equal ones may become one.
     """
 
     name: str

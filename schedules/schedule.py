@@ -7,7 +7,7 @@ where ``W'`` is ``W`` permuted and padded with NumPy to the layout that the chos
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from math import inf
 from typing import Any
 
@@ -22,7 +22,7 @@ from tvmext.arch import Arch, CpuArch
 from .layout import relayout
 from .memory import Memory
 from .price import cycles
-from .rule import Kernel, Rule, Scheduled
+from .rule import Declined, Kernel, Rule, Scheduled
 from .select import Decide, Price, Selection, by_rule, manner, plain, select, unpriced
 
 EVERY: Mapping[str, Any] = {}
@@ -85,6 +85,15 @@ class ScheduleKernels:
         if not found or not isinstance(self.arch, CpuArch):
             return found, inf
         return found, cycles(kernel, Memory(self.arch, sizes))
+
+    def alike(self, func: PrimFunc) -> Hashable | None:
+        """What kernels have in common whose other sizes make them no faster; None for others."""
+        for rule in self.rules:
+            if getattr(rule, "tells_sizes", False):
+                workload = rule.match(Kernel("", func))
+                if not isinstance(workload, Declined):
+                    return rule.name, workload
+        return None
 
     def transform_module(self, mod: tvm.IRModule, _ctx: Any) -> tvm.IRModule:
         self.selections.clear()

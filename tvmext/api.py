@@ -200,6 +200,7 @@ def compile_here(request: CompileRequest, report: Callable[..., None]) -> None:
         request.options,
         report,
         request.asked.get("passes"),
+        schedule.alike,
     )
 
     metadata = ArtifactMetadata(

@@ -115,7 +115,8 @@ def _phases(model: Model, target: Any, options: Options) -> tuple[dict[str, list
     schedule = ScheduleKernels(arch, rules_for(arch, options))
     chosen_target = tvm.target.Target(to_target(arch))
     kind = str(chosen_target.kind.name)
-    return phases(model, schedule, schedule.reading, kind, options), chosen_target
+    found = phases(model, schedule, schedule.reading, kind, options, schedule.alike)
+    return found, chosen_target
 
 
 def written(mod: tvm.IRModule, model: Model, form: str) -> str:

@@ -88,6 +88,7 @@ class FusedAttention:
     """softmax(bias(Q K^T)) V in float32."""
 
     name = "attention"
+    tells_sizes = True
 
     def match(self, kernel: Kernel) -> Workload | Declined:
         found = attention(kernel)

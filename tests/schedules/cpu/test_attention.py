@@ -18,6 +18,7 @@ from tvmext.passes.attention import Form, Step, attention
 from tvmext.schedules.cpu.attention import Decision, FusedAttention, Workload
 from tvmext.schedules.kernel.analysis import collect
 from tvmext.schedules.rule import Declined, Kernel
+from tvmext.schedules.schedule import ScheduleKernels
 
 SCALE = Step("relax.multiply", (None, 0.25))
 MASKED = (SCALE, Step("relax.add", (None, 0)))
@@ -231,6 +232,23 @@ def test_tiles_fit_the_registers(family: str) -> None:
     for tile in (decision.scores, decision.values):
         assert tile.rows * tile.vectors + tile.vectors + 1 <= arch.vector_registers
     assert decision.scores.rows == decision.values.rows
+
+
+def test_kernels_of_any_number_of_heads_are_alike() -> None:
+    schedule = ScheduleKernels(ARCH, [FusedAttention()])
+
+    def alike(heads: Any, depth: int) -> Any:
+        shapes = [("b", heads, rows, depth) for rows in ("s", "t", "t")]
+        return schedule.alike(made(PLAIN, *shapes).func)
+
+    assert alike(2, 32) == alike(5, 32) == alike("h", 32) is not None
+    assert alike(2, 32) != alike(2, 64)
+    assert (
+        schedule.alike(
+            composed(lambda x: te.compute(x.shape, lambda i: x[i]), (("n",), "float32")).func
+        )
+        is None
+    )
 
 
 def described(b: int, h: int, s: int, t: int, d: int) -> Workload:
