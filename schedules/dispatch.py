@@ -83,40 +83,30 @@ def fewest(
         kept.append(int(loss.argmin()))
 
 
-def heights(rows: int, price: Callable[[int], float], *, high: int | None = None) -> Heights:
-    """Which heights tiles of up to `rows` rows have, highest first: (height, its price).
-
-    All tiles of a run have one height, and the last one goes on past the rows. ``price(height)`` is
-    that of a tile. The highest is among them: it is what many rows want.
-    """
-    sizes = np.array(bends(range(1, rows + 1), 1, high))
-
-    def total(height: int) -> np.ndarray:
-        return -(-sizes // height) * price(height)
-
-    kept = fewest(range(1, rows + 1), total, worst=WORST_HEIGHT, first=rows - 1)
-    return tuple((height, round(price(height))) for height in sorted(kept, reverse=True))
-
-
 def mixture(
-    among: Sequence[int], price: Callable[[int], float], low: int = 0, high: int | None = None
+    among: Sequence[int],
+    price: Callable[[int], float],
+    low: int = 0,
+    high: int | None = None,
+    worst: float = WORST_HEIGHT,
 ) -> Heights:
     """Which of some heights tiles have of which one run mixes several: (height, its price).
 
-    The highest, one row, and those that bring the price of any number of rows near that of all
-    heights with the least code, which is as much as they have rows together.
+    The highest, the lowest, and those that bring the price of any number of rows near that of all
+    heights with the least code, which is as much as they have rows together. Where the lowest has
+    more than one row, the last tile may go on past the rows.
     """
     every = tuple((height, round(price(height))) for height in sorted(among, reverse=True))
-    return every if len(every) == 1 else _least_code(every, low, high)
+    return every if len(every) == 1 else _least_code(every, low, high, worst)
 
 
 @cache
-def _least_code(every: Heights, low: int, high: int | None) -> Heights:
+def _least_code(every: Heights, low: int, high: int | None, worst: float) -> Heights:
     """A rule asks for every candidate of a kernel: what cannot be is left as soon as it shows."""
-    top, *middle, one = every
+    top, *middle, lowest = every
     best = _costs(every)
     limits = [
-        cost * WORST_HEIGHT if low <= rows and (high is None or rows <= high) else inf
+        cost * worst if low <= rows and (high is None or rows <= high) else inf
         for rows, cost in enumerate(best)
     ]
     sizes = _sizes(top[0], low, high)
@@ -129,9 +119,11 @@ def _least_code(every: Heights, low: int, high: int | None) -> Heights:
             return False
         found, least = (whole * top[1] + np.array(some)[rest] for some in (costs, best))
         excess = found / least
-        return bool(np.log(excess).mean() <= np.log(ENVELOPE) and excess.max() <= WORST_HEIGHT)
+        return bool(np.log(excess).mean() <= np.log(ENVELOPE) and excess.max() <= worst)
 
-    sets = [(top, *some, one) for n in range(len(middle) + 1) for some in combinations(middle, n)]
+    sets = [
+        (top, *some, lowest) for n in range(len(middle) + 1) for some in combinations(middle, n)
+    ]
     return next(kept for kept in sorted(sets, key=_rows_of_code) if near(kept))
 
 
@@ -144,11 +136,16 @@ def _costs(heights: Heights, limits: Sequence[float] = ()) -> list[int]:
     """What the cheapest mixture of 0, 1, .. rows costs, up to where it is beyond a limit."""
     best = [0]
     for rows in range(1, 2 * heights[0][0]):
-        cost = min(best[rows - height] + own for height, own in heights if height <= rows)
+        cost = min(best[max(rows - height, 0)] + own for height, own in _fitting(heights, rows))
         if limits and cost > limits[rows]:
             break
         best.append(cost)
     return best
+
+
+def _fitting(heights: Heights, rows: int) -> Heights:
+    """What the last of `rows` rows may be in: any, if the lowest one has several rows."""
+    return heights if heights[-1][0] > 1 else tuple(one for one in heights if one[0] <= rows)
 
 
 def _rows_of_code(heights: Heights) -> int:
@@ -164,10 +161,10 @@ def mixed(heights: Heights) -> tuple[tuple[int, ...], ...]:
     best: list[tuple[float, tuple[int, ...]]] = [(0.0, (0,) * len(heights))]
     for rows in range(1, 2 * heights[0][0]):
         ways = []
-        for n, (height, price) in enumerate(heights):
-            if height <= rows:
-                cost, counts = best[rows - height]
-                more = (*counts[:n], counts[n] + 1, *counts[n + 1 :])
-                ways.append((cost + price, more))
+        for height, price in _fitting(heights, rows):
+            n = heights.index((height, price))
+            cost, counts = best[max(rows - height, 0)]
+            more = (*counts[:n], counts[n] + 1, *counts[n + 1 :])
+            ways.append((cost + price, more))
         best.append(min(ways, key=lambda way: way[0]))
     return tuple(counts for _, counts in best)

@@ -8,7 +8,7 @@ code of its own, so that an unknown number is cut into tiles of few heights, mix
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -46,11 +46,17 @@ class Tiles:
             row += height
         return found
 
-    def each(self, t: Expr, body: Callable[[Expr, int], tirx.Stmt], after: _After) -> tirx.Stmt:
-        """``body(first row, height)`` for tile `t`, then ``after(first row, height)``."""
-        row, high = t * self.heights[-1], index(self.heights[-1])
+    def first(self, t: Size) -> Expr:
+        """The first row of tile `t`; of the one past the last, how many rows tiles have."""
+        row = t * index(self.heights[-1])
         for end, height, lower in zip(self.ends, self.heights, self.heights[1:]):
             row = row + (height - lower) * least(t, end)
+        return row
+
+    def each(self, t: Expr, body: Callable[[Expr, int], tirx.Stmt], after: _After) -> tirx.Stmt:
+        """``body(first row, height)`` for tile `t`, then ``after(first row, height)``."""
+        row, high = self.first(t), index(self.heights[-1])
+        for end, height, lower in zip(self.ends, self.heights, self.heights[1:]):
             high = high + tirx.Select(t < index(end), index(height - lower), index(0))
 
         def tile(row: Expr, high: Expr) -> tirx.Stmt:
@@ -77,7 +83,10 @@ def cut(
 
 
 _BITS = 4
-"""Bits of a number in a table: no mixture of less than 16 rows has more tiles."""
+"""Bits of a number in a table: no mixture of so few rows has 16 tiles of one height."""
+
+_DIGITS = 64 // _BITS
+"""Numbers in a word of a table."""
 
 
 def _mixed(total: Expr, heights: Heights, then: Callable[[Tiles], tirx.Stmt]) -> tirx.Stmt:
@@ -105,9 +114,18 @@ def _hidden(value: Expr, body: Body, name: str) -> tirx.Stmt:
     return hidden(value, var, body(var))
 
 
-def _looked_up(numbers: Iterable[int], place: Expr) -> Expr:
-    """The `place`-th of a few small numbers, which are the digits of one."""
+def _looked_up(numbers: Sequence[int], place: Expr) -> Expr:
+    """The `place`-th of a few small numbers, which are the digits of one, or of a few."""
+    starts = range(0, len(numbers), _DIGITS)
+    first, *others = (_word(numbers[start : start + _DIGITS]) for start in starts)
+    word = first
+    for start, other in zip(starts[1:], others):
+        word = tirx.Select(place < start, word, other)
+    digit = place % _DIGITS if others else place
+    return (word >> (digit * _BITS)) & ((1 << _BITS) - 1)
+
+
+def _word(numbers: Iterable[int]) -> Expr:
     digits = sum(number << (_BITS * n) for n, number in enumerate(numbers))
     assert digits < 1 << 64
-    table = tirx.const(digits - (1 << 64) if digits >> 63 else digits, "int64")
-    return (table >> (place * _BITS)) & ((1 << _BITS) - 1)
+    return tirx.const(digits - (1 << 64) if digits >> 63 else digits, "int64")

@@ -8,7 +8,7 @@ from math import ceil
 
 from tvmext.arch import CpuArch
 
-from ..dispatch import Heights, heights
+from ..dispatch import WORST, Heights, mixture
 from ..levels import (
     FAR_CYCLES,
     LOADS,
@@ -26,6 +26,10 @@ from .winograd_tiles import Tiles, Windows
 
 MOST_TILES = 14
 """Tiles in registers at once; they lie one after another, and so do not thrash a set of L1."""
+
+MOST_MIXED = 8
+"""Of the heights that are mixed where the number of tiles is not known, beside the highest one: a
+third of the time is transforms, which take as long in tiles of any height."""
 
 SPREAD = 1.25
 """How much longer than evenly spread blocks may take before panels are spread instead."""
@@ -130,7 +134,9 @@ def decide(found: Windows, plan: Plan, arch: CpuArch) -> Decision:
         stream = FAR_CYCLES if ahead and block_tiles == 1 else STREAM_CYCLES
         return streamed_cycles(height, plan.tile.vectors, arch.fma_units, channels, stream)
 
-    return replace(decision, heights=heights(rows, price, high=rows * most))
+    among = {rows, *range(2, min(rows, MOST_MIXED) + 1)}
+    found = mixture(sorted(among), price, high=rows * most, worst=WORST)
+    return replace(decision, heights=found)
 
 
 def _spread(groups: int, count: int | None, blocks: int, cores: int) -> tuple[str, int]:

@@ -17,8 +17,7 @@ from dataclasses import replace
 from tvm import tirx
 from tvm.ir import Expr, Var
 
-from ..kernel.analysis import REDUCE, SPATIAL, Axis, constant, substitute
-from ..kernel.choice import best_height, of_height
+from ..kernel.analysis import REDUCE, SPATIAL, Axis, substitute
 from ..kernel.contraction import Contraction, Operand, Output, size
 from ..kernel.emit import (
     PARALLEL,
@@ -41,6 +40,8 @@ from ..rule import Kernel, Scheduled
 from .after import followed
 from .panel import Panel, open_panel
 from .panels import Weight, weight
+from .rows import Tiles as Cuts
+from .rows import cut
 from .tile import Kernel as TileKernel
 from .winograd import Point, transform
 from .winograd_choice import Decision
@@ -57,7 +58,6 @@ class Builder:
         self.shape = decision.tile
         self.tiles = Tiles(found, decision.step)
         self.filter = self.tiles.filter
-        self.heights = decision.heights or ((self.shape.rows, 1),)
         self.block = decision.block_tiles * self.shape.rows
         spare = self.shape.rows - 1 if decision.heights else 0
         self.held = self.block + spare
@@ -152,33 +152,30 @@ class Builder:
         return PARALLEL if self.decision.parallel == level else SERIAL
 
     def _block(self, group: Values, first: Expr, tiles: Expr, each: Size) -> tirx.Stmt:
-        """The tiles from `first` on; register tiles are full all the same."""
+        """The tiles from `first` on, in register tiles; the last one is computed as a whole."""
         count = known(least(each, known(tiles - first)))
-        return best_height(
-            self.heights,
-            index(count),
-            lambda height: self._rounds(group, first, tiles, count, height),
-        )
+        rows, heights = self.shape.rows, self.decision.heights
+        if not heights:
+            return self._tiles(group, first, tiles, count, Cuts(ceildiv(count, rows), (rows,), ()))
+        body = lambda cuts: self._tiles(group, first, tiles, count, cuts)  # noqa: E731
+        return cut(count, rows, body, heights)
 
-    def _rounds(
-        self, group: Values, first: Expr, tiles: Expr, count: Size, height: Expr
-    ) -> tirx.Stmt:
-        """`count` tiles from `first` on, in register tiles of one height."""
-        fixed = constant(height)
-        rounds = ceildiv(count, fixed) if fixed else (count + (height - 1)) // height
+    def _tiles(self, group: Values, first: Expr, tiles: Expr, count: Size, cuts: Cuts) -> tirx.Stmt:
+        """`count` tiles from `first` on, in the register tiles `cuts`."""
+        held = cuts.first(cuts.count)
 
         def load(t: Expr) -> tirx.Stmt:
             there = tirx.min(first + t, tiles - 1)
             return self.tiles.place(there, lambda at: self._load({**group, **at}, t))
 
         def panel(number: Expr) -> tirx.Stmt:
-            body = lambda panel: self._panel(panel, first, count, rounds, height)  # noqa: E731
+            body = lambda panel: self._panel(panel, first, count, cuts)  # noqa: E731
             return open_panel(self.total, group, number, self.shape.cols, body)
 
         panels = ceildiv(size(self.total.cols), self.shape.cols)
         return block(
             tirx.AllocBuffer(self.inputs),
-            loop(known(rounds * height), load, name="t"),
+            loop(held, load, name="t"),
             loop(panels, panel, self._kind("panels"), "p"),
         )
 
@@ -214,21 +211,17 @@ class Builder:
             return every(read)
         return block(*names, tirx.IfThenElse(inside, every(read), every(guarded)))
 
-    def _panel(
-        self, panel: Panel, first: Expr, count: Size, rounds: Size, height: Expr
-    ) -> tirx.Stmt:
+    def _panel(self, panel: Panel, first: Expr, count: Size, cuts: Cuts) -> tirx.Stmt:
         def leave(t: Expr) -> tirx.Stmt:
             return self.tiles.place(first + t, lambda at: self._leave(at, t, panel))
 
         return block(
             tirx.AllocBuffer(self.products),
-            loop(
-                size(self.positions), lambda u: self._position(u, panel, rounds, height), name="u"
-            ),
+            loop(size(self.positions), lambda u: self._position(u, panel, cuts), name="u"),
             loop(count, leave, name="t"),
         )
 
-    def _position(self, position: Expr, panel: Panel, rounds: Size, height: Expr) -> tirx.Stmt:
+    def _position(self, position: Expr, panel: Panel, cuts: Cuts) -> tirx.Stmt:
         """One matrix product over the panel."""
         width = self.shape.cols
 
@@ -236,19 +229,20 @@ class Builder:
             here = {**panel.at, **at}
             full = Panel(self.kernel.sum, here, panel.number, index(0), width, width)
 
-            def tile(t: Expr, rows: int) -> tirx.Stmt:
+            def run(t: Expr) -> tirx.Stmt:
                 ahead = None
                 if self.decision.ahead:
                     steps = size(self.kernel.sum.reduce)
                     ahead = self.laid.prefetch(full, t, self.decision.ahead, steps)
-                return self.kernel.tile(
-                    lambda i: {self.row.var: t * rows + i}, rows, full, None, ahead=ahead
-                )
 
-            def run(rows: int) -> tirx.Stmt:
-                return loop(rounds, lambda t: tile(t, rows), name="r")
+                def tile(row: Expr, height: int) -> tirx.Stmt:
+                    return self.kernel.tile(
+                        lambda i: {self.row.var: row + i}, height, full, None, ahead=ahead
+                    )
 
-            return of_height([own for own, _ in self.heights], height, run)
+                return cuts.each(t, tile, lambda _row, _height: None)
+
+            return loop(cuts.count, run, name="r")
 
         return bind_each(unravel(position, self.positions), one)
 

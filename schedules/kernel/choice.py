@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from tvm import tirx
 from tvm.ir import Expr
 
-from ..dispatch import Heights
 from .emit import Body, allocate, bind, block, index
 
 
@@ -51,12 +50,6 @@ def cheapest(
         compared,
         bind(found[index(0)], body, name),
     )
-
-
-def best_height(heights: Heights, total: Expr, body: Body) -> tirx.Stmt:
-    """`body` of the height of tiles at which `total` rows cost the least (dispatch.heights)."""
-    prices = [(total + (height - 1)) // height * price for height, price in heights]
-    return cheapest(prices, [height for height, _ in heights], body, "height")
 
 
 def of_height(heights: Sequence[int], height: Expr, body: Callable[[int], tirx.Stmt]) -> tirx.Stmt:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import tvm
+from tvm import te
 
+from tvmext.schedules.cpu.rows import _looked_up
 from tvmext.schedules.dispatch import (
     ENVELOPE,
     FAR,
+    WORST,
     WORST_HEIGHT,
     bends,
     fewest,
@@ -80,6 +84,26 @@ def test_mixtures_cover_the_rows() -> None:
     ]
     assert mixed(heights)[9] == (0, 3, 0, 0)
     assert mixed_price(heights, np.array([0, 9, 25])).tolist() == [0, 96, 2 * 81 + 96]
+
+
+def test_the_last_tile_goes_on_past_the_rows_where_none_has_one() -> None:
+    heights = mixture([*range(2, 9), 14], lambda height: 100.0 * height + 50, worst=WORST)
+    covered = [sum(n * h for n, (h, _) in zip(some, heights)) for some in mixed(heights)]
+    assert len(covered) == 28 and covered[0] == 0
+    assert all(0 <= have - rows < heights[0][0] for rows, have in enumerate(covered))
+    every = tuple((height, 100 * height + 50) for height in (14, *range(8, 1, -1)))
+    sizes = np.arange(1, 127)
+    excess = mixed_price(heights, sizes) / mixed_price(every, sizes)
+    assert excess.min() >= 1 and excess.max() <= WORST and len(heights) < len(every)
+
+
+@pytest.mark.parametrize("count", [1, 16, 17, 28])
+def test_tables(count: int) -> None:
+    numbers = [n * 7 % 16 for n in range(count)]
+    table = te.compute((count,), lambda place: _looked_up(numbers, place))
+    out = tvm.runtime.tensor(np.zeros(count, "int64"))
+    tvm.compile(te.create_prim_func([table]), "llvm")(out)
+    assert out.numpy().tolist() == numbers
 
 
 def test_heights_that_do_not_pay_are_left_out() -> None:
