@@ -135,8 +135,8 @@ def decide(found: Windows, plan: Plan, arch: CpuArch) -> Decision:
         return streamed_cycles(height, plan.tile.vectors, arch.fma_units, channels, stream)
 
     among = {rows, *range(2, min(rows, MOST_MIXED) + 1)}
-    found = mixture(sorted(among), price, high=rows * most, worst=WORST)
-    return replace(decision, heights=found)
+    heights = mixture(sorted(among), price, high=rows * most, worst=WORST)
+    return replace(decision, heights=heights)
 
 
 def _spread(groups: int, count: int | None, blocks: int, cores: int) -> tuple[str, int]:
