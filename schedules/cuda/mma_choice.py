@@ -35,6 +35,8 @@ FEW = 128
 """Up to as many rows have a kernel of their own where they are not known."""
 UNKNOWN_COLS, UNKNOWN_DEPTH, UNKNOWN_BATCH = 1024, 1024, 1
 """What other sizes are taken for that are not known."""
+LAID_OVER = 16
+"""TVM lays a buffer over one that is less than so many times larger (its StorageRewrite)."""
 MOST_SUMS = 128
 """Sums that a thread keeps; half of its registers, the rest holds fragments and addresses."""
 OTHER_REGISTERS = 64
@@ -122,10 +124,15 @@ class Decision:
         """Bytes of shared memory for the operands."""
         return self.stages * (self.rows + self.cols) * self.depth * dtype_bits(dtype) // 8
 
+    @property
+    def results(self) -> int:
+        """Bytes of shared memory for the results."""
+        high, wide = self.warps
+        return stage_bytes(high * wide, self.warp_cols)
+
     def shared(self, dtype: str) -> int:
         """Bytes of shared memory; the results take the place of the operands."""
-        high, wide = self.warps
-        return max(self.tiles(dtype), stage_bytes(high * wide, self.warp_cols))
+        return max(self.tiles(dtype), self.results)
 
     @property
     def registers(self) -> int:
@@ -205,6 +212,7 @@ def _tiles(arch: CudaArch, dtype: str) -> tuple[Decision, ...]:
                     tile.sums <= MOST_SUMS
                     and 2 * WARP <= tile.threads <= 8 * WARP
                     and tile.shared(dtype) <= limit
+                    and tile.tiles(dtype) < LAID_OVER * tile.results
                     and tile.registers * tile.threads <= arch.registers_per_sm
                 ):
                     found.append(tile)

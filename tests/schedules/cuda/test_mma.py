@@ -23,7 +23,7 @@ from tvmext.schedules.cuda.tile import swizzle
 from tvmext.schedules.layout import relayout
 from tvmext.schedules.rule import Declined, Kernel
 
-from .kernels import ARCH, ORDERS, check, machine_code, run, runs, scheduled
+from .kernels import ARCH, ORDERS, check, machine_code, run, runs, scheduled, source
 
 op = relax.op
 BFLOAT16 = ml_dtypes.bfloat16
@@ -279,6 +279,16 @@ def test_few_tiles_split_the_sum_and_unknown_rows_do_not() -> None:
     assert isinstance(plan, Decision)
     assert plan.splits > 1
     assert all(one.splits == 1 for one in candidates(ARCH, replace(few, rows=None)))
+
+
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90a"])
+def test_the_largest_share_of_operands_beside_results_compiles(arch: str) -> None:
+    """Results are laid over the operands, which TVM does only where those are not much larger."""
+    machine = from_name(arch)
+    sizes = Workload(1, 512, 32, 512, "bfloat16", (16, 16))
+    shares = {one.tiles("bfloat16") / one.results: one for one in candidates(machine, sizes)}
+    made = kernel(matmul("float32"), ((512, 512), "bfloat16"), ((512, 32), "bfloat16"))
+    assert "tiles" in source(applied(made, shares[max(shares)], machine), machine)
 
 
 @pytest.mark.parametrize("chunks", [2, 4, 8, 16])
