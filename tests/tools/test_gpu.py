@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tvm
+from onnx import TensorProto, helper, numpy_helper
 
 from tools.gpu import bench, everything, pack, report
 from tools.gpu.cases import BYTES, MIKPOLY, attention, cases, convolution, gemm
@@ -26,7 +27,7 @@ from tools.gpu.compile import table
 from tools.gpu.device import Limits, read_clocks
 from tools.gpu.inputs import Problem, compared, expected, problem
 from tools.gpu.measure import measured
-from tools.gpu.networks import NetworkCase, network_cases, network_problem
+from tools.gpu.networks import NetworkCase, narrowed, network_cases, network_problem
 from tools.gpu.sides import Build, Contender, tvmext
 
 
@@ -142,6 +143,21 @@ def test_a_network_in_half_precision() -> None:
         assert solved.check(result) < 1
         assert solved.check(result + np.float16(0.2)) > 1
         assert solved.check(result[:1]) == math.inf
+
+
+def test_constants_become_halves_but_for_scales_of_resize() -> None:
+    nodes = [
+        helper.make_node("Constant", [], [name], value=numpy_helper.from_array(value))
+        for name, value in (("c", np.float32([2])), ("s", np.float32([1, 1, 2, 2])))
+    ]
+    nodes += [
+        helper.make_node("Mul", ["x", "c"], ["m"]),
+        helper.make_node("Resize", ["m", "", "s"], ["y"]),
+    ]
+    x, y = (helper.make_tensor_value_info(n, 1, [1, 1, k, k]) for n, k in (("x", 2), ("y", 4)))
+    model = narrowed(helper.make_model(helper.make_graph(nodes, "g", [x], [y])), "float16")
+    types = [node.attribute[0].t.data_type for node in model.graph.node[:2]]
+    assert types == [TensorProto.FLOAT16, TensorProto.FLOAT]
 
 
 # ------------------------------------------------------------------ how it is timed

@@ -7,6 +7,7 @@ python -m tools.gpu all --only 'gemm*' --no-checks
 from __future__ import annotations
 
 import argparse
+import fnmatch
 import json
 import re
 import sys
@@ -38,6 +39,7 @@ PACKAGES = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     bench.add_arguments(parser)
     parser.add_argument("--no-checks", action="store_true", help="only the benchmarks")
+    parser.add_argument("--checks", default="*", metavar="PATTERN", help="as 'schedules*'")
     parser.add_argument("--no-bench", action="store_true", help="only the checks")
 
 
@@ -55,7 +57,8 @@ def main(args: argparse.Namespace) -> int:
         return 2
     machine = described(device)
     del device  # its memory is the workers'
-    return everything(args, machine, [] if args.no_checks else checks())
+    wanted = [one for one in checks() if fnmatch.fnmatch(one.name, args.checks)]
+    return everything(args, machine, [] if args.no_checks else wanted)
 
 
 def everything(

@@ -93,8 +93,12 @@ def narrowed(model: Any, dtype: str) -> Any:
         node.input[i]
         for node in model.graph.node
         for i in SINGLE.get(node.op_type, ())
-        if i < len(node.input)
+        if i < len(node.input) and node.input[i]
     }
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            if node.op_type == "Constant" and attribute.HasField("t"):
+                attribute.t.name = node.output[0]
     for tensor in light.tensors(model):
         if tensor.data_type == TensorProto.FLOAT and tensor.name not in single:
             array = _narrow(numpy_helper.to_array(tensor), dtype)
