@@ -209,14 +209,14 @@ class _Walk:
                 found = symbolic_control.infer(node, values, self.model, self.bodies)
             else:
                 found = rule(node) if rule else None
+            if found is None:
+                found = self.inference.infer(node, values)
         except (ArithmeticError, LookupError, TypeError, ValueError) as error:
             inputs = ", ".join(str(value or "nothing") for value in node.inputs)
             raise ModelError(
                 f"{node.where} cannot take {inputs} with its attributes",
                 hint="check the model with onnx.checker",
             ) from error
-        if found is None:
-            found = self.inference.infer(node, values)
         results = found if isinstance(found, list) else [found]
         for value in results:
             check_size(value, node.where)

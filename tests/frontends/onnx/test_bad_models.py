@@ -146,6 +146,10 @@ BAD_MODELS = {
         ),
         "ScatterElements 'node_y' has the reduction 'avg'",
     ),
+    "a type that is none": (
+        model([node("BitCast", to=0)], opset=26),
+        "BitCast 'node_y' cannot take float32",
+    ),
     "external without location": (with_weight(external(recipe="x")), "without a location"),
     "external data in memory": (with_weight(external(location="w.bin")), "given in memory"),
 }  # fmt: skip

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from fnmatch import fnmatch
 
-from . import attention, conv, gemm, lowprecision, others, recurrent
+from . import attention, conv, decisions, gemm, lowprecision, others, recurrent
 from .case import Case
 
 __all__ = ["Case", "all_cases", "named", "select"]
@@ -11,7 +11,7 @@ __all__ = ["Case", "all_cases", "named", "select"]
 
 def all_cases() -> list[Case]:
     """Every case, by family."""
-    families = (gemm, conv, attention, lowprecision, recurrent, others)
+    families = (gemm, conv, attention, lowprecision, recurrent, decisions, others)
     return [case for family in families for case in family.cases()]
 
 
