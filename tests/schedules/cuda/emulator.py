@@ -16,8 +16,9 @@ import re
 import struct
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ import tvm_ffi
 from tvmext.arch.cuda_driver import toolkit
 
 HERE = Path(__file__).parent
+COMPILER = ("g++", "-O1", "-std=c++17", "-w", "-fpermissive", "-fno-strict-aliasing", "-fPIC")
 CACHE = Path(tempfile.gettempdir()) / f"tvmext-emulator-{os.getuid()}"
 
 Mutation = Callable[[str], str]
@@ -219,19 +221,37 @@ def _encode(tensor_map: Any, dtype: Any, rank: int, base: Any, *numbers: int) ->
 
 def _library(source: str) -> Path:
     """`source` compiled; the same text is compiled once."""
-    header = "".join(path.read_text() for path in sorted(HERE.glob("*.h")))
-    name = hashlib.sha256((header + source).encode()).hexdigest()[:24]
-    CACHE.mkdir(exist_ok=True)
+    header = _precompiled()
+    name = hashlib.sha256((header.name + source).encode()).hexdigest()[:24]
     library = CACHE / f"{name}.so"
-    if library.exists():
-        return library
+    if not library.exists():
+        code = CACHE / f"{name}.{os.getpid()}.cpp"
+        code.write_text(source)
+        _compile(["-shared", f"-I{header}", f"-I{HERE}", str(code)], library)
+    return library
+
+
+@cache
+def _precompiled() -> Path:
+    """A folder with emulator.h as g++ keeps it when it has read it: half of a kernel's time."""
     wheels = toolkit()
     assert wheels is not None
-    code, unfinished = CACHE / f"{name}.{os.getpid()}.cpp", CACHE / f"{name}.{os.getpid()}.so"
-    code.write_text(source)
-    command = ["g++", "-O1", "-std=c++17", "-w", "-fpermissive", "-fno-strict-aliasing", "-shared"]
-    command += ["-fPIC", f"-I{HERE}", f"-I{wheels / 'include'}", "-o", str(unfinished), str(code)]
+    text = "".join(path.read_text() for path in sorted(HERE.glob("*.h")))
+    name = hashlib.sha256(f"{wheels}{COMPILER}{text}".encode()).hexdigest()[:24]
+    folder = CACHE / f"{name}.headers"
+    folder.mkdir(parents=True, exist_ok=True)
+    made = folder / "emulator.h.gch"
+    if not made.exists():
+        _compile(["-x", "c++-header", str(HERE / "emulator.h")], made)
+    return folder
+
+
+def _compile(options: Sequence[str], result: Path) -> None:
+    """Run g++; another process may be making the same file."""
+    wheels = toolkit()
+    assert wheels is not None
+    unfinished = result.with_name(f"{os.getpid()}.{result.name}")
+    command = [*COMPILER, f"-I{wheels / 'include'}", "-o", str(unfinished), *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"g++ refused the generated code:\n{done.stderr[:3000]}"
-    unfinished.replace(library)
-    return library
+    unfinished.replace(result)
