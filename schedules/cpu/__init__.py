@@ -23,6 +23,7 @@ from .pooling import Pooling
 from .recurrence import Recurrence
 from .reduction import Reduction
 from .top_k import TopK
+from .update import Update
 
 
 def rules(filters: Iterable[int] = (2,), model: CostModel | None = None) -> tuple[Rule, ...]:
@@ -42,6 +43,7 @@ def rules(filters: Iterable[int] = (2,), model: CostModel | None = None) -> tupl
         priced(FusedAttention()),
         Recurrence(),
         BlockProducts(),
+        Update(),
         Phases(products),
         *products,
         PoolRows(),
