@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import re
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -20,7 +18,7 @@ import pytest
 
 from tests.tools.nights import DEVICE, kept, run, three_nights
 from tools.nightly import __main__ as nightly
-from tools.nightly import ahead, bisect, build_side, commits, measure, night, sides
+from tools.nightly import bisect, build_side, commits, measure, night, sides
 from tools.nightly.ahead import Ahead
 from tools.nightly.cases import CORE, ORACLE, QUICK, Case, every_case, in_turn
 from tools.nightly.dashboard import dashboard
@@ -317,7 +315,12 @@ def test_the_command_line(
 
 @pytest.mark.parametrize("number", commits.INTERRUPTS)
 def test_an_interrupted_night_leaves_nothing_behind(
-    history: History, tmp_path: Path, clone: Path, monkeypatch: pytest.MonkeyPatch, number: int
+    history: History,
+    tmp_path: Path,
+    clone: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+    number: int,
 ) -> None:
     """A signal comes while both sides compile: no process, no worktree, no folder, no verdict."""
     others, pids = tmp_path / "others", tmp_path / "pids"
@@ -344,6 +347,8 @@ time.sleep(60)
             time.sleep(0.05)
         os.kill(os.getpid(), number)
 
+    usual_handler = signal.signal(number, signal.SIG_DFL)  # in the background some ignore SIGINT
+    request.addfinalizer(lambda: signal.signal(number, usual_handler))
     threading.Thread(target=interrupt, daemon=True).start()
     handlers = [signal.getsignal(each) for each in commits.INTERRUPTS]
     with pytest.raises(SystemExit, match=str(128 + number)):
@@ -355,41 +360,6 @@ time.sleep(60)
     assert not list(usual.glob(f"{tmp_path.name}*"))
     assert history.runs(DEVICE)[-1][1].verdict == "unfinished"
     assert history.last_good(DEVICE) == "b" * 40
-
-
-def test_the_next_case_is_made_while_one_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not on a machine of one core; a folder goes with its case, whatever it was doing."""
-    first, second = Case("ops", "gelu/1x3072"), Case("ops", "softmax/1x1000")
-    started = []
-
-    def start(command: list[str]) -> subprocess.Popen[str]:
-        started.append(json.loads(command[1]))
-        script = "import time; print('{}', flush=True); time.sleep(60)"
-        if len(started) == 1:
-            script = "print('{\"ours\": 1}')"
-        pipe = subprocess.PIPE
-        return subprocess.Popen(
-            [sys.executable, "-c", script],
-            stdout=pipe,
-            stderr=pipe,
-            text=True,
-            start_new_session=True,
-        )
-
-    monkeypatch.setattr(ahead, "start_module", start)
-    settings = sides.Settings(commits.ROOT, None, 0.0, 100.0, core=1)
-    with Ahead(settings) as two:
-        made = two.take(first, second)
-        assert made.row == {"exit_code": 0, "ours": 1}
-        assert [each["case"]["model"] for each in started] == [first.model, second.model]
-        folders = [Path(each["folder"]) for each in started]
-        two.close(first.name)
-        assert [folder.exists() for folder in folders] == [False, True]
-    assert not folders[1].exists()
-    started.clear()
-    with Ahead(dataclasses.replace(settings, core=None)) as one:
-        one.take(first, second)
-    assert len(started) == 1
 
 
 def test_a_module_that_prints_no_json_is_a_row() -> None:
