@@ -13,7 +13,7 @@ import fnmatch
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import onnx
@@ -114,7 +114,7 @@ def cases(folder: Path, pattern: str) -> Iterator[tuple[str, str]]:
             yield from ((path.stem, mode) for mode in MODES if free or mode == "static")
 
 
-def main() -> int:
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tools.networks.check")
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="where the networks are")
     parser.add_argument("pattern", nargs="?", default="*", help="some of them, as 'bert*'")
@@ -122,7 +122,12 @@ def main() -> int:
     parser.add_argument("--timeout", type=float, default=600, metavar="SECONDS")
     parser.add_argument("--resume", action="store_true", help="keep the rows of --json")
     parser.add_argument("--json", type=Path, default=Path("build/networks.json"), metavar="FILE")
-    args = parser.parse_args()
+    return parser.parse_args(arguments)
+
+
+def main() -> int:
+    """The table; 1 if a network failed."""
+    args = parse()
     folder = args.folder.resolve()
     if args.mode:
         return answer(lambda: measure(folder / f"{args.pattern}.onnx", args.mode))
