@@ -9,6 +9,7 @@ import tvm
 from tvm import relax
 from tvm.tirx import PrimFunc
 
+from . import brain_floats
 from .weights import detach
 
 METADATA_FUNCTION = "tvmext_metadata"
@@ -67,7 +68,9 @@ def build_module(
     report("build", f"{kernels} kernels")
     mod, weights = detach(_with_metadata(mod, metadata))
     with code_generation(target):
-        code = relax.build(mod, code_target(target), relax_pipeline=None)
+        code = relax.build(
+            mod, code_target(target), relax_pipeline=None, tir_pipeline=kernel_pipeline(target)
+        )
     return Executable(code, weights, metadata, str(target.kind.name) == "cuda")
 
 
@@ -90,6 +93,14 @@ def code_target(target: tvm.target.Target) -> tvm.target.Target:
     return tvm.target.Target({**target.export(), "cl-opt": list(_LLVM_OPTIONS)})
 
 
+def kernel_pipeline(target: tvm.target.Target) -> str:
+    """The name of TVM's pipeline for the kernels of `target`."""
+    if str(target.kind.name) != "llvm":
+        return "s_tir"
+    brain_floats.register()
+    return brain_floats.PIPELINE
+
+
 def _with_metadata(mod: tvm.IRModule, text: str) -> tvm.IRModule:
     function = relax.Function([], tvm.ir.StringImm(text), tvm.ir.StringType())
     mod = tvm.IRModule(dict(mod.functions), attrs=mod.attrs, global_infos=mod.global_infos)
@@ -101,4 +112,5 @@ def _build_alone(mod: tvm.IRModule, target: tvm.target.Target, report: Report) -
     for gvar, function in mod.functions.items():
         if isinstance(function, PrimFunc):
             report("build", f"function {gvar.name_hint}")
-            tvm.tirx.build(tvm.IRModule({gvar: function}, attrs=mod.attrs), code_target(target))
+            alone = tvm.IRModule({gvar: function}, attrs=mod.attrs)
+            tvm.tirx.build(alone, code_target(target), kernel_pipeline(target))
