@@ -11,7 +11,7 @@ The weight U = G g G^T is made at compile time. Tiles are counted through all im
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from tvm import tirx
@@ -180,13 +180,51 @@ class Builder:
         )
 
     def _load(self, at: Values, tile: Expr) -> tirx.Stmt:
-        """The transformed input of one tile; what lies outside of the picture is zero."""
-        chunks, lanes = known(self.chunk.extent), known(self.lane.extent)
+        """The transformed input of one tile; what lies outside of the picture is zero.
 
-        def vector(read: Callable[[Point, Expr], Expr], chunk: Expr, lane: Expr) -> tirx.Stmt:
-            channel = chunk * lanes + lane
+        A tile at the edge is copied to the place of the result first, position by position, and
+        transformed there: its code is small, and no condition stands around a single vector.
+        """
+
+        def there(u: Point, chunk: Expr, lane: Expr) -> Expr:
+            return self._input(at, u, chunk, lane)
+
+        def copied(u: Point, chunk: Expr, lane: Expr) -> Expr:
+            return self.inputs[(*map(index, u), chunk, tile, lane)]
+
+        inside, whole = self.tiles.inside(at), self._transform(tile, there)
+        if inside is None:
+            return whole
+        copy = loop(size(self.positions), lambda u: self._copy(at, u, tile), name="u")
+        return tirx.IfThenElse(inside, whole, block(copy, self._transform(tile, copied)))
+
+    def _input(self, at: Values, point: Sequence[Size], chunk: Expr, lane: Expr) -> Expr:
+        channel = chunk * known(self.lane.extent) + lane
+        return self.tiles.inputs(at, point, channel)
+
+    def _copy(self, at: Values, position: Expr, tile: Expr) -> tirx.Stmt:
+        """The input of a tile that is needed for `position`, or zero, not yet transformed."""
+
+        def one(point: Values) -> tirx.Stmt:
+            u = [point[axis.var] for axis in self.positions]
+
+            def every(value: Callable[[Expr, Expr], Expr]) -> tirx.Stmt:
+                return self._vectors(
+                    lambda c, i: tirx.BufferStore(self.inputs, value(c, i), [*u, c, tile, i])
+                )
+
+            zero = tirx.const(0, self.total.dtype)
+            there = every(lambda c, i: self._input(at, u, c, i))
+            return tirx.IfThenElse(self.tiles.exists(at, u), there, every(lambda _c, _i: zero))
+
+        return bind_each(unravel(position, self.positions), one)
+
+    def _transform(self, tile: Expr, read: Callable[[Point, Expr, Expr], Expr]) -> tirx.Stmt:
+        """B^T d B of one tile, d being what `read` says of a position, a chunk and a lane."""
+
+        def vector(chunk: Expr, lane: Expr) -> tirx.Stmt:
             reads = {point: Var("d", self.total.dtype) for point in self.tiles.points}
-            binds = [tirx.Bind(var, read(point, channel)) for point, var in reads.items()]
+            binds = [tirx.Bind(var, read(point, chunk, lane)) for point, var in reads.items()]
             more, results = transform(self.filter.inputs, reads, self.total.dtype)
             stores = (
                 tirx.BufferStore(self.inputs, var, [*map(index, u), chunk, tile, lane])
@@ -194,22 +232,13 @@ class Builder:
             )
             return block(*binds, *more, *stores)
 
-        def every(read: Callable[[Point, Expr], Expr]) -> tirx.Stmt:
-            chunk = lambda c: loop(lanes, lambda i: vector(read, c, i), VECTORIZED)  # noqa: E731
-            return loop(chunks, chunk, name="c")
+        return self._vectors(vector)
 
-        def read(point: Point, channel: Expr) -> Expr:
-            return self.tiles.inputs(at, point, channel)
-
-        def guarded(point: Point, channel: Expr) -> Expr:
-            exists = [guards[d][i] for d, i in enumerate(point) if guards[d]]
-            zero = tirx.const(0, self.total.dtype)
-            return tirx.if_then_else(tirx.all(*exists), read(point, channel), zero)
-
-        names, inside, guards = self.tiles.guards(at)
-        if inside is None:
-            return every(read)
-        return block(*names, tirx.IfThenElse(inside, every(read), every(guarded)))
+    def _vectors(self, body: Callable[[Expr, Expr], tirx.Stmt]) -> tirx.Stmt:
+        """`body` for each chunk of channels and each lane of it."""
+        chunks, lanes = known(self.chunk.extent), known(self.lane.extent)
+        vector = lambda c: loop(lanes, lambda i: body(c, i), VECTORIZED)  # noqa: E731
+        return loop(chunks, vector, name="c")
 
     def _panel(self, panel: Panel, first: Expr, count: Size, cuts: Cuts) -> tirx.Stmt:
         def leave(t: Expr) -> tirx.Stmt:

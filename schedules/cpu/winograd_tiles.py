@@ -7,14 +7,14 @@ Along a dim whose taps are d apart, so are the inputs and the outputs of a tile:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 from math import gcd
 
 from tvm import tirx
-from tvm.ir import Expr, Var
+from tvm.ir import Expr
 
 from ..kernel.analysis import SPATIAL, Axis, analyzer, constant, stride, substitute
 from ..kernel.contraction import Contraction, usual_sizes
@@ -120,32 +120,37 @@ class Tiles:
             at[bound.axis.var] = first
         return bind_each(at, body)
 
-    def inputs(self, at: Values, point: Point, channel: Expr) -> Expr:
+    def inputs(self, at: Values, point: Sequence[Size], channel: Expr) -> Expr:
         """The input of the tile at `at` that is needed for `point`, which has to exist."""
         taps = {bound.tap.var: index(i) for bound, i in zip(self.windows.bounds, point)}
         values = {**at, **taps, self.windows.channels.var: channel}
         return substitute(self.windows.padding.value, values)
 
-    def guards(self, at: Values) -> tuple[list[tirx.Stmt], Expr | None, list[list[Expr]]]:
-        """Per dim, which of a tile's inputs exist, bound to names; and whether all of them do.
+    def inside(self, at: Values) -> Expr | None:
+        """Whether all inputs of the tile at `at` exist; None if those of every tile do."""
+        if not self._padded:
+            return None
+        first = [index(0)] * len(self.windows.bounds)
+        last = [index(self.filter.size - 1)] * len(self.windows.bounds)
+        return tirx.all(*self._limits(at, first, last))
 
-        A dim whose tiles all lie inside has no guards.
-        """
-        names: list[tirx.Stmt] = []
-        whole: list[Expr] = []
-        guards: list[list[Expr]] = []
-        for bound in self.windows.bounds:
-            guards.append([])
-            if self._always_inside(bound):
-                continue
-            assert bound.low is not None and bound.high is not None
-            places = [at[bound.axis.var] + i * bound.step for i in range(self.filter.size)]
-            whole.append(tirx.all(places[0] >= bound.low, places[-1] < bound.high))
-            for place in places:
-                exists = Var("exists", "bool")
-                names.append(tirx.Bind(exists, tirx.all(place >= bound.low, place < bound.high)))
-                guards[-1].append(exists)
-        return names, tirx.all(*whole) if whole else None, guards
+    def exists(self, at: Values, point: Sequence[Expr]) -> Expr:
+        """Whether the input of the tile at `at` exists that is needed for `point`."""
+        return tirx.all(*self._limits(at, point, point))
+
+    def _limits(self, at: Values, first: Sequence[Expr], last: Sequence[Expr]) -> Iterator[Expr]:
+        """The inputs for `first` to `last` exist if each of these holds."""
+        for bound, low, high in zip(self.windows.bounds, first, last):
+            if bound in self._padded:
+                assert bound.low is not None and bound.high is not None
+                start = at[bound.axis.var]
+                yield start + low * bound.step >= bound.low
+                yield start + high * bound.step < bound.high
+
+    @cached_property
+    def _padded(self) -> tuple[Bound, ...]:
+        """The dims along which inputs of some tiles do not exist."""
+        return tuple(bound for bound in self.windows.bounds if not self._always_inside(bound))
 
     def _always_inside(self, bound: Bound) -> bool:
         extent = known(bound.axis.extent)
