@@ -33,8 +33,13 @@ def general_rule(call: Any, operands: Operands, mod: tvm.IRModule) -> Result | N
         return None
     func, args, sizes = found
     inputs = [operands.tensor(arg) for arg in args]
+    prims = operands.prims
     try:
-        results = map_of(func, inputs, [operands.prims.size(size) for size in sizes])
+        shapes = [prims.shape(ty) for ty in getattr(call.ty, "fields", [call.ty])]
+    except UnmappedError:
+        return None
+    try:
+        results = map_of(func, inputs, [prims.size(size) for size in sizes], shapes)
     except UnmappedError:
         if call.op.name != "relax.call_tir":
             _COMPUTES.add(call.op.name)

@@ -223,7 +223,8 @@ class Loaders:
         if expr in self.calls and (self.is_view(expr) or self.places[expr] in virtual):
             func, tensors, sizes = kernel_of(self.calls[expr], self.mod)
             inputs = [self._tensor(arg, virtual, sources) for arg in tensors]
-            (tensor,) = map_of(func, inputs, [self.prims.size(size) for size in sizes])
+            own = [self.prims.size(size) for size in sizes]
+            (tensor,) = map_of(func, inputs, own, [self.prims.shape(expr.ty)])
             return tensor
         name = sources.setdefault(expr, f"#{len(sources)}")
         return physical(name, self.prims.shape(expr.ty))

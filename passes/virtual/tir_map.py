@@ -17,6 +17,8 @@ from typing import Any
 
 from tvm import ir, s_tir, tirx
 
+from tvmext.frontends.dims import Expr
+
 from ..indexing import read_position
 from .gather import lookup_of
 from .piece import Guard, Lookup, Piece, local, locals_of, scope_of
@@ -26,20 +28,25 @@ from .tensor import VirtualTensor, filled, layered
 
 
 def map_of(
-    func: tirx.PrimFunc, inputs: Sequence[VirtualTensor], sizes: Sequence[Size] = ()
+    func: tirx.PrimFunc,
+    inputs: Sequence[VirtualTensor],
+    sizes: Sequence[Size] = (),
+    results: Sequence[Sequence[Size]] = (),
 ) -> list[VirtualTensor]:
     """What a function with the given inputs writes to its outputs, the last buffers it takes.
 
-    `sizes` are the values of its integer parameters. Raises UnmappedError, with the reason, if the
-    function does anything but copy elements.
+    `sizes` are the values of its integer parameters, `results` the shapes of its outputs, which may
+    have dims of their own. Raises UnmappedError, with the reason, if the function does anything but
+    copy elements, or has a size of which nothing says what it is.
     """
     buffers = [p for p in func.params if tirx.is_buffer_var(p)]
     scalars = [p for p in func.params if not tirx.is_buffer_var(p)]
     reader = _Function(dict(zip(buffers, inputs)))
     for param, size in zip(scalars, sizes):
         reader.bind(param, size)
-    for buffer, tensor in zip(buffers, inputs):
-        for prim, size in zip(buffer.shape, tensor.shape, strict=True):
+    shapes = [*(tensor.shape for tensor in inputs), *results]
+    for buffer, shape in zip(buffers, shapes):
+        for prim, size in zip(buffer.shape, shape, strict=True):
             reader.bind(prim, size)
     for block, extents in _blocks(func):
         reader.block(block, extents)
@@ -81,7 +88,7 @@ class _Function:
         if list(store.indices) != axes:
             raise UnmappedError("a block does not write its elements in order")
         known = {**self.sizes, **{axis: local(k) for k, axis in enumerate(axes)}}
-        shape = tuple(Prims(known).size(extent) for extent in extents)
+        shape = tuple(_Known(known).size(extent) for extent in extents)
         index = _Index(known, shape, self.tensors)
         if shape != tuple(index.size(size) for size in store.buffer.shape):
             raise UnmappedError("a block writes a part of its buffer")
@@ -91,7 +98,14 @@ class _Function:
         self.tensors[store.buffer] = layered(shape, pieces)
 
 
-class _Index(Prims):
+class _Known(Prims):
+    """TIR expressions over known variables alone: others are names of the function's own."""
+
+    def _symbol(self, var: ir.Var) -> Expr:
+        raise UnmappedError(f"nothing says what the size {var.name} is")
+
+
+class _Index(_Known):
     """TIR expressions over the axes of one block; where they are data, they have lookups."""
 
     def __init__(

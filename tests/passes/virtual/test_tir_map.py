@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tvm
-from tvm import relax, tirx
+from tvm import relax, te, tirx
 from tvm.relax import op
 
 from tests.passes.modules import build
@@ -131,6 +131,17 @@ def test_it_composes_with_what_its_operand_is() -> None:
 
     (tensor,) = map_of(func, [permute(physical("x", (5, 6)), [1, 0])])
     assert tensor == physical("x", (5, 6))
+
+
+def test_a_dim_that_only_the_result_has_is_what_the_caller_says() -> None:
+    """Not what has the same name there."""
+    x = te.placeholder((4, 1), name="x")
+    func = te.create_prim_func([x, te.compute((4, N), lambda i, j: x[i, 0])])
+    inputs = [physical("x", (4, 1))]
+    (tensor,) = map_of(func, inputs, results=[(4, symbol("m"))])
+    assert tensor.shape == (4, symbol("m"))
+    with pytest.raises(UnmappedError, match="nothing says what the size n is"):
+        map_of(func, inputs)
 
 
 @pytest.mark.parametrize(
