@@ -17,6 +17,9 @@ WORD = 32
 WIDTHS = (2, 4, 8)
 """Bits of an element."""
 
+_LARGEST_SCALE = np.finfo(np.float32).max / 256
+"""Times a difference of two bytes it is finite."""
+
 
 @dataclass(frozen=True)
 class Blocks:
@@ -64,10 +67,11 @@ class Packed:
 def packed(whole: np.ndarray, zero: np.ndarray, scale: np.ndarray) -> Packed | None:
     """Integers [block, element, column], their zero points and scales [block, column].
 
-    None if they have more than 8 bits, or blocks do not fill words.
+    None if they have more than 8 bits, or blocks do not fill words, or if a real element may be no
+    finite number: products take sums of a block before they are scaled.
     """
     count, size, columns = whole.shape
-    if whole.size == 0:
+    if whole.size == 0 or not np.all(np.abs(scale) < _LARGEST_SCALE):
         return None
     least, most = int(whole.min()), int(whole.max())
     for bits in WIDTHS:

@@ -122,6 +122,18 @@ def test_the_last_block_is_not_whole(zeros: str) -> None:
     assert "blocks" in rules(product("n", 72, 70, 32, 4, zeros), (1, 17))
 
 
+@pytest.mark.parametrize("scale", [np.inf, -np.inf, np.nan, 2e36])
+def test_a_weight_that_is_not_finite_is_not_packed(scale: float) -> None:
+    """A sum over a block is one of infinities of both signs, and not infinite as a whole."""
+    model = product(3, 64, 70)
+    (scales,) = [tensor for tensor in model.graph.initializer if tensor.name == "s"]
+    values = numpy_helper.to_array(scales).copy()
+    values[5:140:7] = scale
+    scales.CopyFrom(numpy_helper.from_array(values, "s"))
+    with np.errstate(all="ignore"):
+        assert "blocks" not in rules(model, (3,))
+
+
 @pytest.mark.parametrize("axis", [0, 1])
 @pytest.mark.parametrize("dtype", [TensorProto.INT4, TensorProto.UINT4, TensorProto.INT8])
 def test_dequantize_linear(axis: int, dtype: int) -> None:
