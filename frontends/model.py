@@ -56,5 +56,7 @@ class Model:
     guards: tuple[Guard, ...] = ()
     nodes: dict[str, Node] = field(default_factory=dict)
     """By variable of main: the node of the user's model that computes it."""
+    matched: dict[str, str] = field(default_factory=dict)
+    """By variable of main whose sizes a run compares: for whom, as in "Reshape 'y'"."""
     source: str = ""
     """Where the model came from, for messages: a path, or a word such as "IRModule"."""

@@ -132,11 +132,18 @@ class _Values:
             known[binding.var] = self._computed.setdefault(key, binding.var)
 
     def names_in(self, mod: tvm.IRModule) -> dict[relax.Var, str]:
-        """What the variables of another main are called in this one."""
+        """What the variables of another main are called in this one.
+
+        Shapes keep their names: by what they are made of they are all alike.
+        """
         known: dict[relax.Var, Any] = {}
         for binding in _bindings(mod["main"]):
             known[binding.var] = self._find(binding.value, known, mod)
-        return {var: old.name for var, old in known.items() if isinstance(old, relax.Var)}
+        return {
+            var: old.name
+            for var, old in known.items()
+            if isinstance(old, relax.Var) and isinstance(var.ty, _DATA)
+        }
 
     def _find(self, value: relax.Expr, known: Mapping[Any, Any], mod: tvm.IRModule) -> Any:
         """The old variable of a value, or several for a tuple; None where there is none."""

@@ -28,6 +28,7 @@ from .fuse_rms_norm import FuseRmsNorm
 from .join_kernels import Alike, JoinKernels, unlike
 from .legalize import LEGALIZE, VIEWS
 from .machine_calls import MachineCalls
+from .name_matches import NameMatches
 from .names import ConvertLayouts, FuseOperators, NameValues
 from .plan_memory import PlanMemory
 from .quantized.block_products import BlockProducts
@@ -149,10 +150,13 @@ def phases(
         "kernels": kernels,
         "fuse": fuse if options.opt_level >= 1 else [Views()],
         "schedule": [schedule, *([AlignInputs()] if kind == "llvm" else [])],
-        "lower": lowering(
-            PlanMemory(usual_sizes(model.dims)),
-            *([CaptureGraphs()] if options.cuda_graph and kind == "cuda" else []),
-        ),
+        "lower": [
+            *lowering(
+                PlanMemory(usual_sizes(model.dims)),
+                *([CaptureGraphs()] if options.cuda_graph and kind == "cuda" else []),
+            ),
+            NameMatches(model),
+        ],
     }
 
 

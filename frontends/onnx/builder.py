@@ -66,6 +66,8 @@ class Builder:
         self.values: dict[str, relax.Expr] = {}
         self.weights: dict[str, tuple[relax.Var, np.ndarray]] = {}
         self.nodes: dict[str, Node] = {}
+        self.matched: dict[str, str] = {}
+        """By variable whose sizes are matched: for whom, which an error of the run names."""
         self._names: set[str] = set()
         self._shared: dict[tuple, relax.Var] = {}
         self._analyzer = Analyzer()
@@ -92,6 +94,12 @@ class Builder:
         self.defined |= bare & self.shapes.unknown.keys()
         if not self.has_defined(sizes):
             raise DeclinedError("the shape of its result depends on data")
+
+    def match(self, value: relax.Expr, ty: relax.Type, where: str) -> relax.Var:
+        """The value as one of this type; a run in which its sizes are others fails, at `where`."""
+        if isinstance(value, relax.Var):
+            self.matched.setdefault(value.name, where)
+        return self.bb.match_cast(value, ty)
 
     def proves_equal(self, found: Any, dim: int | Expr) -> bool:
         """Whether TVM can prove that its own dim is the one that shape inference found."""
@@ -254,6 +262,15 @@ class Call:
         if "axes" in self.attributes:
             return list(self.attributes["axes"])
         return self.need_ints(index, "the list of axes") if self.has(index) else None
+
+    @property
+    def where(self) -> str:
+        """How messages of a run name the node."""
+        return f"{self.op} '{graphs.label(self.node)}'"
+
+    def match(self, value: relax.Expr, ty: relax.Type) -> relax.Var:
+        """The value as one of this type; a run in which its sizes are others fails."""
+        return self.builder.match(value, ty, self.where)
 
     def emit(self, expr: relax.Expr) -> relax.Var:
         return self.builder.bb.emit(expr)

@@ -40,4 +40,4 @@ def _check(builder: Builder, guard: Guard) -> None:
         case _:
             gap = right % left
     shape = builder.bb.emit(builder.prims.shape([gap]))
-    builder.bb.match_cast(shape, relax.ShapeType([builder.prims.prim(0)]))
+    builder.match(shape, relax.ShapeType([builder.prims.prim(0)]), guard.reason or str(guard))

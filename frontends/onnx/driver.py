@@ -75,6 +75,7 @@ def import_graph(prepared: Prepared, shapes: Shapes, sizes: scalars.Scalars) -> 
         dims=dict(shapes.dims),
         guards=guards,
         nodes=builder.nodes,
+        matched=builder.matched,
         source=prepared.name,
     )
 
@@ -299,7 +300,7 @@ def _pinned(call: Call, index: int, var: relax.Var) -> relax.Var:
     if known and _same(call, list(found.shape.values), shape):
         return var
     call.builder.define(shape)
-    return call.builder.bb.match_cast(var, relax.TensorType(call.shape_expr(shape), dtype))
+    return call.match(var, relax.TensorType(call.shape_expr(shape), dtype))
 
 
 def _same(call: Call, found: Sequence[tvm.tirx.PrimExpr], shape: Dims) -> bool:

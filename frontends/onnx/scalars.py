@@ -113,7 +113,8 @@ def bind(builder: Builder, scalars: Scalars) -> None:
             tensor = builder.bb.emit(relax.op.astype(tensor, "int64"))
         if elements.ndim != 1:
             tensor = builder.bb.emit(relax.op.reshape(tensor, (elements.size,)))
-        limits = [_limits(str(element), builder.shapes.guards) for element in elements.flat]
+        guards = builder.shapes.guards
+        limits = [_limits(str(element), guards) for element in elements.flat]
         lows, highs = (np.array(side, np.int64) for side in zip(*limits))
         inside = builder.bb.emit(relax.op.maximum(tensor, relax.const(lows, "int64")))
         inside = builder.bb.emit(relax.op.minimum(inside, relax.const(highs, "int64")))
@@ -121,7 +122,14 @@ def bind(builder: Builder, scalars: Scalars) -> None:
         both = builder.bb.emit(relax.op.concat([tensor, inside], 0))
         shape = builder.bb.emit(relax.op.tensor_to_shape(both))
         symbols = [builder.prims.symbols[str(element)] for element in elements.flat]
-        builder.bb.match_cast(shape, relax.ShapeType([*symbols, *symbols]))
+        builder.match(shape, relax.ShapeType([*symbols, *symbols]), _where(name, elements, guards))
+
+
+def _where(name: str, elements: np.ndarray, guards: Sequence[Guard]) -> str:
+    """The input, and the nodes that limit its elements."""
+    own = {str(element) for element in elements.flat}
+    reasons = {guard.reason: None for guard in guards if guard.reason and guard.names & own}
+    return f"input '{name}'" + (f" ({'; '.join(reasons)})" if reasons else "")
 
 
 def _limits(name: str, guards: Sequence[Guard]) -> tuple[int, int]:

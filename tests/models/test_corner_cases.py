@@ -132,8 +132,35 @@ def test_a_padding_that_takes_more_than_there_is() -> None:
             np.testing.assert_array_equal(got, wanted)
     with pytest.raises(DimError, match="n >= 5, but n = 4; Pad 'z'"):
         compiled.run(np.ones(4, np.float32))
-    with pytest.raises(DimError, match="the data leads to sizes that do not fit"):
+    with pytest.raises(DimError, match="sizes that do not fit the model: Pad 'y': "):
         compiled.run(np.float32([1, 1, 0, 1, 1, 0, 0]))
+
+
+@pytest.mark.parametrize("level", [0, 2])
+def test_sizes_that_do_not_fit_are_somebodys(level: int) -> None:
+    """Of an input, of a node that an element limits, of a node that computes them in the run."""
+    made = model("""agraph (float[4, 3] x, int64[2] n, int64[1] m, int64[2] s)
+        => (float[a, b] y, float[c] z, float[d, e] w) {
+        five = Constant<value_ints=[5]>() less = Sub(m, five)
+        y = Tile(x, n) z = ConstantOfShape(less) w = Reshape(x, s)
+    }""")
+    compiled = tvmext.compile(made, options=Options(opt_level=level))
+    feed = {
+        "x": np.arange(12, dtype=np.float32).reshape(4, 3),
+        "n": np.array([2, 3]),
+        "m": np.array([7]),
+        "s": np.array([-1, 6]),
+    }
+    for got, wanted in zip(compiled.run(feed).values(), expected(made, feed)):
+        np.testing.assert_array_equal(got, wanted)
+    for name, values, said in [
+        ("n", [2, -3], "input 'n': size -3"),
+        ("m", [3], r"input 'm' \(ConstantOfShape 'z'\): sizes 3 and 5, not equal"),
+        ("s", [-2, -6], "Reshape 'w': size -1, or no size that fits"),
+        ("s", [5, 2], "Reshape 'w': size -1, or no size that fits"),
+    ]:
+        with pytest.raises(DimError, match=f"do not fit the model: {said}"):
+            compiled.run({**feed, name: np.array(values)})
 
 
 def test_types_that_few_operators_see() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import tempfile
 import threading
 import weakref
@@ -31,6 +33,8 @@ from .threads import use_threads
 
 _COPY_BYTES = 1 << 26
 _KNOWN_SHAPES = 256  # combinations of input shapes whose check is remembered
+_NAMED = re.compile(r'ErrorContext\(match_cast, at=("(?:[^"\\]|\\.)*")\)')
+_SIZES = re.compile(r"\((-?\d+) vs\. (-?\d+)\)")
 
 
 class CompiledModel:
@@ -228,12 +232,25 @@ def _on_gpu(tensor: Any) -> Any:
     return copy.copyfrom(tensor)
 
 
+def _unfitting(text: str) -> str:
+    """Whose sizes do not fit, and which: of an error that passes/name_matches.py gave a name."""
+    named, sizes = _NAMED.search(text), _SIZES.search(text)
+    if not named or not sizes:
+        return text.strip().splitlines()[-1]
+    found = sorted(map(int, sizes.groups()))
+    if found[0] >= 0:
+        what = f"sizes {found[0]} and {found[1]}, not equal"
+    else:  # what computes sizes gives -1 where none would do
+        what = f"size {found[0]}" if found[0] < -1 else "size -1, or no size that fits"
+    return f"{json.loads(named[1])}: {what}"
+
+
 def _failure(error: Exception) -> Exception:
     """What went wrong in a run: data that the model is not valid for, or a defect."""
     text = str(error)
     if "ErrorContext(match_cast" in text:
         return DimError(
-            f"the data leads to sizes that do not fit the model: {text.strip().splitlines()[-1]}",
+            f"the data leads to sizes that do not fit the model: {_unfitting(text)}",
             hint="shapes, axes and numbers among the inputs must fit the tensors they are for",
         )
     if isinstance(error, ValueError) and "loop" in text:

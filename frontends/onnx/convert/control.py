@@ -175,9 +175,7 @@ def _counted(call: Call, part: relax.Expr, row: Value, body: Body, k: int) -> re
     axis = axes[k - (len(call.node.output) - len(axes))] % len(shape) if axes else 0
     shape.insert(0, shape.pop(axis))
     call.builder.define(shape)
-    return call.builder.bb.match_cast(
-        part, relax.TensorType(call.shape_expr(shape), str(part.ty.dtype))
-    )
+    return call.match(part, relax.TensorType(call.shape_expr(shape), str(part.ty.dtype)))
 
 
 def _row(call: Call, body: Body, value: Value) -> relax.TensorType:

@@ -183,7 +183,7 @@ def _matched(call: Call, tensor: relax.Expr, dims: Dims) -> relax.Expr:
     if len(found) != len(dims) or any(n != m for n, m in fixed):
         raise DeclinedError(f"a tensor of {found}, where {', '.join(map(str, dims))} are needed")
     wanted = relax.TensorType(call.shape_expr(dims), str(tensor.ty.dtype))
-    return call.builder.bb.match_cast(tensor, wanted)
+    return call.match(tensor, wanted)
 
 
 def _cast(call: Call, tensor: relax.Expr, dtype: str) -> relax.Expr:

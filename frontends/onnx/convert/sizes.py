@@ -63,14 +63,13 @@ def matched(call: Call, tensor: relax.Expr, wanted: Sequence[Any]) -> None:
 
     `wanted` are dims, which are matched if they are known, or variables that get a value.
     """
-    bb = call.builder.bb
     dims = [n for n in wanted if not isinstance(n, Var)]
     call.builder.define(dims)
     names = [n if isinstance(n, Var) else call.prim(n) for n in wanted]
     positive = call.emit(relax.op.maximum(tensor, relax.const(np.array(0, np.int64), "int64")))
     both = call.emit(relax.op.concat([tensor, positive], 0))
     shape = call.emit(relax.op.tensor_to_shape(both))
-    bb.match_cast(shape, relax.ShapeType([*names, *names]))
+    call.match(shape, relax.ShapeType([*names, *names]))
 
 
 def integers(call: Call, index: int) -> relax.Expr:
