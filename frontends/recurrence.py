@@ -5,10 +5,11 @@
     r[d, g, j, k]      weights of the state;   h0, c0 [d, b, j] initial states
     y[t, d, b, j]      the state after each step;   hn, cn [d, b, j] final states
 
-Further operands where `Form` says so: `inner` [d, j], the bias that a GRU's reset gate applies to;
-`peepholes` [d, p, j]; `lengths` [b], the steps of each sequence. Steps beyond them give zeros and
-leave the state alone; a backward direction begins at the last of them. Equations and order of gates
-are those of ONNX. Schedule rules know the kernel by its attribute `FORM` and write it anew.
+Initial states that are zero are no operands. Further operands where `Form` says so: `inner` [d, j],
+the bias that a GRU's reset gate applies to; `peepholes` [d, p, j]; `lengths` [b], the steps of each
+sequence. Steps beyond them give zeros and leave the state alone; a backward direction begins at the
+last of them. Equations and order of gates are those of ONNX. Schedule rules know the kernel by its
+attribute `FORM` and write it anew.
 """
 
 from __future__ import annotations
@@ -53,11 +54,17 @@ class Form:
     linear_before_reset: bool = False
     extras: tuple[str, ...] = ()
     """Which of "inner", "peepholes" and "lengths" are operands."""
+    from_zero: bool = False
+    """The states begin with zeros; else with operands."""
 
     @property
     def operands(self) -> tuple[str, ...]:
-        cell = ("c0",) if self.kind == "LSTM" else ()
-        return ("x", "r", "h0", *cell, *self.extras)
+        return ("x", "r", *(() if self.from_zero else self.starts.values()), *self.extras)
+
+    @property
+    def starts(self) -> dict[str, str]:
+        """The states that last from step to step, and what they begin with."""
+        return {"h": "h0", "cell": "c0"} if self.kind == "LSTM" else {"h": "h0"}
 
     @property
     def results(self) -> tuple[str, ...]:
@@ -285,14 +292,17 @@ def _sequence(
     dtype = str(tensors["x"].dtype)
     own = {name: tirx.decl_buffer([hidden], dtype, name) for name in form.states}
     place = Steps(form.backward[d], length_of(tensors, row, steps), steps)
-    starts = {"h": "h0", "cell": "c0"} if "cell" in own else {"h": "h0"}
-    ends = {"h": "hn", "cell": "cn"} if "cell" in own else {"h": "hn"}
 
     def begin(j: Expr) -> tirx.Stmt:
-        return _sequenced([_put(own[n], tensors[t][d, row, j], j) for n, t in starts.items()])
+        zero = tirx.const(0, dtype)
+        return _sequenced([
+            _put(own[name], zero if form.from_zero else tensors[start][d, row, j], j)
+            for name, start in form.starts.items()
+        ])  # fmt: skip
 
     def finish(j: Expr) -> tirx.Stmt:
-        return _sequenced([_put(tensors[t], own[n][j], d, row, j) for n, t in ends.items()])
+        ends = zip(form.starts, form.results[1:])
+        return _sequenced([_put(tensors[end], own[name][j], d, row, j) for name, end in ends])
 
     def step(s: Expr) -> tirx.Stmt:
         active, time = place.active(s), place.time(s)

@@ -46,6 +46,7 @@ from .virtual.placement import JoinStores
 from .virtual.views import Views
 from .virtual.virtualize import VirtualTensors
 from .widen_halves import HALVES, WidenHalves
+from .zero_states import ZeroStates
 
 
 def pipeline(
@@ -141,7 +142,7 @@ def phases(
     return {
         "normalise": normalise,
         "layout": layout if options.opt_level >= 2 else [],
-        "clean": [*clean, *([NarrowRows()] if virtual else [])],
+        "clean": [*clean, ZeroStates(), *([NarrowRows()] if virtual else [])],
         "attention": [
             *([FuseRmsNorm()] if options.opt_level >= 1 and kind == "llvm" else []),
             *([FuseAttention(attends, bands=kind == "cuda")] if options.opt_level >= 1 else []),

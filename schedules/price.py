@@ -8,7 +8,7 @@ figures are of out-of-order cores in general (two loads a cycle, a gather an ele
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from tvm import tirx
 from tvm.ir import Call, Expr, TensorLoad
 
 from .cpu.plan import plan
+from .cpu.sections import sections
 from .cpu.staged import as_stages
 from .cpu.turned import crosses
 from .kernel.access import accesses, strides
@@ -52,6 +53,9 @@ where elements are pages apart)."""
 PAGE_ELEMENTS, STREAMS = 1024, 16
 """A stride from which on elements are on different pages, and how many are too many for L1."""
 
+STAGED = 0.1
+"""To copy an element into a stage; twice that if tiles then find channels far apart in it."""
+
 TILE, PANEL = 8, 48
 """Rows and columns that a register tile of a product is taken to have."""
 
@@ -61,6 +65,9 @@ def cycles(kernel: Kernel, memory: Memory) -> Amount:
     total = CALL + _operands(kernel, memory)
     found = contraction(kernel)
     if isinstance(found, Contraction) and found.cols:
+        apart = sections(kernel)
+        if not isinstance(apart, Declined):
+            return CALL + sum(cycles(part, memory) - CALL for part in apart)
         return total + _product(kernel, found, memory)
     seen = as_stages(kernel)
     if isinstance(seen, Declined):
@@ -161,12 +168,10 @@ def _broadcast(
     elements = memory.size(axes)
     if operand.source is not None:
         block = operand.source
-        last = block.axes[-1]
         loads = collect(block.stores[0].value, TensorLoad)
-        steps = [_step(flat_index(load), last, block.axes) for load in loads]
-        each = sum(_element(step, last, 0.1, memory) for step in steps) / max(1, len(steps))
+        each = sum(_staged(flat_index(load), block.axes, memory) for load in loads)
         return memory.size(block.axes) * (
-            0.1 + each + _divisions(block.stores[0].value, block.axes)
+            STAGED + each / max(1, len(loads)) + _divisions(block.stores[0].value, block.axes)
         )
     if operand.load is None or not reduce:
         return elements * passes * CONDITION
@@ -182,6 +187,15 @@ def _broadcast(
             shared = 1 if mixed else TILE if used & inner and not runs else memory.size(reduce)
             total += elements * _index_op(node) / shared
     return (total + _far_lines(operand.load, axes, reduce, memory)) * passes
+
+
+def _staged(offset: Expr, axes: Sequence[Axis], memory: Memory) -> Amount:
+    """What an element costs that is copied in the order in which its source lies in memory."""
+    *others, last = axes
+    step = _step(offset, last, axes)
+    if step != 1 and any(_step(offset, axis, axes) == 1 for axis in others):
+        return 2 * STAGED
+    return _element(step, last, STAGED, memory)
 
 
 def _far_lines(
@@ -249,10 +263,11 @@ def _operands(kernel: Kernel, memory: Memory) -> Amount:
         return 0.0
     touched: dict[object, Amount] = {}
     for block in seen.blocks:
-        points = memory.size(block.axes)
         for access in (*block.loads, *block.stores):
             buffer = buffer_of(access)
             if buffer in seen.buffers:
+                moving = set().union(*map(variables, access.indices))
+                points = memory.size(axis for axis in block.axes if axis.var in moving)
                 read = np.minimum(points, memory.elements(buffer))
                 touched[buffer] = np.maximum(touched.get(buffer, 0), read)
     return sum(

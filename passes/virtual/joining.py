@@ -27,8 +27,8 @@ it, and what its loads and its call cost, in cycles: a number, or an array where
 free dims are arrays."""
 
 
-BLOCKED = {("gemm", "conv"), ("gemm, words", "conv, words")}
-"""Rules one of which takes over from the other where blocks of rows are staged or turned."""
+BLOCKED = {("gemm", "conv"), ("gemm, words", "conv, words"), ("gemm", "sections")}
+"""Rules one of which takes over from the other where rows are staged, turned or in sections."""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from .pool_rows import PoolRows
 from .pooling import Pooling
 from .recurrence import Recurrence
 from .reduction import Reduction
+from .sections import Sections
 from .top_k import TopK
 from .update import Update
 
@@ -37,18 +38,21 @@ def rules(filters: Iterable[int] = (2,), model: CostModel | None = None) -> tupl
     def priced(rule: Rule) -> Rule:
         return Priced(rule, listed[rule.name], model) if model and rule.name in listed else rule
 
-    products = [priced(rule) for rule in (Gemm(), Conv(filters), Depthwise(), Elementwise())]
+    gemm, *others = (priced(rule) for rule in (Gemm(), Conv(filters), Depthwise(), Elementwise()))
+    reduction = priced(Reduction())
     return (
         Nothing(),
         priced(FusedAttention()),
         Recurrence(),
         BlockProducts(),
         Update(),
-        Phases(products),
-        *products,
+        Phases((gemm, *others)),
+        gemm,
+        Sections((gemm, reduction)),
+        *others,
         PoolRows(),
         Pooling(),
-        priced(Reduction()),
+        reduction,
         priced(Normalization()),
         TopK(),
         Fallback(),

@@ -17,6 +17,7 @@ from ..kernel.emit import Values
 from ..rule import Kernel, Layout, Scheduled
 from . import masks
 from .after import followed
+from .columns import down_columns
 from .dot_tile import dot_kernel
 from .flat_rows import flat_rows, named_places
 from .gemm_loops import Passes
@@ -93,6 +94,7 @@ def _passes(total: Contraction, workload: Workload, decision: Decision, arch: Cp
         masks=masked,
         near_bytes=near,
         places=places,
+        columns=down_columns(total),
     )
 
 

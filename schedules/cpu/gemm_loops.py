@@ -37,9 +37,10 @@ from ..kernel.emit import (
     nest,
     unravel,
 )
+from .columns import columns_ahead
 from .flat_rows import rows_at
 from .panel import Panel, open_panel
-from .panels import Weight
+from .panels import Ahead, Weight
 from .rows import Tiles
 from .tile import RegisterTile, Shape
 from .words import steps_of
@@ -76,6 +77,8 @@ class Passes:
     """Bytes of panels read in place that one tile of rows passes over before the next."""
     places: Mapping[Var, Expr] = field(default_factory=dict)
     """Names of indices over the rows, which are looked up (flat_rows.py)."""
+    columns: bool = False
+    """Whether the rows are columns in memory (columns.py)."""
 
     def loops(self, tiles: Tiles) -> tirx.Stmt:
         """The loops over batch, blocks of rows and groups of panels, run in parallel as one."""
@@ -111,6 +114,10 @@ class Passes:
 
         return bind(self._panels_at_once(), grouped, "panels")
 
+    def _ahead(self, at: Callable[[Expr], Values], height: int, panel: Panel) -> Ahead | None:
+        """What fetches the rows of a tile, where they are columns in memory."""
+        return columns_ahead(self.total, at, height, panel) if self.columns else None
+
     def _panels_at_once(self) -> Size:
         """How many panels one tile of rows passes over before the next: those that stay near."""
         if not self.near_bytes:
@@ -134,7 +141,9 @@ class Passes:
 
         def over(at: Callable[[Expr], Values], height: int) -> tirx.Stmt:
             def tile(panel: Panel) -> tirx.Stmt:
-                return self.tile.tile(at, height, replace(panel, total=width), None)
+                whole = replace(panel, total=width)
+                ahead = self._ahead(at, height, whole)
+                return self.tile.tile(at, height, whole, None, ahead=ahead)
 
             return loop(
                 known(least(many, whole - start)),
@@ -215,7 +224,9 @@ class Passes:
                     total.rows,
                     row,
                     height,
-                    lambda at: self.tile.tile(at, height, panel, spill, ahead=ahead),
+                    lambda at: self.tile.tile(
+                        at, height, panel, spill, ahead=ahead or self._ahead(at, height, panel)
+                    ),
                     self.places,
                 )
 

@@ -7,14 +7,22 @@ padded window  y[i] = max over k of (x[i + k] if 0 <= i + k < n else -inf)
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import tvm_ffi
 from tvm import sym, tirx
 from tvm.ir import Call, Expr, Var
 
-from ..kernel.analysis import Axis, analyzer, collect, constant, substitute, variables
+from ..kernel.analysis import (
+    SPATIAL,
+    Axis,
+    analyzer,
+    collect,
+    constant,
+    substitute,
+    variables,
+)
 from ..kernel.stages import Point, Stage
 
 MOST_SEGMENTS = 64
@@ -32,20 +40,24 @@ def cut(stage: Stage) -> list[Stage]:
     done: list[Stage] = []
     while pieces:
         piece = pieces.pop()
-        place = _place(piece) if len(pieces) + len(done) < MOST_SEGMENTS else None
-        if place is None:
+        found = (
+            place(piece.point.exprs(), piece.axes)
+            if len(pieces) + len(done) < MOST_SEGMENTS
+            else None
+        )
+        if found is None:
             done.append(piece)
         else:
-            pieces += _halves(piece, *place)
+            pieces += _halves(piece, *found)
     return done
 
 
-def _place(stage: Stage) -> tuple[Axis, Expr] | None:
-    """An axis and where to cut it: the first condition that changes along it, strictly inside."""
-    ana = analyzer(stage.axes)
-    own = {axis.var for axis in stage.axes}
-    for atom in (a for c in _conditions(stage.point.exprs()) for a in _atoms(c)):
-        for axis in stage.spatial:
+def place(exprs: Iterable[Expr], axes: Sequence[Axis]) -> tuple[Axis, Expr] | None:
+    """A spatial axis and where to cut it: the first condition that changes along it, inside."""
+    ana = analyzer(axes)
+    own = {axis.var for axis in axes}
+    for atom in (a for c in _conditions(exprs) for a in _atoms(c)):
+        for axis in (axis for axis in axes if axis.kind == SPATIAL):
             for at in _changes(atom, axis.var, ana):
                 inside = tirx.And(at > 0, at < axis.extent)
                 if not variables(at) & own and ana.can_prove(inside):

@@ -82,16 +82,16 @@ class Weight:
             done = least(tile, tiles - 1) * steps + step
             first = at[-1] + following + done * elements
             places = [[*at[:-1], first + more] for more in range(0, elements, line)]
-            return block(*(_fetch(tirx.BufferLoad(self.buffer, place)) for place in places))
+            return block(*(fetch(tirx.BufferLoad(self.buffer, place)) for place in places))
 
         return ahead
 
 
-def _fetch(element: Expr) -> tirx.Stmt:
-    """Prefetch the cache line of `element` into L2, for reading."""
-    read, keep_in_l2, data = (tirx.const(n, "int32") for n in (0, 2, 1))
+def fetch(element: Expr, level: int = 2) -> tirx.Stmt:
+    """Prefetch the cache line of `element` into L1 or L2, for reading."""
+    read, keep, data = (tirx.const(n, "int32") for n in (0, 4 - level, 1))
     address = tirx.address_of(element)
-    call = tirx.call_intrin("void", "tirx.prefetch", address, read, keep_in_l2, data)
+    call = tirx.call_intrin("void", "tirx.prefetch", address, read, keep, data)
     return tirx.Evaluate(call)
 
 

@@ -222,7 +222,7 @@ class _Group:
             *(tirx.AllocBuffer(buffer) for buffer in buffers),
             self._lengths(),
             *map(self._clear, self.own.values()),
-            self._each(self._begin, self.hidden),
+            None if self.form.from_zero else self._each(self._begin, self.hidden),
             *(self._copy_extra(name) for name in self.extra),
             loop(self.steps, self._step, name="step"),
             self._each(self._finish, self.hidden),
@@ -231,24 +231,18 @@ class _Group:
     def _clear(self, state: Var) -> tirx.Stmt:
         return self._each(lambda m, j: zeros(state, [m, j]), self.padded)
 
-    @property
-    def _ends(self) -> dict[str, str]:
-        return {"h": "h0", **({"cell": "c0"} if "cell" in self.own else {})}
-
     def _begin(self, m: Expr, j: Expr) -> tirx.Stmt:
         return block(*(
             tirx.BufferStore(self.own[own], self.tensors[start][self.d, self.first + m, j], [m, j])
-            for own, start in self._ends.items()
+            for own, start in self.form.starts.items()
         ))  # fmt: skip
 
     def _finish(self, m: Expr, j: Expr) -> tirx.Stmt:
         return block(*(
             tirx.BufferStore(
-                self.tensors[start.replace("0", "n")],
-                self.own[own][m, j],
-                [index(self.d), self.first + m, j],
+                self.tensors[end], self.own[own][m, j], [index(self.d), self.first + m, j]
             )
-            for own, start in self._ends.items()
+            for own, end in zip(self.form.starts, self.form.results[1:])
         ))  # fmt: skip
 
     def _lengths(self) -> tirx.Stmt | None:

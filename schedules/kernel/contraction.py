@@ -136,11 +136,18 @@ def strided(found: Contraction) -> bool:
     Rows that are not affine in the axes, such as those of a window partition, are looked up in
     place one by one.
     """
-    rows = {axis.var for axis in found.rows}
-    if found.lhs.load is None:
+    load = found.lhs.load
+    if load is None:
         return False
-    moving = [i for i in found.lhs.load.indices if variables(i) & rows and not isinstance(i, Var)]
-    return any(not collect(index, _NOT_AFFINE) for index in moving)
+    axes = (*found.batch, *found.rows, *found.reduce)
+    ana = analyzer(axes, load.source.shape)
+    steps = [
+        stride(index, axis.var, ana)
+        for index in load.indices
+        for axis in found.rows
+        if axis.var in variables(index) and not collect(index, _NOT_AFFINE)
+    ]
+    return any(step is None or constant(step) != 1 for step in steps)
 
 
 _DIVISIONS = (tirx.FloorDiv, tirx.FloorMod)

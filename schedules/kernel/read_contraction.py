@@ -50,6 +50,14 @@ def contraction(kernel: Kernel) -> Contraction | Declined:
         return Declined(str(reason))
 
 
+def summed(seen: View) -> Block:
+    """The block of the one sum of a kernel that is a contraction, with its producers inlined."""
+    reader = _Reader(seen)
+    store = reader.store
+    value = reader._inline(store.value, [store.buffer])
+    return replace(reader.block, stores=(replace(store, value=value),))
+
+
 class _Reader:
     def __init__(self, seen: View) -> None:
         if len(seen.reductions) != 1:

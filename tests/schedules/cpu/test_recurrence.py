@@ -83,6 +83,13 @@ def test_a_bias_that_is_reset_and_weights_that_are_inputs():
     check(one, 21, 3, 5, constant=False)
 
 
+@pytest.mark.parametrize("kind", GATES)
+def test_states_that_begin_with_zeros(kind):
+    one = form(kind, 2, from_zero=True)
+    assert not {"h0", "c0"} & set(one.operands)
+    check(one, 20, 3, 5, free=True)
+
+
 def test_doubles():
     check(form("LSTM"), 9, 3, 2, dtype="float64")
 

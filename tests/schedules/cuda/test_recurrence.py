@@ -29,16 +29,16 @@ def drawn(one, hidden: int, steps: int, batch: int) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize(
-    ("kind", "directions", "extras", "hidden", "steps", "batch", "free"),
+    ("kind", "directions", "options", "hidden", "steps", "batch", "free"),
     [
-        ("LSTM", 2, ("peepholes", "lengths"), 20, 4, 3, True),
-        ("GRU", 1, (), 37, 3, 2, False),
-        ("RNN", 2, ("lengths",), 520, 2, 1, False),
-        ("LSTM", 1, (), 8, 2, 0, True),
+        ("LSTM", 2, {"extras": ("peepholes", "lengths")}, 20, 4, 3, True),
+        ("GRU", 1, {"from_zero": True}, 37, 3, 2, False),
+        ("RNN", 2, {"extras": ("lengths",)}, 520, 2, 1, False),
+        ("LSTM", 1, {}, 8, 2, 0, True),
     ],
 )
-def test_cells(kind, directions, extras, hidden, steps, batch, free) -> None:
-    one = form(kind, directions, extras=extras)
+def test_cells(kind, directions, options, hidden, steps, batch, free) -> None:
+    one = form(kind, directions, **options)
     plain = kernel(one, None if free else steps, None if free else batch, hidden, "float32")
     function, selection = scheduled(Kernel("cell", plain))
     assert selection.rule == "recurrence"
