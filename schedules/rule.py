@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 Matrix: TypeAlias = tuple[tuple[float, ...], ...]
 """Rows of a matrix."""
 
+OWN_ADDRESSES = "tvmext.own_addresses"
+"""The attribute of a scheduled kernel that is as fast with the addresses of its loops as they are.
+
+LLVM need not look for better ones, which can take longer than all else (build/kernels.py)."""
+
 
 @dataclass(frozen=True)
 class Kernel:

@@ -15,7 +15,7 @@ from ..kernel.analysis import analyzer, constant, flat_index, stride
 from ..kernel.contraction import Contraction, rows_of
 from ..kernel.emit import known
 from ..kernel.read_contraction import contraction
-from ..rule import Declined, Kernel, Scheduled
+from ..rule import OWN_ADDRESSES, Declined, Kernel, Scheduled
 from . import conv_choice, conv_direct, winograd_choice, winograd_kernel
 from .conv_groups import Groups, groups, merged, spread
 from .gemm import known_size, register_units, unfit
@@ -92,6 +92,7 @@ class Conv:
         else:
             assert work.windows is not None
             result = winograd_kernel.Builder(work.windows, decision).build(kernel)
+        result = replace(result, func=result.func.with_attr(OWN_ADDRESSES, True))
         if decision.merged == 1:
             return result
         assert workload.groups is not None

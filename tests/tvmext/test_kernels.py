@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import tvm
-from tvm import tirx
+from tvm import relax, tirx
 from tvm.script import tirx as T
 
 from tvmext.arch import CudaArch, from_target, to_target
-from tvmext.build.kernels import code_target
+from tvmext.build.dump import _llvm
+from tvmext.build.kernels import Executable, build_module, code_target
+from tvmext.build.link import link
+from tvmext.schedules.rule import OWN_ADDRESSES
+
+from .models import lower, silent, spec
 
 
 @T.prim_func(s_tir=True)
@@ -39,6 +47,29 @@ def test_a_tile_is_one_in_the_code(capfd: pytest.CaptureFixture[str]) -> None:
         counts.append(library.inspect_source("ll").count("<16 x float> %"))
     assert counts[0] < counts[1] / 2
     assert "not an LLVM option" not in "".join(capfd.readouterr())
+
+
+def built(own_addresses: bool) -> Executable:
+    """``max(x + x, 0)`` of two kernels; the first one may be said to keep its addresses."""
+    mod = lower([spec("x", "float32", 8)], lambda x: relax.op.nn.relu(relax.op.add(x, x)))
+    kernels = [var for var, func in mod.functions_items() if isinstance(func, tirx.PrimFunc)]
+    if own_addresses:
+        mod[kernels[0]] = mod[kernels[0]].with_attr(OWN_ADDRESSES, True)
+    return build_module(mod, tvm.target.Target({"kind": "llvm"}), "{}", silent)
+
+
+@pytest.mark.parametrize("own_addresses, modules", [(False, 1), (True, 2)])
+def test_kernels_that_keep_their_addresses_have_a_module(
+    own_addresses: bool, modules: int, tmp_path: Path
+) -> None:
+    executable = built(own_addresses)
+    assert len(list(_llvm(executable.code.mod))) == modules
+    path = tmp_path / "model.so"
+    link(executable, path)
+    machine = relax.VirtualMachine(tvm.runtime.load_module(str(path)), tvm.cpu())
+    x = np.arange(-4, 4, dtype="float32")
+    result = machine["main"](tvm.runtime.tensor(x)).numpy()
+    np.testing.assert_array_equal(result, np.maximum(x + x, 0))
 
 
 def test_the_target_of_a_gpu_stays() -> None:

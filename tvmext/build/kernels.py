@@ -9,6 +9,8 @@ import tvm
 from tvm import relax
 from tvm.tirx import PrimFunc
 
+from tvmext.schedules.rule import OWN_ADDRESSES
+
 from . import brain_floats
 from .weights import detach
 
@@ -34,6 +36,10 @@ _LLVM_OPTIONS = ("-unroll-threshold-aggressive:uint=120",)
 well is mostly what stands around the sum of a tile, such as 3 x 3 places of a weight: nine copies of
 the tile, in a convolution of free sizes nine of every height, and half of the time of such a kernel.
 """
+
+_OWN_ADDRESSES = ("-disable-lsr",)
+"""For kernels that have `schedules.rule.OWN_ADDRESSES`. Loop strength reduction, which tries many
+ways to step through memory, is half of what the machine code of a dynamic convolution costs."""
 
 Report = Callable[[str, str], None]
 """report(step, detail): says what is being worked on; detail may be empty."""
@@ -68,9 +74,7 @@ def build_module(
     report("build", f"{kernels} kernels")
     mod, weights = detach(_with_metadata(mod, metadata))
     with code_generation(target):
-        code = relax.build(
-            mod, code_target(target), relax_pipeline=None, tir_pipeline=kernel_pipeline(target)
-        )
+        code = _generated(mod, target)
     return Executable(code, weights, metadata, str(target.kind.name) == "cuda")
 
 
@@ -86,11 +90,33 @@ def code_generation(target: tvm.target.Target) -> tvm.transform.PassContext:
     return tvm.transform.PassContext(disabled_pass=list(_NEEDLESS))
 
 
-def code_target(target: tvm.target.Target) -> tvm.target.Target:
-    """`target` with what LLVM is told beside."""
-    if str(target.kind.name) != "llvm":
+def code_target(target: tvm.target.Target, own_addresses: bool = False) -> tvm.target.Target:
+    """`target` with what LLVM is told beside, for kernels with `OWN_ADDRESSES` or for others."""
+    if not _is_cpu(target):
         return target
-    return tvm.target.Target({**target.export(), "cl-opt": list(_LLVM_OPTIONS)})
+    options = _LLVM_OPTIONS + (_OWN_ADDRESSES if own_addresses else ())
+    return tvm.target.Target({**target.export(), "cl-opt": list(options)})
+
+
+def _is_cpu(target: tvm.target.Target) -> bool:
+    return str(target.kind.name) == "llvm"
+
+
+def _generated(mod: tvm.IRModule, target: tvm.target.Target) -> relax.VMExecutable:
+    """Bytecode and kernels; those with `OWN_ADDRESSES` are a module of LLVM's of their own."""
+    pipeline = kernel_pipeline(target)
+    apart = {
+        gvar: function
+        for gvar, function in mod.functions.items()
+        if isinstance(function, PrimFunc) and OWN_ADDRESSES in function.attrs
+    }
+    if apart:
+        kernels = tvm.IRModule(apart)
+        built = tvm.tirx.build(kernels, code_target(target, own_addresses=True), pipeline)
+        rest = {gvar: f for gvar, f in mod.functions.items() if gvar not in apart}
+        mod = tvm.IRModule(rest, attrs=mod.attrs, global_infos=mod.global_infos)
+        mod = mod.with_attr("external_mods", [built])
+    return relax.build(mod, code_target(target), relax_pipeline=None, tir_pipeline=pipeline)
 
 
 def kernel_pipeline(target: tvm.target.Target) -> str:
@@ -113,4 +139,5 @@ def _build_alone(mod: tvm.IRModule, target: tvm.target.Target, report: Report) -
         if isinstance(function, PrimFunc):
             report("build", f"function {gvar.name_hint}")
             alone = tvm.IRModule({gvar: function}, attrs=mod.attrs)
-            tvm.tirx.build(alone, code_target(target), kernel_pipeline(target))
+            own_addresses = OWN_ADDRESSES in function.attrs
+            tvm.tirx.build(alone, code_target(target, own_addresses), kernel_pipeline(target))

@@ -13,9 +13,10 @@ from tvm import relax
 from tests.schedules.cpu.kernels import ARCH, kernel, normal, run
 from tests.schedules.cpu.products import compare, convolve, schedule
 from tvmext.arch import FAMILIES
+from tvmext.schedules.cpu import rules
 from tvmext.schedules.cpu.conv import Conv
 from tvmext.schedules.cpu.depthwise import Depthwise
-from tvmext.schedules.rule import Declined
+from tvmext.schedules.rule import OWN_ADDRESSES, Declined
 
 op = relax.op
 few = settings(max_examples=12, deadline=None)
@@ -220,3 +221,13 @@ def test_narrow_groups_are_taken_together(
         )
         decision = selection.decision
         assert decision.merged * w.shape[0] // groups % decision.tile.lanes == 0
+
+
+@pytest.mark.parametrize("filters", [(2,), ()])
+def test_addresses_stay_as_they_are(filters: tuple[int, ...]) -> None:
+    """Of a sum over the window, and of Winograd's method."""
+    shapes = ((1, 14, 14, 64), "float32"), ((64, 3, 3, 64), "float32")
+    found = rules(filters)
+    _, result, selection = schedule(nhwc(padding=1), *shapes, weights=[1], rules=found)
+    assert getattr(selection.decision, "step", 0) == sum(filters)
+    assert OWN_ADDRESSES in result.func.attrs
