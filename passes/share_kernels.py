@@ -225,16 +225,20 @@ class _Kernel:
         return found
 
     def _is_size(self, expr: Any) -> bool:
-        if tirx.is_buffer_var(expr):  # the sizes of its shape
+        """Whether an expression over sizes alone is one of the index algebra (virtual/prims.py)."""
+        if not self._over_sizes(expr) or str(expr.ty.dtype) != "int64":
             return False
-        used = set(_scalars(expr))
-        if not used or not used <= self.dims or str(expr.ty.dtype) != "int64":
-            return False
-        try:  # what the walk calls must not raise: TVM makes another error of it
-            self.prims.size(expr)
-        except UnmappedError:
-            return False
-        return True
+        return bool(_scalars(expr))
+
+    def _over_sizes(self, expr: Any) -> bool:
+        """Of every index of a kernel: it ends at the first leaf that is not a size."""
+        if isinstance(expr, Var):
+            return expr in self.dims
+        if isinstance(expr, _SIZES):
+            return self._over_sizes(expr.a) and self._over_sizes(expr.b)
+        return isinstance(expr, tirx.IntImm) or (
+            isinstance(expr, tirx.Cast) and self._over_sizes(expr.value)
+        )
 
     def _size(self, expr: Any) -> Any:
         """The largest expressions over sizes alone, in terms of names."""
