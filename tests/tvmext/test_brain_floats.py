@@ -60,6 +60,24 @@ def test_one_element_in_some_lanes() -> None:
     assert np.array_equal(got, expected)
 
 
+def test_the_bits_of_a_constant() -> None:
+    def value(x: Expr, lane: Var) -> Expr:
+        bits = tirx.reinterpret("uint16", x[lane]) + tirx.reinterpret("uint16", const(1.5))
+        return tirx.reinterpret("bfloat16", bits)
+
+    expected = X.view(np.uint16) + np.array(1.5, KIND).view(np.uint16)
+    assert np.array_equal(stored(value).view(np.uint16), expected)
+
+
+def test_elements_that_are_not_zero() -> None:
+    """The zero is widened in the kernel that compares."""
+    made = onnx.parser.parse_model("""<ir_version: 10, opset_import: ["" : 21]>
+        m (bfloat16[n, 3] x) => (int64[2, k] y) { y = NonZero(x) }""")
+    x = np.array([[0, 1, -0.0], [-3, 0, 2]], KIND)
+    (places,) = tvmext.compile(made, cache="off").run(x).values()
+    assert places.tolist() == [[0, 1, 1], [1, 0, 2]]
+
+
 @pytest.mark.parametrize("level", [0, 2])
 def test_tensors_whose_sizes_are_data(level: int) -> None:
     model = tvmext.compile(model_of_sizes(), options=tvmext.Options(opt_level=level), cache="off")

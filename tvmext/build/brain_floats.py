@@ -1,10 +1,12 @@
-"""Vectors of equal bfloat16s on CPUs.
+"""Constants of bfloat16, and vectors of equal ones, on CPUs.
 
     y[lanes] = Broadcast(c)   becomes   y[lanes] = reinterpret(bfloat16, Broadcast(bits(c)))
+    reinterpret(uint16, 1.5)  becomes   bits(1.5)
 
 TVM stores bfloat16 as uint16 there: its last pass on kernels rewrites loads, choices and casts, but
 leaves a `Broadcast` the type that it had, which the store refuses. Which values are the same in all
-lanes is known only after all other passes, so this one stands between them and the last.
+lanes is known only after all other passes, so this stands between them and the last. Constants are
+made float32 by one of those, and LLVM crashes over their 16 bits, so that these stand before it.
 """
 
 from __future__ import annotations
@@ -16,14 +18,15 @@ import numpy as np
 import tvm
 import tvm_ffi
 from tvm import tirx
-from tvm.ir import Expr
+from tvm.ir import Call, Expr, Op
 
 from tvmext.passes.rewrite import rewrite_bodies
 
 PIPELINE = "tvmext.llvm"
-"""The name of TVM's pipeline for kernels with `spelled_out` in it, once it is registered."""
+"""The name of TVM's pipeline for kernels with ours in it, once it is registered."""
 
 _LAST = "tirx.BF16StorageLegalize"
+_REINTERPRET = Op.get("tirx.reinterpret")
 
 
 def register() -> None:
@@ -37,7 +40,7 @@ def _stages() -> tuple[tvm.transform.Pass, Any, Any]:
     @tvm.transform.module_pass(opt_level=0, name="Kernels")
     def kernels(mod: tvm.IRModule, _ctx: tvm.transform.PassContext) -> tvm.IRModule:
         with _without(_LAST):
-            mod = all_but_last(mod)
+            mod = all_but_last(without_bits_of_constants(mod))
         return tirx.transform.BF16StorageLegalize()(spelled_out(mod))
 
     return kernels, host, device
@@ -54,23 +57,36 @@ def _without(name: str) -> tvm.transform.PassContext:
     )
 
 
+def without_bits_of_constants(mod: tvm.IRModule) -> tvm.IRModule:
+    """A module whose kernels have bits where they would reinterpret a constant bfloat16."""
+
+    def bits_of(call: Call) -> Expr:
+        if not call.op.same_as(_REINTERPRET) or not _is_constant(call.args[0]):
+            return call
+        return tirx.reinterpret(call.ty.dtype, _bits(call.args[0]))
+
+    return rewrite_bodies(mod, lambda func: tvm_ffi.structural_map(func.body, (Call, bits_of)))
+
+
 def spelled_out(mod: tvm.IRModule) -> tvm.IRModule:
     """A module whose kernels repeat bits where they would repeat a bfloat16."""
-    return rewrite_bodies(mod, _spelled_out)
 
-
-def _spelled_out(func: tirx.PrimFunc) -> tirx.Stmt:
     def repeat(node: tirx.Broadcast) -> Expr:
         if str(node.value.ty.dtype) != "bfloat16":
             return node
-        bits = tirx.Broadcast(_bits(node.value), node.lanes)
-        return tirx.reinterpret(node.ty.dtype, bits)
+        return tirx.reinterpret(node.ty.dtype, tirx.Broadcast(_bits(node.value), node.lanes))
 
-    return tvm_ffi.structural_map(func.body, (tirx.Broadcast, repeat))
+    return rewrite_bodies(
+        mod, lambda func: tvm_ffi.structural_map(func.body, (tirx.Broadcast, repeat))
+    )
+
+
+def _is_constant(value: Any) -> bool:
+    return isinstance(value, tirx.FloatImm) and str(value.ty.dtype) == "bfloat16"
 
 
 def _bits(value: Expr) -> Expr:
     """A bfloat16 as uint16, a constant as a constant: LLVM has it as a float32."""
-    if isinstance(value, tirx.FloatImm):
+    if _is_constant(value):
         return tirx.const(int(np.array(value.value, ml_dtypes.bfloat16).view(np.uint16)), "uint16")
     return tirx.reinterpret("uint16", value)
