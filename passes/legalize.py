@@ -31,7 +31,15 @@ from tvm import relax, s_tir, te, tirx, topi
 from tvm.ir import Expr, Op
 from tvm.tirx import PrimFunc
 
-from . import brain_floats, constant_division, indexing, norms, resize, transposed_convolution
+from . import (
+    arange,
+    brain_floats,
+    constant_division,
+    indexing,
+    norms,
+    resize,
+    transposed_convolution,
+)
 from .patterns import OPAQUE
 from .virtual.emit import VIEW
 
@@ -156,6 +164,7 @@ def _lowerings(rewrite: Callable[[PrimFunc], PrimFunc], *names: str) -> dict[str
 
 
 LEGALIZE: dict[str, Lowering] = {
+    **arange.LOWERINGS,
     **constant_division.LOWERINGS,
     **indexing.LOWERINGS,
     **norms.LOWERINGS,

@@ -8,6 +8,7 @@ from typing import Any
 import tvm
 from tvm import relax, tirx
 
+from .. import arange
 from ..patterns import OPAQUE
 from .fusible import FUSIBLE
 from .prims import UnmappedError
@@ -68,7 +69,7 @@ def _legalized(call: relax.Call) -> Kernel | None:
     with builder.function("main", list(params.values())):
         moved = [_replaced(arg, params) for arg in call.args]
         builder.emit_func_output(builder.emit(relax.Call(call.op, moved, call.attrs, call.ty_args)))
-    mod = relax.transform.LegalizeOps()(builder.get())
+    mod = relax.transform.LegalizeOps(arange.LOWERINGS)(builder.get())
     mod = relax.transform.CanonicalizeBindings()(mod)
     calls = [binding.value for block in mod["main"].body.blocks for binding in block.bindings]
     kernels = [c for c in calls if isinstance(c, relax.Call) and c.op.name == "relax.call_tir"]

@@ -123,6 +123,20 @@ def test_a_truth_value_becomes_a_number(dtype: str) -> None:
     np.testing.assert_array_equal(run(np.array([True, False])), np.array([1, 0], dtype))
 
 
+@pytest.mark.parametrize("count", [9, 1 << 20, (1 << 31) - 1])
+def test_many_numbers_in_a_row_are_no_constant(count: int) -> None:
+    mod = build(
+        [("x", (1,), "int64")],
+        lambda bb, x: bb.emit(op.take(bb.emit(op.arange(3, 3 + 2 * count, 2, "int64")), x, 0)),
+    )
+    lowered_mod = relax.transform.LegalizeOps(LEGALIZE)(mod)
+    names = {var.name_hint for var in lowered_mod.functions}
+    assert ("arange" in names) == (count > 9)
+    if count < 1 << 30:
+        run = relax.VirtualMachine(tvm.compile(lowered_mod, "llvm"), tvm.cpu())["main"]
+        assert run(tvm.runtime.tensor(np.array([count - 1]))).numpy() == 1 + 2 * count
+
+
 def test_nothing_is_read_from_an_empty_tensor() -> None:
     inputs = [("x", [0, 2], "float32"), ("at", [3], "int64")]
     run = lowered(inputs, lambda _, x, at: op.take(x, at, 0, mode="wrap"))
