@@ -13,6 +13,8 @@ from functools import partial
 import onnx
 from onnx import GraphProto
 
+from tvmext.errors import ModelError
+
 from . import graph as graphs
 from .control import Bodies, Body, analyse
 from .symbolic_facts import symbol_of
@@ -66,14 +68,22 @@ def _loop(node: Node, known: Analyse) -> list[Value] | None:
     carried = [value or Value("", None) for value in node.inputs[2:]]
     body = loop_body(graph, carried, varying(node.proto), known)
     values = []
+    _require_type(node, "the condition that its body gives", body.outputs()[0].dtype, "bool")
     for k, begin in enumerate(carried):
         end = body.outputs()[1 + k]
+        _require_type(node, f"what its body gives for value {k}", end.dtype, begin.dtype)
         values.append(_value(node, k, begin.dtype, begin.shape, body.outward(end.shape)))
     for k, row in enumerate(body.outputs()[1 + len(carried) :], len(carried)):
         inner = body.outward(row.shape)
         shape = None if inner is None else (None, *inner)
         values.append(_value(node, k, row.dtype, shape))
     return values
+
+
+def _require_type(node: Node, what: str, found: str, wanted: str) -> None:
+    """Raises ModelError if a value has another type than the next iteration takes."""
+    if found and wanted and found != wanted:
+        raise ModelError(f"{node.where}: {what} is {found}, not {wanted}", hint="export it again")
 
 
 def varying(proto: onnx.NodeProto) -> str:
@@ -118,6 +128,7 @@ def _scan(node: Node, known: Analyse) -> list[Value] | None:
     body = known(graph, list(zip((v.name for v in graph.input), values, strict=True)))
     found = []
     for k, (value, end) in enumerate(zip(states, body.outputs())):
+        _require_type(node, f"what its body gives for state {k}", end.dtype, value.dtype)
         found.append(_value(node, k, value.dtype, value.shape, body.outward(end.shape)))
     axes = node.attr("scan_output_axes", [0] * (len(body.outputs()) - len(states)))
     for (k, row), axis in zip(list(enumerate(body.outputs()))[len(states) :], axes):

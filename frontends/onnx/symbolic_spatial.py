@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from tvmext.errors import ModelError
+
 from ..dims import ceildiv, floordiv, minimum, product
 from .symbolic_node import Node, Size, Value
 from .symbolic_numbers import Number, is_size
@@ -65,6 +67,7 @@ def einsum(node: Node) -> Value | None:
 def _window(node: Node, x: Sequence[Size], kernel: Sequence[Size]) -> list[Size]:
     """Dims after sliding a window: floor((x + pads - dilation*(kernel - 1) - 1) / stride) + 1."""
     rank = len(kernel)
+    _require_positive(node)
     strides = node.attr("strides") or [1] * rank
     dilations = node.attr("dilations") or [1] * rank
     pads = node.attr("pads") or [0] * (2 * rank)
@@ -83,6 +86,17 @@ def _window(node: Node, x: Sequence[Size], kernel: Sequence[Size]) -> list[Size]
         begins = ceildiv(size + (0 if auto == "VALID" else pads[k]), strides[k])
         dims.append(minimum(ceildiv(room, strides[k]) + 1, begins))
     return dims
+
+
+def _require_positive(node: Node) -> None:
+    """Raises ModelError if an attribute has a size or a step that is none."""
+    for name in ("kernel_shape", "strides", "dilations"):
+        values = list(node.attr(name) or ())
+        if any(value < 1 for value in values):
+            raise ModelError(
+                f"{node.where} has the {name} {values}; all have to be 1 or more",
+                hint="export it again",
+            )
 
 
 def conv(node: Node) -> Value | None:
@@ -118,6 +132,7 @@ def conv_transpose(node: Node) -> Value | None:
     if x is None or w is None:
         return None
     rank = len(x) - 2
+    _require_positive(node)
     kernel = node.attr("kernel_shape") or w[2:]
     strides = node.attr("strides") or [1] * rank
     dilations = node.attr("dilations") or [1] * rank

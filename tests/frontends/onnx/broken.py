@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import onnx.parser
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 FLOAT = TensorProto.FLOAT
@@ -40,6 +41,15 @@ def weight(name="w", array=None, **fields) -> TensorProto:
         else:
             setattr(tensor, key, content)
     return tensor
+
+
+def looping(body: str, condition: str) -> ModelProto:
+    """A Loop over `v`, whose body gives `condition` and `a`."""
+    return onnx.parser.parse_model(f"""
+        <ir_version: 10, opset_import: ["" : 20]>
+        g (int64 n, bool go, float[2] x) => (float[2] y) {{
+            y = Loop(n, go, x) <body = b (int64 i, bool c, v) => ({condition}, a) {{ {body} }}>
+        }}""")
 
 
 def with_weight(tensor) -> ModelProto:

@@ -12,6 +12,7 @@ from tests.frontends.onnx.broken import (
     calling,
     external,
     in_function,
+    looping,
     loops,
     model,
     node,
@@ -149,6 +150,18 @@ BAD_MODELS = {
     "a type that is none": (
         model([node("BitCast", to=0)], opset=26),
         "BitCast 'node_y' cannot take float32",
+    ),
+    "a window of less than nothing": (
+        model([node("MaxPool", kernel_shape=[-2])], inputs=[value("x", [1, 1, 8])]),
+        "MaxPool 'node_y' has the kernel_shape [-2]; all have to be 1 or more",
+    ),
+    "a condition that is a float": (
+        looping("f = Cast<to=1>(i) a = Add(v, f)", "f"),
+        "the condition that its body gives is float32, not bool",
+    ),
+    "a value that becomes an integer": (
+        looping("a = Cast<to=7>(v) d = Identity(c)", "d"),
+        "what its body gives for value 0 is int64, not float32",
     ),
     "external without location": (with_weight(external(recipe="x")), "without a location"),
     "external data in memory": (with_weight(external(location="w.bin")), "given in memory"),
