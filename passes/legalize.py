@@ -16,6 +16,14 @@ is passed over, unless it comes first, as in ONNX Runtime:
 
 A truth value becomes a float by a choice: ``float(x)  ->  select(x, 1, 0)``.
 
+TVM's simplifier takes floats for numbers of which one is less, or more, or which are equal. With
+NaN ``not x < y`` is not ``y <= x``, and NaN is not equal to itself; nor does TVM's code for "not
+equal", or for what is true, say that it differs from anything:
+
+    not x    ->  select(x, false, true)
+    x != y   ->  not x == y                     x == x  ->  x <= inf, of floats
+    bool(x)  ->  not x == 0
+
 `relax.shape_to_tensor` becomes what TVM makes of it, marked as opaque to fusion: FuseTIR crashes on
 a group in which a dim is both an argument and the size of another member.
 """
@@ -56,8 +64,15 @@ def _relu(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
 
 def _astype(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
     """TVM's simplifier fails on the cast of a vector of truth values."""
-    dtype = str(call.ty.dtype)
-    if str(call.args[0].ty.dtype) != "bool" or not dtype.startswith(("float", "bfloat")):
+    dtype, source = str(call.ty.dtype), str(call.args[0].ty.dtype)
+    if dtype == "bool" and _is_float(source):
+
+        def true(x: te.Tensor) -> te.Tensor:
+            zero = tirx.const(0, source)
+            return te.compute(x.shape, lambda *at: _opposite(x(*at).equal(zero)), name="cast")
+
+        return builder.call_te(true, call.args[0], primfunc_name_hint="cast")
+    if source != "bool" or not _is_float(dtype):
         return brain_floats.lower(builder, call)
 
     def cast(x: te.Tensor) -> te.Tensor:
@@ -65,6 +80,42 @@ def _astype(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
         return te.compute(x.shape, lambda *at: tirx.Select(x(*at), one, zero), name="cast")
 
     return builder.call_te(cast, call.args[0], primfunc_name_hint="cast")
+
+
+def _not(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    def other(x: te.Tensor) -> te.Tensor:
+        return te.compute(x.shape, lambda *at: _opposite(x(*at).astype("bool")), name="logical_not")
+
+    return builder.call_te(other, call.args[0], primfunc_name_hint="logical_not")
+
+
+def _opposite(truth: Expr) -> Expr:
+    return tirx.Select(truth, tirx.const(False, "bool"), tirx.const(True, "bool"))
+
+
+def _equal(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    """Of floats: one is equal to itself unless it is NaN."""
+    x, y = call.args
+    if not _is_float(str(x.ty.dtype)) or not x.same_as(y):
+        return Op.get("relax.equal").get_attr("FLegalize")(builder, call)
+
+    def number(x: te.Tensor) -> te.Tensor:
+        limit = tirx.const(math.inf, x.dtype)
+        return te.compute(x.shape, lambda *at: x(*at) <= limit, name="equal")
+
+    return builder.call_te(number, x, primfunc_name_hint="equal")
+
+
+def _not_equal(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    """Of floats: the opposite of what `_equal` says."""
+    if not _is_float(str(call.args[0].ty.dtype)):
+        return Op.get("relax.not_equal").get_attr("FLegalize")(builder, call)
+    same = builder.emit(builder.normalize(_equal(builder, relax.op.equal(*call.args))))
+    return _not(builder, relax.op.logical_not(same))
+
+
+def _is_float(dtype: str) -> bool:
+    return dtype.startswith(("float", "bfloat"))
 
 
 def _rewritten(original: Lowering, rewrite: Callable[[PrimFunc], PrimFunc]) -> Lowering:
@@ -95,7 +146,7 @@ def _index_of(name: str, build: Callable[..., te.Tensor], best: float) -> Loweri
                 instead = tirx.Select(first, edge, -edge)
                 return tirx.Select(value <= tirx.const(math.inf, x.dtype), value, instead)
 
-            if str(x.dtype).startswith(("float", "bfloat")):
+            if _is_float(str(x.dtype)):
                 x = te.compute(x.shape, element, name="without_nan")
             return build(x, axis, keepdims)
 
@@ -114,7 +165,7 @@ def _opaque(function: PrimFunc) -> PrimFunc:
 
 def _keeping_nan(function: PrimFunc) -> PrimFunc:
     def keep(node: tirx.Max | tirx.Min) -> Any:
-        if not str(node.a.ty).startswith(("float", "bfloat")):
+        if not _is_float(str(node.a.ty)):
             return node
         if isinstance(node.b, tirx.FloatImm):
             return type(node)(node.b, node.a)
@@ -169,6 +220,9 @@ LEGALIZE: dict[str, Lowering] = {
     **indexing.LOWERINGS,
     **norms.LOWERINGS,
     brain_floats.NAME: _astype,
+    "relax.equal": _equal,
+    "relax.logical_not": _not,
+    "relax.not_equal": _not_equal,
     "relax.nn.relu": _relu,
     **resize.LOWERINGS,
     **transposed_convolution.LOWERINGS,

@@ -43,6 +43,40 @@ def test_nan_is_kept(size: int | str, operator: Any, expected: np.ndarray) -> No
     np.testing.assert_array_equal(run(SPECIAL), expected)
 
 
+@pytest.mark.parametrize("size", [7, "n"])
+@pytest.mark.parametrize(
+    ("operator", "expected"),
+    [
+        (lambda x, y: op.logical_not(op.less(x, y)), lambda x, y: ~(x < y)),
+        (lambda x, y: op.logical_not(op.greater(x, y)), lambda x, y: ~(x > y)),
+        (lambda x, y: op.logical_not(op.less_equal(x, y)), lambda x, y: ~(x <= y)),
+        (lambda x, y: op.logical_not(op.greater_equal(x, y)), lambda x, y: ~(x >= y)),
+        (lambda x, y: op.logical_not(op.equal(x, y)), lambda x, y: ~(x == y)),
+        (op.not_equal, np.not_equal),
+        (lambda x, y: op.logical_not(op.not_equal(x, y)), np.equal),
+        (lambda x, y: op.equal(x, x), lambda x, y: x == x),
+        (lambda x, y: op.not_equal(x, x), lambda x, y: x != x),
+        (lambda x, y: op.astype(x, "bool"), lambda x, y: x != 0),
+        (lambda x, y: op.equal(y, x), np.equal),
+    ],
+)
+def test_nan_is_neither_less_nor_more_nor_equal(
+    size: int | str, operator: Any, expected: Any
+) -> None:
+    dim = tirx.Var(size, "int64") if isinstance(size, str) else size
+    inputs = [("x", [dim], "float32"), ("y", [dim], "float32")]
+    run = lowered(inputs, lambda _, x, y: operator(x, y))
+    other = np.array([1, NAN, 0, NAN, INF, INF, NAN], np.float32)
+    np.testing.assert_array_equal(run(SPECIAL, other), expected(SPECIAL, other))
+
+
+def test_numbers_that_are_no_floats_are_compared_as_before() -> None:
+    inputs = [("x", [4], "int64"), ("y", [4], "int64")]
+    run = lowered(inputs, lambda _, x, y: op.logical_not(op.not_equal(x, y)))
+    one, other = np.array([1, 2, 3, -4]), np.array([1, 3, 3, 4])
+    np.testing.assert_array_equal(run(one, other), one == other)
+
+
 @pytest.mark.parametrize(
     ("operator", "expected"), [(op.maximum, np.maximum), (op.minimum, np.minimum)]
 )
