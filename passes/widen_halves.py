@@ -3,9 +3,10 @@
 matmul(x, w) -> float16       =     astype(matmul(x, w) -> float32, float16)
 f(x: bfloat16) -> bfloat16    =     astype(f(astype(x, float32)), bfloat16)
 
-for every f but those that only move elements. TVM's legalization of bfloat16 refuses some operators
-and makes others wrong (brain_floats.py). Where a machine has instructions for the type ("native"),
-its convolutions are taken as matmul is, and its casts are casts.
+for every f but those that only move elements, and for sums and means of float16, whose counts may
+be beyond what it holds (65504). TVM's legalization of bfloat16 refuses some operators and makes
+others wrong (brain_floats.py). Where a machine has instructions for the type ("native"), its
+convolutions are taken as matmul is, and its casts are casts.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ MOVES = frozenset({
     "relax.squeeze", "relax.stack", "relax.strided_slice", "relax.take", "relax.tile",
 })  # fmt: skip
 """Operators that take bfloat16 as it is; of other calls those of functions do."""
+SUMS = frozenset({"relax.mean", "relax.sum", "relax.std", "relax.variance"})
+"""Operators that add up, over axes, more than float16 has digits for."""
 KEPT = (
     "strides", "padding", "dilation", "groups", "data_layout", "kernel_layout", "out_layout",
 )  # fmt: skip
@@ -38,7 +41,7 @@ KEPT = (
 
 @tvm.transform.module_pass(opt_level=0, name="WidenHalves")
 class WidenHalves:
-    """Rewrite every matmul of float16 or bfloat16, and every other computation of bfloat16."""
+    """Rewrite every matmul and sum of float16 or bfloat16, and all else that bfloat16 computes."""
 
     def __init__(self, native: bool = False) -> None:
         self.native = native
@@ -60,6 +63,8 @@ class _Rewriter(PyExprMutator):
             return self._matmul(call)
         if self.native and name in CONVOLUTIONS and all(map(_is_brain, call.args)):
             return self._convolution(call)
+        if name in SUMS and _is_half(call.args[0]):
+            return self._widened(call)
         computes = name.startswith("relax.") and name not in MOVES and "call" not in name
         return self._widened(call) if computes and any(map(_is_brain, call.args)) else call
 
@@ -77,7 +82,7 @@ class _Rewriter(PyExprMutator):
 
     def _widened(self, call: relax.Call) -> relax.Expr:
         emit = self.builder_.emit
-        args = [self._wide(x) if _is_brain(x) else x for x in call.args]
+        args = [self._wide(x) if _is_half(x) else x for x in call.args]
         wide = emit(relax.Call(call.op, args, call.attrs))
         if isinstance(wide.ty, relax.TupleType):
             fields = [emit(relax.TupleGetItem(wide, k)) for k in range(len(wide.ty.fields))]
@@ -86,6 +91,8 @@ class _Rewriter(PyExprMutator):
 
     def _wide(self, x: relax.Expr) -> relax.Expr:
         """`x` in float32; where it was rounded from float32, without a bfloat16 in between."""
+        if not _is_brain(x):
+            return self.builder_.emit(relax.op.astype(x, "float32"))
         made = x
         while isinstance(made, relax.Var):  # a result may have several names
             made = self.lookup_binding(made)
@@ -100,5 +107,9 @@ class _Rewriter(PyExprMutator):
         return wide if same else relax.op.astype(wide, str(wanted.dtype))
 
 
+def _is_half(x: relax.Expr) -> bool:
+    return isinstance(x.ty, relax.TensorType) and str(x.ty.dtype) in HALVES
+
+
 def _is_brain(x: relax.Expr) -> bool:
-    return isinstance(x.ty, relax.TensorType) and str(x.ty.dtype) == "bfloat16"
+    return _is_half(x) and str(x.ty.dtype) == "bfloat16"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pytest
 from tvm import relax
 
-from tests.passes.modules import build, operators
+from tests.passes.modules import build, operators, run
 from tvmext.passes.widen_halves import WidenHalves
 
 
@@ -17,6 +20,17 @@ def test_products_of_halves(kind: str, casts: int) -> None:
     )
     found = operators(WidenHalves()(mod))
     assert found["relax.astype"] == casts and found["relax.matmul"] == 1
+
+
+@pytest.mark.parametrize("operator", [relax.op.mean, relax.op.sum, relax.op.variance])
+def test_sums_of_more_than_float16_can_count(operator: Any) -> None:
+    """0.5 in each of 70,000 places: the mean is 0.5, the sum 35,000, and nothing is infinite."""
+    mod = build([("x", (1, 70_000), "float16")], lambda bb, x: bb.emit(operator(x, 1)))
+    wide = WidenHalves()(mod)
+    assert operators(wide)["relax.astype"] == 2
+    (result,) = run(wide, np.full((1, 70_000), 0.5, "float16"))
+    expected = {"mean": 0.5, "sum": 35_000, "variance": 0}[operator.__name__]
+    assert result.dtype == np.float16 and abs(result[0] - expected) <= 16
 
 
 @pytest.mark.parametrize("native", [False, True])
