@@ -108,7 +108,7 @@ def _row(group: Group, whole: float) -> str:
         f'<td class="n soft">{"" if predicted is None else time_text(predicted)}</td>'
         f'<td><i class="bar" style="--part:{100 * share:.1f}%"></i>{share:.1%}</td>'
         f'<td class="n">{len(group.calls)}</td>{cells}'
-        f'<td>{escape(group.rule)}<code class="soft">{_decision(group)}</code></td>'
+        f'<td>{escape(group.rule)} <code class="soft">{_decision(group)}</code></td>'
         f'<td title="{escape(", ".join(group.nodes))}"><code>{escape(shown)}</code>{more}</td></tr>'
     )
 
