@@ -49,13 +49,20 @@ def schema_functions(model: ModelProto, keep: Iterable[str]) -> ModelProto:
         return model
     for node in called:
         _write_defaults(node, versions[graphs.domain_of(node)])
-    try:
-        model = _inline_by_type(model, kept)
-        return inliner.inline_selected_functions(
-            model, [("", name) for name in kept], exclude=True, inline_schema_functions=True
+    inlined = model
+    with suppress(Exception):  # a body that does not fit its node: reported as unsupported
+        inlined = _inline_by_type(model, kept)
+        inlined = inliner.inline_selected_functions(
+            inlined, [("", name) for name in kept], exclude=True, inline_schema_functions=True
         )
-    except Exception:  # a body that does not fit its node: reported as unsupported
-        return model
+    return inlined if _is_complete(inlined.graph) else model
+
+
+def _is_complete(graph: GraphProto) -> bool:
+    """Whether all that nodes read is there, which a graph in a node may leave its body without."""
+    visible = {value.name for value in (*graph.input, *graph.initializer)}
+    visible.update(name for node in graph.node for name in node.output)
+    return all(graphs.reads(node) <= visible for node in graph.node)
 
 
 def _check_calls(model: ModelProto, source: str) -> None:

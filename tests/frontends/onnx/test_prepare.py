@@ -7,11 +7,11 @@ from collections import Counter
 import numpy as np
 import onnx
 import pytest
-from onnx import ModelProto, TensorProto, numpy_helper, parser
+from onnx import ModelProto, TensorProto, helper, numpy_helper, parser
 from onnx.reference import ReferenceEvaluator
 
 from tests.frontends.onnx.stock import assert_matches, run
-from tvmext.errors import ModelError
+from tvmext.errors import ModelError, UnsupportedError
 from tvmext.frontends import load
 from tvmext.frontends.onnx import driver, prepare, scalars, symbolic
 from tvmext.frontends.onnx.load import load as load_source
@@ -110,6 +110,24 @@ def test_local_functions_are_inlined():
     assert operators(result) == {"Mul": 2}
     proto = parse(FUNCTION)
     assert_matches(load(proto), proto, {"x": np.ones((4, 3), np.float32)})
+
+
+def test_a_function_that_a_graph_of_its_node_leaves_incomplete():
+    """The graph has an output that nothing in it computes, so that the body misses a value."""
+    scores = helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["B", "H", "L", "S"])
+    other = helper.make_tensor_value_info("K", TensorProto.FLOAT, [1, 2, 4, 8])
+    scaled = helper.make_node("Tanh", ["scores"], ["scaled"])
+    body = helper.make_graph([scaled], "score_mod", [scores], [other])
+    node = helper.make_node(
+        "FlexAttention", ["Q", "K", "V"], ["Y"], domain="ai.onnx.preview", score_mod=body
+    )
+    shape = TensorProto.FLOAT, [1, 2, 4, 8]
+    inputs = [helper.make_tensor_value_info(name, *shape) for name in "QKV"]
+    graph = helper.make_graph([node], "g", inputs, [helper.make_tensor_value_info("Y", *shape)])
+    opsets = [helper.make_opsetid("", 24), helper.make_opsetid("ai.onnx.preview", 1)]
+    proto = helper.make_model(graph, opset_imports=opsets)
+    with pytest.raises(UnsupportedError, match="FlexAttention"):
+        load(proto)
 
 
 BRANCHES = """
