@@ -19,20 +19,27 @@ from tvm.relax.analysis import definable_tir_vars_in_type, tir_vars_in_type
 
 
 def sizes_first(mod: tvm.IRModule, before: tvm.IRModule) -> tvm.IRModule:
-    """`mod` with the bindings of main in such an order: their own, less what it demands.
+    """`mod` with the bindings of its functions in such an order: their own, less what it demands.
 
     Of the casts that mention a size, the first in `before` defines it: the module whose bindings a
     pass has moved, or copied under the same variables.
     """
-    definers = _definers(before["main"])
-    if not definers:
+    ordered = {}
+    for var, func in mod.functions_items():
+        old = before.functions.get(var)
+        definers = _definers(old) if isinstance(old, relax.Function) else {}
+        if definers:
+            ordered[var] = _ordered(func, definers)
+    if not ordered:
         return mod
-    main = mod["main"]
-    blocks = [type(block)(_Order(block.bindings, definers).found) for block in main.body.blocks]
-    body = relax.SeqExpr(blocks, main.body.body)
-    ordered = relax.Function(main.params, body, main.ret_ty, main.is_pure, main.attrs)
-    functions = dict(mod.functions_items()) | {mod.get_global_var("main"): ordered}
+    functions = dict(mod.functions_items()) | ordered
     return tvm.IRModule(functions, attrs=mod.attrs, global_infos=mod.global_infos)
+
+
+def _ordered(func: relax.Function, definers: dict[Var, Var]) -> relax.Function:
+    blocks = [type(block)(_Order(block.bindings, definers).found) for block in func.body.blocks]
+    body = relax.SeqExpr(blocks, func.body.body)
+    return relax.Function(func.params, body, func.ret_ty, func.is_pure, func.attrs)
 
 
 def _definers(func: relax.Function) -> dict[Var, Var]:

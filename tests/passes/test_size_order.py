@@ -43,6 +43,17 @@ def test_a_size_is_defined_before_what_fusion_moved_up() -> None:
     np.testing.assert_allclose(result, np.exp(x) + np.arange(1, 6) * x, rtol=1e-5)
 
 
+def test_bodies_of_branches_are_ordered_too() -> None:
+    mod = legalized(sized_late)
+    functions = {v: f for v, f in mod.functions_items() if v.name_hint != "main"}
+    functions[tvm.ir.GlobalVar("body")] = mod["main"].without_attr("global_symbol")
+    bodies = transform.Normalize()(tvm.IRModule(functions))
+    fused = sizes_first(transform.FuseOps()(bodies), bodies)
+    bindings = fused["body"].body.blocks[0].bindings
+    (defined,) = (k for k, one in enumerate(bindings) if isinstance(one, relax.MatchCast))
+    assert defined < len(bindings) - 1
+
+
 def test_bindings_in_order_stay() -> None:
     mod = legalized(sized_late)
     (block,), (same,) = mod["main"].body.blocks, sizes_first(mod, mod)["main"].body.blocks
