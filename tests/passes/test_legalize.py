@@ -70,6 +70,24 @@ def test_nan_is_neither_less_nor_more_nor_equal(
     np.testing.assert_array_equal(run(SPECIAL, other), expected(SPECIAL, other))
 
 
+@pytest.mark.parametrize("kind", ["float32", "float64", "float16"])
+@pytest.mark.parametrize("zero", [0.0, -0.0])
+def test_zero_times_what_is_not_finite(kind: str, zero: float) -> None:
+    """Also that TVM finds no division by 0 behind it, and the signs of zeros."""
+    factor = relax.const(np.array(zero, kind), kind)
+    run = lowered([("x", [7], kind)], lambda _, x: op.multiply(x, factor))
+    values = SPECIAL.astype(kind)
+    with np.errstate(invalid="ignore"):
+        expected = values * np.array(zero, kind)
+    np.testing.assert_array_equal(run(values), expected)
+    np.testing.assert_array_equal(np.signbit(run(values))[1:4], np.signbit(expected)[1:4])
+
+    one = relax.const(np.array(1, kind), kind)
+    inverse = lowered([("x", [7], kind)], lambda _, x: op.divide(one, op.multiply(factor, x)))
+    with np.errstate(all="ignore"):
+        np.testing.assert_array_equal(inverse(values), 1 / expected)
+
+
 def test_numbers_that_are_no_floats_are_compared_as_before() -> None:
     inputs = [("x", [4], "int64"), ("y", [4], "int64")]
     run = lowered(inputs, lambda _, x, y: op.logical_not(op.not_equal(x, y)))
