@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any
 
 import torch
@@ -24,12 +23,13 @@ def _nms(boxes: torch.Tensor, scores: torch.Tensor, threshold: float) -> torch.T
     return torch.stack(kept) if kept else torch.zeros(0, dtype=torch.int64)
 
 
-with contextlib.suppress(RuntimeError):  # where torchvision's own library does not load
+try:
+    import torchvision
+except RuntimeError:  # its own library does not load
     _library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     _library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     _library.impl("nms", _nms, "CPU")
-
-import torchvision  # noqa: E402  (it asks for the operators above)
+    import torchvision  # asks for the operators above
 
 
 def classifier(name: str, size: int, free: str = "batch", **options: Any) -> Any:
