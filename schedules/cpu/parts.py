@@ -6,6 +6,7 @@ the parts run one after another.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -49,7 +50,7 @@ class PartDecision:
     decision: Any
 
 
-class Parts:
+class Parts(ABC):
     """What rules have in common whose kernels are taken apart.
 
     `rules` are those that a part may be left to, in the order in which they are asked.
@@ -96,9 +97,9 @@ class Parts:
             tirx.PrimFunc(params, body, kernel.func.ret_type, kernel.func.attrs), layouts
         )
 
+    @abstractmethod
     def apart(self, kernel: Kernel) -> tuple[Kernel, ...] | Declined:
         """The parts of a kernel, or why it has none."""
-        raise NotImplementedError
 
     def _part(self, kernel: Kernel) -> Part | None:
         for rule in self.rules:
