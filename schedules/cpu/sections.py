@@ -46,6 +46,8 @@ def sections(kernel: Kernel) -> tuple[Kernel, ...] | Declined:
         return found
     if found.lhs.direct:
         return Declined("its factors are read in place")
+    if found.constant_rhs(kernel) is not None:
+        return Declined("its weight can be laid out for one section only")
     seen = view(kernel.func)
     assert isinstance(seen, View)
     head = summed(seen)

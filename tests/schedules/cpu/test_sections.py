@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from tvm import te, tirx
+from tvm.relax import op
 
 from tests.schedules.cpu.kernels import ARCH, composed, normal, run, scheduled
+from tests.schedules.cpu.kernels import kernel as fused_kernel
 from tvmext.schedules.cpu import RULES
 from tvmext.schedules.cpu.sections import Sections, sections
 from tvmext.schedules.memory import Memory
@@ -73,6 +76,14 @@ def test_what_is_computed_is_left_to_others() -> None:
     reason = sections(kernel)
     assert isinstance(reason, Declined)
     assert "in place" in reason.reason
+
+
+def test_a_weight_is_left_to_convolutions() -> None:
+    """Each section would lay it out anew: a 1x1 convolution that pads."""
+    layouts = {"data_layout": "NHWC", "kernel_layout": "OHWI"}
+    shapes = ((1, 5, 6, 3), "float32"), ((8, 1, 1, 3), "float32")
+    conv = fused_kernel(lambda x, w: op.nn.conv2d(x, w, padding=1, **layouts), *shapes)
+    assert isinstance(sections(replace(conv, constant_args=frozenset([1]))), Declined)
 
 
 def test_must_not_fire_on_a_plain_product() -> None:
