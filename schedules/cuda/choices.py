@@ -33,9 +33,18 @@ class MmaChoices:
         near = [one for price, _, one in priced[:MOST_TILES] if price <= FAR * priced[0][0]]
         return list(dict.fromkeys([picked, *near]))
 
-    def terms(self, workload: Product, decisions: Sequence[Decision], arch: CudaArch) -> Terms:
+    def terms(
+        self,
+        workload: Product,
+        decisions: Sequence[Decision | mma_choice.ByRows],
+        arch: CudaArch,
+    ) -> Terms:
+        """Where rows are not known they are taken for many, and so is the tile for them."""
         sizes = workload.sizes
-        prices = [mma_choice.price(sizes, one, arch) for one in decisions]
+        tiles: list[Decision] = [
+            one.many if isinstance(one, mma_choice.ByRows) else one for one in decisions
+        ]
+        prices = [mma_choice.price(sizes, one, arch) for one in tiles]
         return Terms.of(
             family=FAMILIES.index("mma"),
             batch=sizes.batch or 1,
@@ -44,15 +53,15 @@ class MmaChoices:
             depth=sizes.reduce or mma_choice.UNKNOWN_DEPTH,
             item=dtype_bits(sizes.dtype) // 8,
             free=sum(n is None for n in (sizes.batch, sizes.rows, sizes.cols, sizes.reduce)),
-            tile_rows=[one.warp_rows for one in decisions],
-            lanes=[one.warp_cols for one in decisions],
-            block_rows=[one.rows for one in decisions],
-            block_cols=[one.cols for one in decisions],
-            block_depth=[one.depth for one in decisions],
-            in_flight=[one.stages for one in decisions],
-            splits=[one.splits for one in decisions],
+            tile_rows=[one.warp_rows for one in tiles],
+            lanes=[one.warp_cols for one in tiles],
+            block_rows=[one.rows for one in tiles],
+            block_cols=[one.cols for one in tiles],
+            block_depth=[one.depth for one in tiles],
+            in_flight=[one.stages for one in tiles],
+            splits=[one.splits for one in tiles],
             copy_bytes=min(sizes.copies),
-            resident=[mma_choice.resident(one, sizes.dtype, arch) for one in decisions],
+            resident=[mma_choice.resident(one, sizes.dtype, arch) for one in tiles],
             registers=arch.registers_per_sm,
             units=arch.matrix_fma,
             l1=arch.shared_per_sm,

@@ -8,10 +8,13 @@ from tvm.relax import op, transform
 
 from tests.passes.modules import build
 from tvmext.arch import FAMILIES
+from tvmext.arch.cuda import from_name
 from tvmext.schedules.cost.model import Analytic
 from tvmext.schedules.cpu import RULES
 from tvmext.schedules.cpu.choices import choices
 from tvmext.schedules.cpu.chosen import SCANNED, chosen
+from tvmext.schedules.cuda import choices as cuda
+from tvmext.schedules.cuda import rules as cuda_rules
 from tvmext.schedules.dispatch import mixture
 from tvmext.schedules.prices import prices_of
 from tvmext.schedules.select import by_rule
@@ -44,6 +47,15 @@ def test_variants_share_the_sizes() -> None:
             for low, high in variant.spans if variant.size == size else ():
                 taken[low : high + 1] += 1
         assert (taken[1:-1] == 1).all()
+
+
+def test_a_gpu_prices_few_and_many_rows_by_the_kernel_for_many() -> None:
+    arch = from_name("sm_80")
+    shapes = [("x", (tirx.Var("n", "int64"), 512), "float16"), ("y", (512, 512), "float16")]
+    mod = transform.LegalizeOps()(build(shapes, lambda bb, x, y: bb.emit(op.matmul(x, y))))
+    (one,) = prices_of(mod, arch, cuda_rules(arch), cuda.choices(), Analytic(), by_rule)
+    assert one.rule == "mma" and {"few", "many"} <= set(one.pick.decision)
+    assert one.pick.seconds and one.pick.seconds > 0
 
 
 def test_heights_are_those_of_the_kernel() -> None:

@@ -109,7 +109,7 @@ def test_every_kernel_is_compiled_once_and_found_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("threads", [128, 1024])
-def test_a_kernel_that_spills_gets_the_registers_it_may_have(threads: int) -> None:
+def test_a_kernel_that_spills_gets_the_registers_that_a_block_alone_may_have(threads: int) -> None:
     """Two hundred values alive at once: 128 threads can hold them, 1024 cannot and must not try."""
     body = "float v[200];\n#pragma unroll\nfor (int i = 0; i < 200; ++i) v[i] = x[i * 999];\n"
     body += "__syncthreads();\n#pragma unroll\nfor (int i = 0; i < 200; ++i) x[i * 777] = v[i];"

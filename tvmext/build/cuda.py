@@ -35,7 +35,7 @@ from .cache import Cache, cache_for
 from .cuda_source import HEADERS, PREAMBLE, kernels
 from .link import find_compiler
 
-_REVISION = 2  # of how kernels are compiled here: entries of the cache hold what it makes
+_REVISION = 3  # of how kernels are compiled here: entries of the cache hold what it makes
 _NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE
 _STUB = """\
 extern "C" {
@@ -131,9 +131,10 @@ class Toolchain:
         cubin, log = self._compiled(source, options)
         used = usage(log)[name]
         if used.spill_stores:
-            # ptxas would rather spill than let fewer blocks reside: say what a block may have.
-            most = self._most_registers(source)
-            other, log = self._compiled(source, [*options, f"--maxrregcount={most}"])
+            # ptxas would rather spill than let fewer blocks reside: say that one is enough. (It then
+            # takes no more registers than it has use for, and no notice of --maxrregcount.)
+            alone = _BOUNDS.sub(r"__launch_bounds__(\1, 1)", source)
+            other, log = self._compiled(alone, options)
             if usage(log)[name].spill_stores < used.spill_stores:
                 cubin, used = other, usage(log)[name]
         used = replace(used, code=len(cubin))
@@ -176,14 +177,6 @@ class Toolchain:
         ]
         return [*options, "--use_fast_math"] if self.fast_math else options
 
-    def _most_registers(self, source: str) -> int:
-        """Registers of a thread with which a block of the kernel can still be launched."""
-        bounds = [int(n) for n in _BOUNDS.findall(source)]
-        threads = max(bounds, default=self.arch.threads_per_block)
-        # A warp is given registers in units of 256 (CUDA Occupancy Calculator): 8 per thread.
-        fitting = self.arch.registers_per_sm // threads // 8 * 8
-        return min(self.arch.registers_per_thread, fitting)
-
     def _places(self) -> list[str]:
         return [f"-I{self._headers}", f"-I{self._headers / 'cccl'}"]
 
@@ -198,7 +191,7 @@ def toolchain_for(arch: Arch, options: Options, folder: str | None = None) -> To
     return Toolchain(arch, fast_math=options.fast_math, kept=cache_for(folder))
 
 
-_BOUNDS = re.compile(r"__launch_bounds__\((\d+)")
+_BOUNDS = re.compile(r"__launch_bounds__\((\d+)\)")
 _FUNCTION = re.compile(r"Compiling entry function '(\w+)'")
 _FRAME = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
 _USED = re.compile(r"Used (\d+) registers(?:.*?(\d+) bytes smem)?")
