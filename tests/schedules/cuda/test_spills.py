@@ -1,4 +1,4 @@
-"""Kernels that ptxas makes spill if it is not told that few blocks on a multiprocessor are enough."""
+"""Kernels that ptxas makes spill unless told that few blocks on a multiprocessor are enough."""
 
 from __future__ import annotations
 
