@@ -22,6 +22,8 @@ from tvm.ir import Call, Expr, Op
 
 from tvmext.passes.rewrite import rewrite_bodies
 
+from . import registers
+
 PIPELINE = "tvmext.llvm"
 """The name of TVM's pipeline for kernels with ours in it, once it is registered."""
 
@@ -40,7 +42,8 @@ def _stages() -> tuple[tvm.transform.Pass, Any, Any]:
     @tvm.transform.module_pass(opt_level=0, name="Kernels")
     def kernels(mod: tvm.IRModule, _ctx: tvm.transform.PassContext) -> tvm.IRModule:
         with _without(_LAST):
-            mod = all_but_last(without_bits_of_constants(mod))
+            mod = all_but_last(registers.local(without_bits_of_constants(mod)))
+        mod = registers.on_stack(mod)
         return tirx.transform.BF16StorageLegalize()(spelled_out(mod))
 
     return kernels, host, device

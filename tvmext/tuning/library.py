@@ -11,7 +11,7 @@ from tvm.tirx import PrimFunc
 
 from tvmext.arch import Arch, CudaArch, to_target
 from tvmext.build.cuda import toolchain_for
-from tvmext.build.kernels import code_generation, code_target
+from tvmext.build.kernels import code_generation, code_target, kernel_pipeline
 from tvmext.build.link import find_compiler
 from tvmext.options import Options
 
@@ -25,7 +25,8 @@ def write_library(
     if isinstance(arch, CudaArch) and (toolchain := toolchain_for(arch, options)):
         toolchain.register()
     with target, code_generation(target):
-        library = tvm.tirx.build(tvm.IRModule(named), code_target(target))
+        pipeline = kernel_pipeline(target)
+        library = tvm.tirx.build(tvm.IRModule(named), code_target(target), pipeline)
     unfinished = path.with_name(f".{path.name}")
     library.export_library(str(unfinished), cc=find_compiler()[0])
     os.replace(unfinished, path)

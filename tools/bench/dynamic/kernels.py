@@ -13,7 +13,7 @@ import tvm
 from tvm import relax, sym, tirx
 
 from tvmext.arch import CpuArch, resolve, to_target
-from tvmext.build.kernels import code_generation, code_target
+from tvmext.build.kernels import code_generation, code_target, kernel_pipeline
 from tvmext.measure.timing import Call
 from tvmext.passes.share_kernels import ShareKernels
 from tvmext.schedules.cpu import RULES
@@ -197,7 +197,9 @@ def libraries(kernels: Iterable[Ready], folder: Path) -> dict[str, Any]:
         module = tvm.IRModule({name: wanted[name] for name in names})
         target = tvm.target.Target(to_target(arch()))
         with code_generation(target):
-            tvm.compile(module, code_target(target)).export_library(str(path))
+            tvm.compile(
+                module, code_target(target), tir_pipeline=kernel_pipeline(target)
+            ).export_library(str(path))
         path.with_suffix(".txt").write_text("\n".join(names))
         library = tvm.runtime.load_module(str(path))
         found |= {name: library[name] for name in names}
