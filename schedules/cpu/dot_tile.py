@@ -117,11 +117,18 @@ class DotKernel(RegisterTile):
                 at = [q * len(parts) + p for p in range(len(parts))]
                 return block(fetch, *(self._step(s, panel, point, q) for s, q in zip(parts, at)))
 
+            def left(q: Expr) -> tirx.Stmt:
+                return self._step(parts[0], panel, point, words // len(parts) * len(parts) + q)
+
             last = None
             if rest != 0:
                 last = self._step(parts[0], panel, point, index(words), index(rest))
                 last = last if isinstance(rest, int) else tirx.IfThenElse(rest > 0, last, None)
-            return block(loop(known(words // len(parts)), step, name="q"), last)
+            return block(
+                loop(known(words // len(parts)), step, name="q"),
+                loop(known(words % len(parts)), left, name="left"),
+                last,
+            )
 
         return nest(outer, run)
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from tvm.ir import Var
+
 from tvmext.arch import CpuArch, dtype_bits
 
 from ..dispatch import Heights
@@ -38,6 +40,7 @@ from .dots import Dot, find_dot
 from .gemm_kernel import build
 from .gemm_variants import LEAST_BITS, known_prices, variants
 from .heights import tile_heights
+from .one_column import free_columns, of_one_column
 from .one_row import columns_at_once, contiguous_sum
 from .panels import weight
 from .tile import Shape
@@ -80,6 +83,17 @@ class Workload:
     """Rows of all products together where dims that are not known are 1."""
     spans: tuple[Span, Span] = (ANY, ANY)
     """What rows and columns may be that are known at run time only."""
+    column: Column | None = field(default=None, repr=False, compare=False)
+    """The same for one column, if there may be one and vectors then run along the sum."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A product for one column, where their number is `columns`."""
+
+    columns: Var
+    kernel: Kernel
+    workload: Workload
 
 
 @dataclass(frozen=True)
@@ -98,6 +112,8 @@ class Decision:
     """The instruction for products of bytes."""
     others: tuple[Decision, ...] = ()
     """What is better for other sizes, where they are known at run time only (dispatch.py)."""
+    column: Decision | None = None
+    """What is taken for one column, where their number is known at run time only."""
     heights: Heights = ()
     """Rows of tiles, with their prices, where the number of rows is not known (rows.py)."""
 
@@ -175,7 +191,20 @@ def describe(found: Contraction, kernel: Kernel) -> Workload | Declined:
         factor_types(found),
         least_size((*found.batch, *found.rows)),
         (span(found.rows, kernel.func), span(found.cols, kernel.func)),
+        _column(found, kernel) if rhs in ("vectors", "memory") else None,
     )
+
+
+def _column(found: Contraction, kernel: Kernel) -> Column | None:
+    """The product for one column, if its sums are taken in the lanes of vectors."""
+    columns = free_columns(found, kernel)
+    if columns is None:
+        return None
+    alone = of_one_column(kernel, columns)
+    workload = Gemm().match(alone)
+    if isinstance(workload, Declined) or workload.rhs != "sum":
+        return None
+    return Column(columns, alone, workload)
 
 
 def unit_stride(found: Contraction) -> bool:
@@ -202,7 +231,8 @@ def decide(workload: Workload, arch: CpuArch) -> Decision:
     shape = widest([tile(*width) for width in widths])
     if workload.rhs == "sum":
         shape = columns_at_once(arch.vector_lanes(workload.dtype))
-    return _varied(workload, placed(workload, shape, dot, arch), arch)
+    column = None if workload.column is None else decide(workload.column.workload, arch)
+    return replace(_varied(workload, placed(workload, shape, dot, arch), arch), column=column)
 
 
 def placed(workload: Workload, shape: Shape, dot: Dot | None, arch: CpuArch) -> Decision:

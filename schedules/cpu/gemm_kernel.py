@@ -23,6 +23,7 @@ from .flat_rows import flat_rows, named_places
 from .gemm_loops import Passes
 from .gemm_variants import chosen, narrower
 from .in_place import InPlace
+from .one_column import unless_one_column
 from .one_row import OneRow
 from .panels import Pack, weight
 from .rows import cut
@@ -45,6 +46,10 @@ def build(kernel: Kernel, workload: Workload, decision: Decision, arch: CpuArch)
     sizes = (size(total.rows), size(total.cols), size(total.reduce))
     body = chosen(decisions, sizes, workload.rhs, arch.fma_units, bodies)
     body = followed(total, body, decision.tile.lanes, decision.parallel)
+    if workload.column is not None and decision.column is not None:
+        one = workload.column
+        column = build(one.kernel, one.workload, decision.column, arch).func
+        body = unless_one_column(body, kernel, one.columns, column)
     params = list(kernel.func.params)
     layouts: dict[int, Layout] = {}
     if first.laid is not None and workload.weight_arg is not None:

@@ -38,7 +38,7 @@ def tile_heights(
     stream = away if panel_bytes > arch.l1_bytes // 2 else 0.0
 
     def price(height: int) -> float:
-        split = parts(height * shape.vectors, last) > 1
+        split = parts(height, shape.vectors, last) > 1
         return streamed_cycles(height, shape.vectors, units, depth, stream, split)
 
     return mixture(range(1, shape.rows + 1), price, *rows)

@@ -10,8 +10,9 @@ Columns past the end are computed (panels are padded) and never stored.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from types import MappingProxyType
 
 from tvm import tirx
@@ -36,12 +37,16 @@ from ..kernel.emit import (
     vectors,
     zeros,
 )
+from ..levels import FMA_LATENCY, LOADS
 from . import masks
 from .math import approximate
 from .panel import Panel
 
 CHAINS = 8
 """Independent accumulators that hide the latency of an FMA: 4 cycles on 2 units."""
+
+SHORT = 4
+"""Rounds over the partial sums below which steps are too few to have any left over."""
 
 STACK_BYTES = 1024
 """Buffers below this size stay on the stack (kMaxStackAlloca of TVM's device_api.h)."""
@@ -177,7 +182,7 @@ class RegisterTile(ABC):
             self._clear(first),
             *(RegisterTile._clear(self, part) for part in others),
             self._reduce(parts, panel, ranges, ahead),
-            *(first.add(part) for part in others),
+            *_joined(parts),
             self._leave(first, panel, spill),
         )
 
@@ -190,15 +195,17 @@ class RegisterTile(ABC):
 
     def _parts(self, height: int) -> int:
         """How many partial sums of each element hide the latency when the tile is small."""
-        return parts(height * self.shape.vectors, self._steps)
+        return parts(height, self.shape.vectors, self._steps, self._run is not None)
 
     @property
     def _steps(self) -> int | None:
         """Steps of the last reduce axis, or of a run along it, if that is known."""
-        if not self.sum.reduce:
-            return None
-        last = self.sum.reduce[-1]
-        return run_length(self.sum.lhs, last) or last.size
+        return self._run or self.sum.reduce[-1].size
+
+    @property
+    def _run(self) -> int | None:
+        """Steps of the last reduce axis after which `lhs` goes on elsewhere."""
+        return run_length(self.sum.lhs, self.sum.reduce[-1])
 
     @abstractmethod
     def _reduce(
@@ -285,12 +292,29 @@ class RegisterTile(ABC):
         return every
 
 
-def parts(sums: int, steps: int | None) -> int:
-    """How many partial sums each of `sums` is kept in, over a last reduce axis of `steps` steps."""
-    wanted = -(-CHAINS // sums)
-    while wanted > 1 and (steps is None or steps % wanted):
-        wanted -= 1
-    return wanted
+def parts(rows: int, vectors: int, steps: int | None, whole: bool = False) -> int:
+    """How many partial sums each sum of a tile is kept in, over a last reduce axis of `steps`.
+
+    Their number divides the steps if that is enough, or if it has to (`whole`); else what is left
+    of the steps goes to the first ones.
+    """
+    wanted = -(-CHAINS // (rows * vectors))
+    divisor = max(n for n in range(1, wanted + 1) if n == 1 or (steps or 1) % n == 0)
+    enough = ceil(
+        FMA_LATENCY / max(rows * vectors * FMA_LATENCY / CHAINS, (rows + vectors) / LOADS)
+    )
+    short = steps is not None and steps < SHORT * enough
+    return divisor if whole or short or divisor >= enough else enough
+
+
+def _joined(parts: Sequence[Sums]) -> list[tirx.Stmt]:
+    """What adds partial sums to the first ones, in pairs."""
+    found = []
+    while len(parts) > 1:
+        half = -(-len(parts) // 2)
+        found += [mine.add(theirs) for mine, theirs in zip(parts, parts[half:])]
+        parts = parts[:half]
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -310,32 +334,41 @@ class Kernel(RegisterTile):
         ahead: Callable[[Expr], tirx.Stmt] | None,
     ) -> tirx.Stmt:
         axes = self.sum.reduce
-        whole = {axis.var: (index(0), axis.extent) for axis in axes}
-        extents: list[Size] = [known({**whole, **ranges}[axis.var][1]) for axis in axes]
+        spans = {axis.var: (index(0), axis.extent) for axis in axes} | dict(ranges)
+        extents: list[Size] = [known(spans[axis.var][1]) for axis in axes]
 
-        def step(at: list[Expr]) -> tirx.Stmt:
-            starts = [ranges[axis.var][0] if axis.var in ranges else index(0) for axis in axes]
+        starts = [ranges[axis.var][0] if axis.var in ranges else index(0) for axis in axes]
+
+        def step(at: list[Expr], part: Sums) -> tirx.Stmt:
             ks = {axis.var: k + start for axis, k, start in zip(axes, at, starts)}
-            if len(parts) == 1:
-                next_ = None if ahead is None else ahead(ravel(at, extents))
-                return block(next_, self._add(parts[0], ks, panel))
-            last, k = axes[-1].var, at[-1]
-            steps = [{**ks, last: k * len(parts) + p} for p in range(len(parts))]
-            return block(*(self._add(part, ks, panel) for part, ks in zip(parts, steps)))
+            fetches = ahead is not None and (len(parts) == 1 or self._steps is None)
+            next_ = ahead(ravel(at, extents)) if ahead and fetches else None
+            return block(next_, self._add(part, ks, panel))
 
-        if len(parts) > 1:
-            extents[-1] = known(extents[-1] // len(parts))
-        last = extents[-1]
-        if isinstance(last, int) and 1 < last <= UNROLL:
-            return nest(
-                extents[:-1], lambda at: loop(last, lambda k: step([*at, k]), UNROLLED, "k")
+        def steps(at: list[Expr]) -> tirx.Stmt:
+            *others, k = at
+            every = enumerate(parts)
+            return block(*(step([*others, k * len(parts) + n], part) for n, part in every))
+
+        *outer, last = extents
+        whole, rest = known(last // len(parts)), known(last % len(parts))
+        if isinstance(whole, int) and 1 < whole <= UNROLL and rest == 0:
+            return nest(outer, lambda at: loop(whole, lambda k: steps([*at, k]), UNROLLED, "k"))
+        run = None if ranges else self._run
+        if run is not None:
+            each = run // len(parts)
+            pieces = [*outer, known(whole // each), each]
+            return nest(pieces, lambda at: steps([*at[:-2], at[-2] * each + at[-1]]))
+        if rest == 0:
+            return nest([*outer, whole], steps)
+
+        def with_rest(at: list[Expr]) -> tirx.Stmt:
+            return block(
+                loop(whole, lambda k: steps([*at, k]), name="k"),
+                loop(rest, lambda k: step([*at, whole * len(parts) + k], parts[0]), name="rest"),
             )
-        run = run_length(self.sum.lhs, axes[-1]) if axes and not ranges else None
-        if run is None or run % len(parts):
-            return nest(extents, step)
-        each = run // len(parts)
-        pieces = [*extents[:-1], known(last // each), each]
-        return nest(pieces, lambda at: step([*at[:-2], at[-2] * each + at[-1]]))
+
+        return nest(outer, with_rest)
 
     def _add(self, part: Sums, ks: Values, panel: Panel) -> tirx.Stmt:
         """One step of the sum."""

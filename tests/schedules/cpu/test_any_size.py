@@ -1,0 +1,117 @@
+"""Products of two results all of whose sizes are known at run time only: few sums, one column."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+import pytest
+import tvm
+from tvm.relax import op
+
+from tests.schedules.cpu.kernels import ARCH, call, kernel, normal, scheduled
+from tests.schedules.cpu.products import compare
+from tvmext.arch import to_target
+from tvmext.passes.share_kernels import RANGES
+from tvmext.schedules.cpu.gemm import Gemm
+from tvmext.schedules.cpu.tile import parts
+
+Product = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+@pytest.fixture(scope="module")
+def multiply() -> Product:
+    """The kernel of ``[m, k] x [k, n]`` for any size."""
+    function, _ = scheduled(kernel(op.matmul, (("m", "k"), "float32"), (("k", "n"), "float32")))
+    module = tvm.IRModule({"main": function.with_attr("global_symbol", "main")})
+    compiled = tvm.compile(module, tvm.target.Target(to_target(ARCH)))["main"]
+
+    def multiply(x: np.ndarray, w: np.ndarray) -> np.ndarray:
+        (result,) = call(compiled, function, {"x0": x, "x1": w}, tvm.cpu())
+        return result
+
+    return multiply
+
+
+@pytest.mark.parametrize("k", [0, 1, 2, 3, 4, 5, 7, 8, 9, 191, 1587])
+def test_few_sums_of_any_number_of_steps(multiply: Product, k: int) -> None:
+    """Their partial sums, and what is left of the steps."""
+    for m, n in product((1, 2, 3, 4, 5, 7, 11), (1, 2, 7, 9, 16, 17, 24, 33, 40, 47, 48)):
+        x, w = normal(m, k), normal(k, n, seed=1)
+        np.testing.assert_allclose(multiply(x, w), x @ w, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("m, n, k", [(1, 2, 191), (2, 6, 37), (5, 7, 191), (3, 20, 101)])
+def test_few_sums_of_steps_that_no_number_divides(m: int, n: int, k: int) -> None:
+    x, w = normal(m, k), normal(k, n, seed=1)
+    compare(op.matmul, [x, w], x @ w, rule="gemm", tolerance=1e-4)
+    compare(op.matmul, [x, w], x @ w, weights=[1], rule="gemm", tolerance=1e-4)
+    compare(op.matmul, [x, w], x @ w, weights=[1], dims=[("m", k), w.shape], tolerance=1e-4)
+
+
+@pytest.mark.parametrize(
+    "rows, vectors, steps, number",
+    [
+        (1, 1, None, 4),  # two loads a step, of which two are had in a cycle: four hide the latency
+        (1, 7, None, 1),
+        (2, 1, None, 3),
+        (8, 3, None, 1),
+        (1, 1, 192, 8),  # as many as divide the steps cost nothing
+        (1, 1, 191, 4),
+        (1, 1, 10, 5),
+        (1, 1, 11, 1),  # too few to have some left over
+    ],
+)
+def test_partial_sums_hide_the_latency(
+    rows: int, vectors: int, steps: int | None, number: int
+) -> None:
+    assert parts(rows, vectors, steps) == number
+
+
+def test_partial_sums_end_with_a_run() -> None:
+    """Merged heads: each run of 7 or of 14 steps is elsewhere."""
+    assert parts(1, 1, 7, whole=True) == 7
+    assert parts(1, 1, 191, whole=True) == 1
+
+
+@pytest.mark.parametrize("k", [0, 1, 5, 16, 191])
+def test_one_column(multiply: Product, k: int) -> None:
+    """Dot products of rows: none, fewer than are taken at once, as many, more."""
+    for m in (0, 1, 2, 15, 16, 17, 40):
+        x, w = normal(m, k), normal(k, 1, seed=1)
+        np.testing.assert_allclose(multiply(x, w), x @ w, rtol=1e-4, atol=1e-4)
+
+
+def column(*shapes: tuple[object, ...], ranges: dict[str, list[int]] | None = None) -> object:
+    """What a product of such operands takes for one column."""
+    made = kernel(op.matmul, *((shape, "float32") for shape in shapes))
+    told = replace(made, func=made.func.with_attr(RANGES, ranges or {}))
+    return Gemm().choose(Gemm().match(told), ARCH).column
+
+
+def test_one_column_is_chosen_where_there_may_be_one() -> None:
+    assert column(("m", "k"), ("k", "n")) is not None
+    assert column(("b", 7, "k"), ("b", "k", "n"), ranges={"n": [1, 64]}) is not None
+    assert column(("m", "k"), ("k", "n"), ranges={"n": [2, 64]}) is None
+    assert column(("n", "k"), ("k", "n")) is None  # one sum
+    assert column(("m", "k"), ("k", 8)) is None
+
+
+@pytest.mark.parametrize("n", [0, 1, 2])
+def test_one_column_has_the_epilogue_and_the_batch(n: int) -> None:
+    x, w, skip = normal(2, 19, 33), normal(2, 33, n, seed=1), normal(2, 19, n, seed=2)
+    compare(
+        lambda x, w, skip: op.nn.relu(op.add(op.matmul(x, w), skip)),
+        [x, w, skip],
+        np.maximum(x @ w + skip, 0),
+        dims=[("b", "m", "k"), ("b", "k", "n"), ("b", "m", "n")],
+        rule="gemm",
+    )
+
+
+def test_one_column_of_a_constant_times_any_number() -> None:
+    """The constant is laid out for many columns, or as it is: one column may not change that."""
+    x, w = normal(19, 33), normal(33, 1, seed=1)
+    compare(op.matmul, [x, w], x @ w, weights=[0], dims=[(19, 33), (33, "n")])
