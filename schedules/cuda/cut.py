@@ -22,7 +22,7 @@ from tvmext.arch import CudaArch
 
 from ..kernel.access import strides
 from ..kernel.analysis import REDUCE, SPATIAL, Axis, collect, constant, variables
-from ..kernel.emit import ceildiv, index, known, least, most
+from ..kernel.emit import Size, ceildiv, index, known, least, most
 from ..kernel.stages import Point, Stage, Write
 from .reduce import joining
 from .waves import LATENCY
@@ -33,6 +33,8 @@ LAUNCH = 8 * LATENCY
 """Cycles of one more launch among others, some 3 us: a guess on the side of few launches."""
 LEAST = 2048
 """Elements of a part at least, for a block of threads."""
+RUN = 16
+"""Elements that a thread reads at once at most (wide.py): 16 bytes of bytes."""
 
 
 class Plan(Protocol):
@@ -139,8 +141,9 @@ def _cut(stage: Stage, parts: int, along: bool) -> tuple[Stage, Stage]:
     """The stage that finds the parts, and the one that joins them into what `stage` gives."""
     axis = longest(stage)
     part = Axis(Var("part", axis.var.ty), tirx.const(parts, str(axis.var.ty.dtype)), SPATIAL)
-    inner = Axis(Var(axis.var.name, axis.var.ty), *_share(axis, part, parts, along))
-    each = ceildiv(axis.extent, parts)
+    # Where the row is read in runs, they begin at the same multiples in every part.
+    each = _each(axis, parts, RUN if along and axis is stage.reduce[-1] else 1)
+    inner = Axis(Var(axis.var.name, axis.var.ty), _share(axis, part, parts, each, along), axis.kind)
     at = part.var * each + inner.var if along else inner.var * parts + part.var
     found = {write.buffer: _partial(write, stage, parts) for write in stage.writes}
     own = tuple(a.var for a in stage.spatial)
@@ -164,16 +167,21 @@ def _cut(stage: Stage, parts: int, along: bool) -> tuple[Stage, Stage]:
     return first, replace(stage, reduce=(every,), point=Point((), tuple(others)))
 
 
-def _share(axis: Axis, part: Axis, parts: int, along: bool) -> tuple[Expr, str]:
-    """How many of `axis` a part has, the last ones perhaps fewer or none; and its kind."""
-    if axis.size is not None and axis.size % parts == 0:
-        return tirx.const(axis.size // parts, str(axis.var.ty.dtype)), axis.kind
+def _each(axis: Axis, parts: int, run: int) -> Size:
+    """Elements of a part, a multiple of `run`."""
+    return known(ceildiv(ceildiv(known(axis.extent), parts), run) * run)
+
+
+def _share(axis: Axis, part: Axis, parts: int, each: Size, along: bool) -> Expr:
+    """How many of `axis` a part has, `each` or, the last ones perhaps, fewer or none."""
+    dtype = str(axis.var.ty.dtype)
+    if isinstance(each, int) and axis.size == each * parts:
+        return tirx.const(each, dtype)
     if along:
-        each = ceildiv(axis.extent, parts)
         own = most(least(each, axis.extent - part.var * each), 0)
     else:
         own = known(tirx.floordiv(axis.extent - part.var + (parts - 1), parts))
-    return sym.Analyzer().simplify(index(own)), axis.kind
+    return sym.Analyzer().simplify(index(own))
 
 
 def _partial(write: Write, stage: Stage, parts: int) -> Var:

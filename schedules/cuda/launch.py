@@ -12,7 +12,7 @@ from tvm.tirx import ForKind, Stmt
 
 from ..kernel.analysis import Axis, substitute
 from ..kernel.axes import Group
-from ..kernel.emit import Size, block, index, known
+from ..kernel.emit import Size, block, ceildiv, index, known, loop
 from ..kernel.stages import Point, Stage, Write
 
 _THREAD_INDEX = 1  # IterVarType kThreadIndex
@@ -52,6 +52,35 @@ def launch(grid: Size, threads: Block, body: Callable[[Expr, Expr, Expr], Stmt])
         binding = tirx.IterVar(None, tag, _THREAD_INDEX, tag)
         stmt = tirx.For(var, index(0), index(extent), ForKind.THREAD_BINDING, stmt, binding)
     return stmt
+
+
+@dataclass(frozen=True)
+class Share:
+    """Thread `lane` of the `threads` that work on a row, which is the `slot`-th of its block.
+
+    `valid` is false where there are no rows left: such a thread takes part in every barrier, and
+    reads and writes nothing.
+    """
+
+    lane: Expr
+    slot: Expr
+    threads: int
+    rows: int
+    along: bool
+    valid: Expr
+
+    def each(self, total: Size, body: Callable[[Expr], Stmt]) -> Stmt:
+        """`body` for the indices below `total` that are this thread's."""
+        if self.threads == 1:
+            return loop(total, lambda i: when(self.valid, body(i)))
+        return loop(
+            ceildiv(total, self.threads),
+            lambda o: when(
+                tirx.And(self.valid, o * self.threads + self.lane < index(total)),
+                body(o * self.threads + self.lane),
+            ),
+            name="o",
+        )
 
 
 def sync() -> Stmt:
@@ -122,6 +151,14 @@ def finished(stage: Stage, results: Sequence[Expr], values: Mapping[Var, Expr]) 
 def replaced(expr: Expr, own: Mapping[Var, Expr]) -> Expr:
     """`expr` with loads of the reduction's own results replaced by what they are now."""
     return tvm_ffi.structural_map(expr, (TensorLoad, lambda load: own.get(load.source, load)))
+
+
+def typed(values: Mapping[Var, Expr]) -> dict[Var, Expr]:
+    """Values for variables, each in the type of its variable."""
+    return {
+        var: value if var.ty.dtype == value.ty.dtype else tirx.Cast(str(var.ty.dtype), value)
+        for var, value in values.items()
+    }
 
 
 def unraveled(flat: Expr, extents: Sequence[Size]) -> list[Expr]:

@@ -10,7 +10,6 @@ Several accumulators that keep or take an element (the largest and its index) ar
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import tvm_ffi
 from tvm import tirx
@@ -21,50 +20,24 @@ from tvmext.arch.cuda import WARP
 
 from ..kernel.analysis import collect, substitute, variables
 from ..kernel.axes import Group, merged, product
-from ..kernel.emit import Size, allocate, block, ceildiv, index, known, loop
+from ..kernel.emit import allocate, block, index, known, loop
 from ..kernel.stages import COMBINE, Stage
-from .launch import at_outer, code, finished, replaced, sync, when
+from .launch import Share, at_outer, code, finished, replaced, sync, typed, when
 from .vectors import neighbours
+from .wide import in_runs
 
 FULL = 0xFFFFFFFF
 """All threads of a warp take part in a shuffle."""
-
-
-@dataclass(frozen=True)
-class Share:
-    """Thread `lane` of the `threads` that work on a row, which is the `slot`-th of its block.
-
-    `valid` is false where there are no rows left: such a thread takes part in every barrier, and
-    reads and writes nothing.
-    """
-
-    lane: Expr
-    slot: Expr
-    threads: int
-    rows: int
-    along: bool
-    valid: Expr
-
-    def each(self, total: Size, body: Callable[[Expr], Stmt]) -> Stmt:
-        """`body` for the indices below `total` that are this thread's."""
-        if self.threads == 1:
-            return loop(total, lambda i: when(self.valid, body(i)))
-        return loop(
-            ceildiv(total, self.threads),
-            lambda o: when(
-                tirx.And(self.valid, o * self.threads + self.lane < index(total)),
-                body(o * self.threads + self.lane),
-            ),
-            name="o",
-        )
-
 
 At = Callable[[Expr], dict[Var, Expr]]
 """What the axes of a stage are in a lane."""
 
 
-def reduced(stage: Stage, at: At, share: Share, lanes: int = 1) -> Stmt:
-    """`lanes` neighbouring elements of a reduction, and what follows from them."""
+def reduced(stage: Stage, at: At, share: Share, lanes: int = 1, width: int = 1) -> Stmt:
+    """`lanes` neighbouring elements of a reduction, and what follows from them.
+
+    `width` neighbours along the reduction are read at once (wide.py).
+    """
     groups = merged(stage, stage.reduce)
     total = known(product(group.extent for group in groups))
     if not isinstance(total, int) and variables(total) & {axis.var for axis in stage.spatial}:
@@ -80,12 +53,15 @@ def reduced(stage: Stage, at: At, share: Share, lanes: int = 1) -> Stmt:
     def clear(acc: Var, init: Expr) -> Stmt:
         return each(lambda lane: tirx.BufferStore(acc, init, [lane]))
 
-    def step(i: Expr) -> Stmt:
-        inner = {v: _as(v, at) for v, at in at_outer(groups, i).items()}
+    def step(stage: Stage, inner: dict[Var, Expr]) -> Stmt:
+        inner = typed(inner)
         return each(lambda lane: _step(stage, accs, lane, at(lane) | inner))
 
     start = [clear(acc, write.init) for acc, write in zip(accs, stage.writes)]
-    steps = share.each(total, step)
+    if width == 1:
+        steps = share.each(total, lambda i: step(stage, at_outer(groups, i)))
+    else:
+        steps = in_runs(stage, groups, width, share, at(index(0)), step)
     joins = None if share.threads == 1 else _join(accs, joining(stage), share)
     done = each(lambda lane: finished(stage, [acc[lane] for acc in accs], at(lane)))
     target = stage.epilogue.writes if stage.epilogue else stage.writes
@@ -113,12 +89,6 @@ def _become(accs: Sequence[Var], values: Sequence[Expr], lane: Expr) -> Stmt:
     names = [Var(acc.name, value.ty) for acc, value in zip(accs, values)]
     binds = [tirx.Bind(name, value) for name, value in zip(names, values)]
     return block(*binds, *(tirx.BufferStore(acc, name, [lane]) for acc, name in zip(accs, names)))
-
-
-def _as(var: Var, value: Expr) -> Expr:
-    """`value` in the type of `var`."""
-    same = str(var.ty.dtype) == str(value.ty.dtype)
-    return value if same else tirx.Cast(str(var.ty.dtype), value)
 
 
 Joining = Callable[[Sequence[Expr], Sequence[Expr]], Sequence[Expr]]

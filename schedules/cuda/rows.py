@@ -37,9 +37,10 @@ from ..kernel.stages import Stage, Stages
 from ..rule import Declined, Kernel, Scheduled
 from . import elementwise
 from .cut import contiguous, pieces, plan_cuts
-from .launch import Block, at_outer, element, launch, sync, unraveled
-from .reduce import Share, joining, reduced
+from .launch import Block, Share, at_outer, element, launch, sync, unraveled
+from .reduce import joining, reduced
 from .staged import as_stages, function, handed_over
+from .wide import in_runs, widest
 
 MOST_THREADS = 512
 """Threads for one row: more would wait for each other longer than they compute."""
@@ -58,8 +59,9 @@ class RowsPlan:
 
     `threads` work on a row, `per_block` rows make a block. `along` says which of the two
     neighbouring threads are: "along" the row or "across" rows. Of the latter a thread may have
-    `lanes` neighbours, which it reads and writes at once. `parts`: the one stage finds that many
-    parts of a reduction, which the next one joins.
+    `lanes` neighbours, which it reads and writes at once. Of the former it takes ``widths[s]``
+    neighbours along the row at once. `parts`: the one stage finds that many parts of a reduction,
+    which the next one joins.
     """
 
     stages: tuple[int, ...]
@@ -69,6 +71,7 @@ class RowsPlan:
     along: bool
     lanes: int = 1
     parts: int = 1
+    widths: tuple[int, ...] = ()
 
 
 Plan = RowsPlan | elementwise.StagePlan
@@ -210,7 +213,8 @@ def _plan(
     if along:
         threads = min(MOST_THREADS, max(WARP, _power(length // PER_THREAD)))
         several = 1 if _hands_over(stages, rows) else max(1, BLOCK_THREADS // threads)
-        return RowsPlan(numbers, tuple(rows), threads, several, True)
+        widths = tuple(_width(stage, own, threads) for stage, own in zip(stages, rows))
+        return RowsPlan(numbers, tuple(rows), threads, several, True, widths=widths)
     # Enough threads for the machine, and no more on a row than it has work for.
     wanted = arch.sms * arch.threads_per_sm // max(count, 1)
     threads = 1 if length <= ALONE else _power(max(1, min(wanted, length // PER_THREAD)))
@@ -218,6 +222,13 @@ def _plan(
     alone = len(stages) == 1 and len(stages[0].writes) == 1 and threads == 1
     lanes = _lanes(stages[0], count, arch) if alone else 1
     return RowsPlan(numbers, tuple(rows), threads, BLOCK_THREADS // threads, False, lanes)
+
+
+def _width(stage: Stage, rows: Sequence[int], threads: int) -> int:
+    """How many neighbours along the row a thread takes at once: what the others leave it."""
+    axes = list(stage.reduce) if stage.is_reduction else _inside(stage, rows)
+    each = max(1, -(-_size(axes) // threads))
+    return widest(stage, merged(stage, axes), _power(2 * each - 1))
 
 
 def _lanes(stage: Stage, count: int, arch: CudaArch) -> int:
@@ -328,9 +339,10 @@ class _Group:
                         return spread(own, groups, [*at[:-1], at[-1] * plan.lanes + lane])
 
                     return reduced(stage, place, share, plan.lanes)
+                widths = plan.widths or (1,) * len(self.stages)
                 parts = [
-                    self._stage(stage, spread(own, groups, at), share)
-                    for stage, own in zip(self.stages, self.rows)
+                    self._stage(stage, spread(own, groups, at), share, width)
+                    for stage, own, width in zip(self.stages, self.rows, widths)
                 ]
                 return block(*map(tirx.AllocBuffer, self.private), *parts)
 
@@ -338,15 +350,19 @@ class _Group:
 
         return launch(ceildiv(count, plan.per_block), Block(*shape), body)
 
-    def _stage(self, stage: Stage, at: dict[Var, Expr], share: Share) -> Stmt:
+    def _stage(self, stage: Stage, at: dict[Var, Expr], share: Share, width: int) -> Stmt:
         """One stage of the row `at`; what it leaves is seen by all threads of the row."""
         inner = merged(stage, [axis for axis in stage.spatial if axis.var not in at])
         total = known(product(group.extent for group in inner))
         shared = any(w.buffer in self._waited_for() for w in stores(stage))
         if stage.is_reduction:
             parts = loop(
-                total, lambda i: reduced(stage, lambda _: at | at_outer(inner, i), share), name="e"
+                total,
+                lambda i: reduced(stage, lambda _: at | at_outer(inner, i), share, width=width),
+                name="e",
             )
+        elif width > 1:
+            parts = in_runs(stage, inner, width, share, at, lambda s, i: element(s, at | i))
         else:
             parts = share.each(total, lambda i: element(stage, at | at_outer(inner, i)))
         return block(parts, sync() if shared else None)

@@ -83,6 +83,14 @@ inline bool fail(const std::string& what) {
   return false;
 }
 
+// Where several neighbours are read or written at once: a multiple of what they take.
+template <class T>
+T* aligned(const void* address) {
+  auto place = reinterpret_cast<uintptr_t>(address);
+  if (place % alignof(T)) fail(std::to_string(sizeof(T)) + " bytes at once that are not aligned");
+  return reinterpret_cast<T*>(place / alignof(T) * alignof(T));
+}
+
 inline void yield() { swapcontext(&current->context, &scheduler); }
 
 inline void pass(int& arrived, int live, unsigned& generation) {

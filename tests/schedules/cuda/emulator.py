@@ -90,6 +90,7 @@ def translated(source: str, functions: Mapping[str, Any]) -> str:
         ),
         text,
     )
+    text = re.sub(r"\*\((\w+)\*\)\(", r"*emu::aligned<\1>(", text)
     head = r'extern "C" __global__ void (?:__launch_bounds__\(\d+\) )?(\w+)'
     kernels = re.findall(head + r"\(([^;{]*)\) \{", text)
     entries = [_entry(name, arguments, functions[name]) for name, arguments in kernels]
