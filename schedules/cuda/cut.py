@@ -126,23 +126,26 @@ def contiguous(stage: Stage) -> bool:
     if not stage.reduce:
         return False
     steps = strides(stage, stage.reduce[-1])[: len(stage.point.loads())]
-    return any(s is not None and constant(s) == 1 for s in steps)
+    return any(s is not None and constant(s) in (1, -1) for s in steps)
 
 
 def pieces(stage: Stage, parts: int) -> list[tuple[Stage, int]]:
     """A stage, or the two that it is cut into; with how many parts each finds."""
     if parts == 1:
         return [(stage, 1)]
-    first, second = _cut(stage, parts, contiguous(stage))
+    first, second = cut(stage, parts, contiguous(stage))
     return [(first, parts), (second, 1)]
 
 
-def _cut(stage: Stage, parts: int, along: bool) -> tuple[Stage, Stage]:
-    """The stage that finds the parts, and the one that joins them into what `stage` gives."""
+def cut(stage: Stage, parts: int, along: bool) -> tuple[Stage, Stage]:
+    """The stage that finds the parts, and the one that joins them into what `stage` gives.
+
+    What is found has an axis more than what `stage` gives: the parts, innermost. `along`: the
+    elements of a part follow each other, `part_length` of them.
+    """
     axis = longest(stage)
     part = Axis(Var("part", axis.var.ty), tirx.const(parts, str(axis.var.ty.dtype)), SPATIAL)
-    # Where the row is read in runs, they begin at the same multiples in every part.
-    each = _each(axis, parts, RUN if along and axis is stage.reduce[-1] else 1)
+    each = part_length(stage, parts, along)
     inner = Axis(Var(axis.var.name, axis.var.ty), _share(axis, part, parts, each, along), axis.kind)
     at = part.var * each + inner.var if along else inner.var * parts + part.var
     found = {write.buffer: _partial(write, stage, parts) for write in stage.writes}
@@ -167,8 +170,13 @@ def _cut(stage: Stage, parts: int, along: bool) -> tuple[Stage, Stage]:
     return first, replace(stage, reduce=(every,), point=Point((), tuple(others)))
 
 
-def _each(axis: Axis, parts: int, run: int) -> Size:
-    """Elements of a part, a multiple of `run`."""
+def part_length(stage: Stage, parts: int, along: bool) -> Size:
+    """Elements of a part along the axis that is cut, which the last ones may have fewer of.
+
+    Where the row is read in runs, they begin at the same multiples in every part.
+    """
+    axis = longest(stage)
+    run = RUN if along and axis is stage.reduce[-1] else 1
     return known(ceildiv(ceildiv(known(axis.extent), parts), run) * run)
 
 

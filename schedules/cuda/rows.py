@@ -170,6 +170,13 @@ def _launches(
     return function(func, homes, parts)
 
 
+def reduction(stage: Stage, arch: CudaArch) -> Stmt:
+    """The launch of one reduction, as it is done with rows of this number and length."""
+    plan = _plan([stage], (0,), [()], arch)
+    assert isinstance(plan, RowsPlan), "a reduction has rows"
+    return _Group([stage], plan, {}, {}).stmt()
+
+
 def _moved(plan: Plan, place: int, parts: int = 1) -> Plan:
     """The plan for stages from `place` on."""
     if not isinstance(plan, RowsPlan):

@@ -7,11 +7,15 @@ along      the threads of a block share a row, tile by tile:
                those before it: inside a warp by shuffles, between warps through shared memory
                carry = what all tiles so far come to
 across     a thread has a row, neighbours in a warp neighbouring rows
+in parts   where rows are few and long, several blocks share one:
+               part[r, p] = sum over the k of p of x[r, k]             a launch of its own
+               carry = part[r, 0] + ... + part[r, p - 1]               and a part as a row "along"
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import ceil
 
 from tvm import tirx
 from tvm.ir import Expr, Var
@@ -20,15 +24,18 @@ from tvm.tirx import ForKind, Stmt
 from tvmext.arch import CudaArch
 from tvmext.arch.cuda import WARP
 
-from ..kernel.access import flattened
-from ..kernel.analysis import Axis, analyzer, constant, variables
+from ..kernel.access import flattened, relocated
+from ..kernel.analysis import REDUCE, Axis, analyzer, constant, variables
 from ..kernel.axes import product
-from ..kernel.emit import Size, allocate, block, ceildiv, index, known, loop
-from ..kernel.stages import COMBINE, Stage
+from ..kernel.emit import Size, allocate, bind, block, ceildiv, index, known, least, loop
+from ..kernel.stages import COMBINE, Point, Stage
 from ..rule import Declined, Kernel, Scheduled
-from .launch import Block, axes_at, code, finished, launch, sync, when
-from .reduce import FULL
-from .staged import as_stages
+from .cut import LAUNCH, cut, part_length
+from .launch import Block, Share, axes_at, code, finished, launch, split, sync, when
+from .reduce import FULL, reduced
+from .rows import reduction
+from .staged import as_stages, function, handed_over
+from .waves import LATENCY
 
 PER_THREAD = 4
 """Neighbours that a thread adds up by itself."""
@@ -36,6 +43,8 @@ MOST_THREADS, THREADS = 256, 256
 """Threads of a block for one row at most, and for rows of one thread each."""
 UNKNOWN = 1024
 """What a size is taken for that is known at run time only."""
+PART = 2048
+"""Elements of a part at least: two tiles of a block."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +60,15 @@ class Scanned:
 
 @dataclass(frozen=True)
 class Decision:
-    """Threads of a block, which share a row, or have one each."""
+    """Threads of a block, which share a row, or have one each.
+
+    Rows of `length` elements and more are cut into `parts`, each for a block.
+    """
 
     threads: int
     shared: bool
+    parts: int = 1
+    length: int = 0
 
 
 class Scan:
@@ -89,21 +103,72 @@ class Scan:
         if length <= WARP or rows >= arch.sms * arch.threads_per_sm:
             return Decision(THREADS, False)
         wanted = 1 << max(0, (length // PER_THREAD).bit_length() - 1)
-        return Decision(max(WARP, min(MOST_THREADS, wanted)), True)
+        whole = Decision(max(WARP, min(MOST_THREADS, wanted)), True)
+        return _in_parts(workload, arch) or whole
 
     def apply(
         self, kernel: Kernel, workload: Scanned, decision: Decision, arch: CudaArch
     ) -> Scheduled:
         func = kernel.func
-        body = _Builder(workload, decision).launch()
-        return Scheduled(tirx.PrimFunc(func.params, body, func.ret_type, func.attrs))
+        if decision.parts == 1:
+            body = _Builder(workload, decision).launch()
+            return Scheduled(tirx.PrimFunc(func.params, body, func.ret_type, func.attrs))
+        first, _ = cut(_row_sum(workload), decision.parts, along=True)
+        homes = handed_over(func, [first])
+        ((part, _),) = homes.values()
+        body = block(
+            reduction(relocated(first, homes), arch),
+            _Builder(workload, decision, part).launch(),
+        )
+        if workload.length is None:
+            whole = _Builder(workload, replace(decision, parts=1)).launch()
+            body = when(workload.along.extent >= index(decision.length), body, whole)
+        return Scheduled(function(func, homes, [body]))
+
+
+def _in_parts(found: Scanned, arch: CudaArch) -> Decision | None:
+    """The rows cut into parts, if they leave multiprocessors idle and are long enough for that.
+
+    A block alone waits for what it asks for, tile after tile; cut, for a part of the tiles, for two
+    more stages and for a launch.
+    """
+    width = MOST_THREADS * PER_THREAD
+    parts = 2 * arch.sms // found.rows if found.rows else 1
+    if parts < 2:
+        return None
+    tiles = (LAUNCH + 2 * LATENCY) / (LATENCY * (1 - 1 / parts))
+    least_length = max(2 * PART, ceil(tiles) * width)
+    if found.length is None:
+        return Decision(MOST_THREADS, True, parts, least_length)
+    if found.length < least_length:
+        return None
+    return Decision(MOST_THREADS, True, min(parts, found.length // PART), least_length)
+
+
+def _row_sum(found: Scanned) -> Stage:
+    """What whole rows come to."""
+    stage, (before,) = found.stage, found.stage.reduce
+    rows = tuple(axis for axis in stage.spatial if axis is not found.along)
+    (write,) = stage.writes
+    total = tirx.decl_buffer(
+        [axis.extent for axis in rows], str(write.buffer.ty.dtype), f"{write.buffer.name}_row"
+    )
+    return Stage(
+        f"{stage.name}_row",
+        rows,
+        (replace(before, extent=found.along.extent),),
+        (replace(write, buffer=total, indices=tuple(axis.var for axis in rows)),),
+        stage.point,
+    )
 
 
 class _Builder:
-    """One kernel under construction."""
+    """One kernel under construction; of rows in parts, `part` holds what they come to."""
 
-    def __init__(self, found: Scanned, plan: Decision) -> None:
+    def __init__(self, found: Scanned, plan: Decision, part: Var | None = None) -> None:
         self.stage = flattened(found.stage)
+        self.part = part
+        self.whole = _row_sum(found)
         self.plan = plan
         self.exclusive = found.exclusive
         self.along = next(a for a in self.stage.spatial if a.var.same_as(found.along.var))
@@ -116,15 +181,25 @@ class _Builder:
     def launch(self) -> Stmt:
         count = known(product(axis.extent for axis in self.rows))
         if self.plan.shared:
-            width = self.plan.threads * PER_THREAD
-            tiles = ceildiv(self.length, width)
+            parts, width = self.plan.parts, self.plan.threads * PER_THREAD
+            each = self.length if parts == 1 else part_length(self.whole, parts, along=True)
+            tiles = ceildiv(each, width)
 
-            def shared(row: Expr, x: Expr, _y: Expr) -> Stmt:
+            def shared(number: Expr, x: Expr, _y: Expr) -> Stmt:
+                row, part = split(number, parts)
                 # Of an empty grid there is one block.
                 mine = tirx.if_then_else(row < index(count), index(tiles), index(0))
-                return self._shared(row, x, tiles if isinstance(count, int) else mine)
+                some = tiles if isinstance(count, int) else mine
+                if parts == 1:
+                    return self._shared(row, part, x, some, (index(0), self.length))
 
-            return launch(count, Block(self.plan.threads), shared)
+                def from_there(start: Expr) -> Stmt:
+                    end = least(self.length, start + each)
+                    return self._shared(row, part, x, some, (start, end))
+
+                return bind(part * each, from_there, "start", "local")
+
+            return launch(known(index(count) * parts), Block(self.plan.threads), shared)
         threads = self.plan.threads
 
         def alone(number: Expr, x: Expr, _y: Expr) -> Stmt:
@@ -156,12 +231,16 @@ class _Builder:
             loop(self.length, step, name="k"),
         )
 
-    def _shared(self, row: Expr, x: Expr, tiles: Size) -> Stmt:
-        """One row; `before` is what stands before this thread's part, `carry` before the tile."""
+    def _shared(
+        self, row: Expr, part: Expr, x: Expr, tiles: Size, among: tuple[Expr, Size]
+    ) -> Stmt:
+        """The elements of a row `among` two places: all, or a part of them."""
         zero, warps = index(0), self.plan.threads // WARP
+        start, end = among
         at = axes_at(self.rows, row)
         mine = allocate([PER_THREAD], self.dtype, "mine", "local")
         # [0]: carry, [1]: what this thread and those before it in its warp come to, [2]: before.
+        # "before" is what stands before this thread's elements, "carry" before the tile.
         local = allocate([3], self.dtype, "local", "local")
         totals = allocate([warps], self.dtype, "totals", "shared")
         width = self.plan.threads * PER_THREAD
@@ -170,9 +249,13 @@ class _Builder:
             return tirx.BufferStore(local, value, [index(place)])
 
         def tile(number: Expr) -> Stmt:
-            first = number * width + x * PER_THREAD
+            first = start + number * width + x * PER_THREAD
+
+            def take(v: Expr) -> Stmt:
+                return self._take(mine, at, first, v, end)
+
             return block(
-                loop(PER_THREAD, lambda v: self._take(mine, at, first, v), ForKind.UNROLLED, "v"),
+                loop(PER_THREAD, take, ForKind.UNROLLED, "v"),
                 put(1, mine[index(PER_THREAD - 1)]),
                 *(self._within(local, x, 1 << bit) for bit in range(5)),
                 when(
@@ -197,15 +280,31 @@ class _Builder:
                 inside = self.combine(local[index(2)], mine[tirx.max(v - 1, zero)])
                 whole = tirx.Select(v.equal(0), local[index(2)], inside)
             k = first + v
-            return when(k < index(self.length), self._store(at, k, whole))
+            return when(k < index(end), self._store(at, k, whole))
 
         return block(
             *map(tirx.AllocBuffer, (mine, local, totals)),
-            put(0, self.init),
+            put(0, self.init) if self.part is None else self._carry(local, row, part, x),
             loop(tiles, tile, name="tile"),
         )
 
-    def _take(self, mine: Var, at: dict[Var, Expr], first: Expr, v: Expr) -> Stmt:
+    def _carry(self, local: Var, row: Expr, part: Expr, x: Expr) -> Stmt:
+        """``local[0]`` = what the parts of the row before this one come to."""
+        assert self.part is not None
+        earlier = Axis(Var("earlier", "int64"), part, REDUCE)
+        (write,) = self.whole.writes
+        value = self.part[row * self.plan.parts + earlier.var]
+        found = Stage(
+            "carry",
+            (),
+            (earlier,),
+            (replace(write, buffer=local, indices=(index(0),)),),
+            Point((), (value,)),
+        )
+        share = Share(x, index(0), self.plan.threads, 1, True, tirx.const(True, "bool"))
+        return reduced(found, lambda _: {}, share)
+
+    def _take(self, mine: Var, at: dict[Var, Expr], first: Expr, v: Expr, end: Size) -> Stmt:
         """``mine[v]`` = the element `first + v` and those before it in this thread."""
         k = first + v
         binds, value = self._element(at, k)
@@ -213,7 +312,7 @@ class _Builder:
         outside = tirx.BufferStore(mine, self.init, [v])
         more = self.combine(mine[tirx.max(v - 1, index(0))], mine[v])
         return block(
-            when(k < index(self.length), inside, outside),
+            when(k < index(end), inside, outside),
             when(v > 0, tirx.BufferStore(mine, more, [v])),
         )
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import tvm_ffi
 from tvm import sym, tirx
@@ -43,7 +44,7 @@ from .vectors import is_bool
 ACCESS_BITS = 128
 """The widest access of one thread (CUDA C++ Programming Guide, Device Memory Accesses)."""
 
-Access = TensorLoad | Write
+Access: TypeAlias = TensorLoad | Write
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +70,7 @@ def widest(stage: Stage, groups: Sequence[Group], most: int) -> int:
     return width
 
 
-Values = dict[Var, Expr]
+Values: TypeAlias = dict[Var, Expr]
 
 
 def in_runs(

@@ -174,7 +174,21 @@ struct Written {
 inline Written shared_written[kSharedBytes / 16];
 void start_block();
 
-// Runs a grid. `order`: 0 ascending, 1 descending, more: a pseudo-random order at every turn.
+// Lets a warp run until every thread of it waits for another warp.
+inline void race(size_t first, size_t count) {
+  long before;
+  do {
+    before = progress;
+    for (size_t i = first; i < first + kWarp && i < count; ++i) {
+      if (threads[i].done) continue;
+      current = &threads[i];
+      swapcontext(&scheduler, &current->context);
+    }
+  } while (progress != before);
+}
+
+// Runs a grid. `order`: 0 ascending, 1 descending, more: a pseudo-random order at every turn; -1 and
+// -2: one warp after another, the first or the last of them first, each as far as it comes.
 inline std::string run(dim3 grid, dim3 block, int order, void (*kernel)(void*), void* args) {
   size_t count = size_t(block.x) * block.y * block.z;
   if (count < 1 || count > 1024) return "a block of " + std::to_string(count) + " threads";
@@ -220,8 +234,10 @@ inline std::string run(dim3 grid, dim3 block, int order, void (*kernel)(void*), 
         while (live > 0) {
           long before = progress;
           if (order > 1) std::shuffle(turns.begin(), turns.end(), random);
+          for (size_t w = 0; order < 0 && w < warps.size(); ++w)
+            race(kWarp * (order == -1 ? w : warps.size() - 1 - w), count);
           for (size_t i : turns) {
-            if (threads[i].done) continue;
+            if (order < 0 || threads[i].done) continue;
             current = &threads[i];
             swapcontext(&scheduler, &current->context);
           }

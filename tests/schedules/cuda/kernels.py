@@ -28,6 +28,8 @@ from .emulator import Mutation, emulated
 
 ORDERS = (0, 1, 7)
 """Threads in ascending, descending and random order."""
+RACES = (-1, -2)
+"""One warp after another, each as far as it comes: some are far ahead of others."""
 
 
 def scheduled(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ from tests.schedules.cpu.kernels import composed, kernel, normal
 from tvmext.schedules.cuda.rows import Rows
 from tvmext.schedules.rule import Declined
 
-from .kernels import ARCH, ORDERS, check, run, scheduled
+from .kernels import ARCH, ORDERS, RACES, check, run, scheduled, source
+from .test_contract import without_barrier
 
 op = relax.op
 
@@ -166,6 +168,24 @@ def test_a_missing_barrier_and_a_missing_shuffle_are_noticed() -> None:
     for mutation in (without_barriers, without_shuffles):
         wrong = [run(function, {"x0": x}, order, mutation)[0] for order in ORDERS]
         assert not all(np.allclose(w, x.sum(1), rtol=1e-3, atol=1e-3) for w in wrong)
+
+
+def test_every_barrier_is_needed_where_warps_race() -> None:
+    """But for that after the last join, which has nothing to protect; and of the two between the
+    joins one is enough, since threads read the exponentials that they wrote themselves."""
+    function, _ = scheduled(kernel(lambda x: op.nn.softmax(x), ((2, 2048), "float32")))
+    x = normal(2, 2048)
+    for order in RACES:
+        np.testing.assert_allclose(run(function, {"x0": x}, order)[0], softmax(x, -1), atol=1e-5)
+
+    def wrong(number: int) -> bool:
+        found = (
+            run(function, {"x0": x}, order, partial(without_barrier, number))[0] for order in RACES
+        )
+        return not all(np.allclose(result, softmax(x, -1), atol=1e-5) for result in found)
+
+    count = source(function).count("__syncthreads();")
+    assert [number for number in range(count) if not wrong(number)] == [1, 2, 4]
 
 
 def without_barriers(code: str) -> str:
