@@ -59,7 +59,7 @@ class MmaChoices:
             block_cols=[one.cols for one in tiles],
             block_depth=[one.depth for one in tiles],
             in_flight=[one.stages for one in tiles],
-            splits=[one.splits for one in tiles],
+            splits=[mma_choice.parts(sizes, one) for one in tiles],
             copy_bytes=min(sizes.copies),
             resident=[mma_choice.resident(one, sizes.dtype, arch) for one in tiles],
             registers=arch.registers_per_sm,

@@ -11,23 +11,27 @@ from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
 from math import ceil, log
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from tvmext.arch import CudaArch, dtype_bits
 from tvmext.arch.cuda import STATIC_SHARED, WARP
 
 from .ptx import CHUNK_BYTES, STEP_BYTES
 from .results import stage_bytes
+from .stream import LEAST_STEPS, shares
 from .waves import (
     L2_BYTES_PER_CYCLE,
     LATENCY,
     SHARED_BYTES_PER_CYCLE,
     Cost,
+    Tiling,
     grid_cycles,
     overlapped,
+    stream_cycles,
 )
 
 T = TypeVar("T")
+Shared = TypeVar("Shared", bound=Any)
 
 UNKNOWN_ROWS = (16, 64, 256, 1024, 4096)
 """What rows are taken for that are known at run time only: a choice has to be good for all."""
@@ -35,6 +39,8 @@ FEW = 128
 """Up to as many rows have a kernel of their own where they are not known."""
 UNKNOWN_COLS, UNKNOWN_DEPTH, UNKNOWN_BATCH = 1024, 1024, 1
 """What other sizes are taken for that are not known."""
+FEW_WAVES = 4
+"""Waves of tiles from which on their steps are not shared out."""
 LAID_OVER = 16
 """TVM lays a buffer over one that is less than so many times larger (its StorageRewrite)."""
 MOST_SUMS = 128
@@ -72,30 +78,13 @@ class Workload:
     least_rows: int = 1
 
 
-class Tiling(Protocol):
-    """What a block of threads has, and takes of a multiprocessor."""
-
-    @property
-    def rows(self) -> int: ...
-    @property
-    def cols(self) -> int: ...
-    @property
-    def depth(self) -> int: ...
-    @property
-    def splits(self) -> int: ...
-    @property
-    def threads(self) -> int: ...
-    @property
-    def registers(self) -> int: ...
-    def shared(self, dtype: str) -> int: ...
-
-
 @dataclass(frozen=True)
 class Decision:
     """A block's tile of rows x cols, of which each warp has `warp_rows` x `warp_cols`.
 
     `depth` elements of the sum are a step; `stages` steps are in shared memory at a time. The sum
-    is cut into `splits` parts that other blocks add up.
+    is cut into `splits` parts that other blocks add up; or `stream` blocks share out the steps of
+    all tiles, if that is not 0 (stream.py).
     """
 
     rows: int
@@ -105,6 +94,7 @@ class Decision:
     warp_cols: int
     stages: int
     splits: int = 1
+    stream: int = 0
 
     @property
     def warps(self) -> tuple[int, int]:
@@ -193,8 +183,7 @@ def cheapest(
 def candidates(arch: CudaArch, work: Workload) -> Iterator[Decision]:
     """What fits, with as many parts of the sum as could be worth it."""
     for tile in _tiles(arch, work.dtype):
-        for splits in split_counts(work, tile, arch):
-            yield replace(tile, splits=splits)
+        yield from shared_out(work, tile, arch)
 
 
 @cache
@@ -219,6 +208,27 @@ def _tiles(arch: CudaArch, dtype: str) -> tuple[Decision, ...]:
     return tuple(found)
 
 
+def shared_out(work: Workload, tile: Shared, arch: CudaArch) -> Iterator[Shared]:
+    """The tile with its sum in one piece, cut into parts, and shared out among blocks that stay."""
+    for splits in split_counts(work, tile, arch):
+        yield replace(tile, splits=splits)
+    for blocks in stream_counts(work, tile, arch):
+        yield replace(tile, stream=blocks)
+
+
+def stream_counts(work: Workload, tile: Tiling, arch: CudaArch) -> Iterator[int]:
+    """A block for each multiprocessor, or as many as it has room for, where tiles leave some idle.
+
+    Of many waves the last, which is not full, is a small part.
+    """
+    if work.reduce is None or work.reduce < tile.depth * LEAST_STEPS:
+        return
+    for blocks in sorted({arch.sms, arch.sms * resident(tile, work.dtype, arch)}):
+        tiles = _blocks(work, tile)
+        if work.rows is None or (tiles % blocks and tiles < FEW_WAVES * blocks):
+            yield blocks
+
+
 def split_counts(work: Workload, tile: Tiling, arch: CudaArch) -> Iterator[int]:
     """1, and powers of two while there are idle multiprocessors and work enough for each part."""
     yield 1
@@ -234,6 +244,11 @@ def split_counts(work: Workload, tile: Tiling, arch: CudaArch) -> Iterator[int]:
 def _blocks(work: Workload, tile: Tiling) -> int:
     rows, cols, batch = _sizes(work)
     return -(-rows // tile.rows) * -(-cols // tile.cols) * batch
+
+
+def parts(work: Workload, tile: Tiling) -> float:
+    """Blocks for each tile."""
+    return tile.stream / max(1, _blocks(work, tile)) if tile.stream else tile.splits
 
 
 def _sizes(work: Workload) -> tuple[int, int, int]:
@@ -285,16 +300,23 @@ def copy_cycles(work: Workload, extents: tuple[int, int], depth: int) -> float:
 def product_cycles(work: Workload, tile: Tiling, cost: Cost, arch: CudaArch) -> float:
     """Cycles of all blocks; device memory, the operands and the results are a bound."""
     rows, cols, batch = _sizes(work)
-    blocks = max(1, _blocks(work, tile) * tile.splits)
+    tiles = max(1, _blocks(work, tile))
     element = dtype_bits(work.dtype) / 8
     depth = UNKNOWN_DEPTH if work.reduce is None else work.reduce
-    steps = ceil(ceil(depth / tile.depth) / tile.splits)
-    total = grid_cycles(blocks, steps, cost, arch)
+    steps = ceil(depth / tile.depth)
+    if tile.stream:
+        shared = shares(tiles, steps, tile.stream)
+        total = stream_cycles(shared, steps, cost, arch)
+        parts = shared.pieces(steps) * tile.rows * tile.cols
+    else:
+        total = grid_cycles(tiles * tile.splits, ceil(steps / tile.splits), cost, arch)
+        parts = rows * cols * batch * tile.splits if tile.splits > 1 else 0
     operands = (rows * depth + cols * depth) * element * batch
-    results = rows * cols * batch * (element if tile.splits == 1 else 8 * tile.splits)
-    memory = (operands + results) / (arch.dram_gb_s / arch.ghz)
-    # Adding up the parts is a kernel of its own.
-    return overlapped([total, memory]) + (LATENCY * 3 if tile.splits > 1 else 0)
+    results = rows * cols * batch * element
+    speed = arch.dram_gb_s / arch.ghz
+    memory = (operands + (0 if tile.splits > 1 else results) + 4 * parts) / speed
+    # Adding up the parts is a kernel of its own, which reads them again.
+    return overlapped([total, memory]) + (LATENCY * 3 + 4 * parts / speed if parts else 0)
 
 
 def _slowness(size: int) -> float:

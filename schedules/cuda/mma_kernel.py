@@ -21,8 +21,6 @@ from tvmext.arch.cuda import WARP
 
 from ..kernel.contraction import Contraction, size
 from ..kernel.emit import (
-    Size,
-    Values,
     allocate,
     block,
     ceildiv,
@@ -31,7 +29,7 @@ from ..kernel.emit import (
     loop,
 )
 from . import ptx
-from .grid import over_tiles, own_steps, unless_empty
+from .grid import Work, unless_empty
 from .launch import sync
 from .mma_choice import Decision
 from .operand import Source
@@ -69,8 +67,8 @@ class Builder:
         self.sums = allocate([plan.sums], kind, "sums", "local")
         self.left = allocate([plan.warp_rows // 16 * 4], "uint32", "left", "local")
         self.right = allocate([plan.warp_cols // 16 * 4], "uint32", "right", "local")
-        warps = self.high * self.wide
-        self.results = Results(found, kind, warps, plan.warp_cols, plan.splits)
+        warps, steps = self.high * self.wide, ceildiv(self.depth, plan.depth)
+        self.results = Results(found, kind, warps, plan.warp_cols, plan, steps)
 
     def _tile(self, source: Source, start: int, extent: int, asynchronous: bool) -> Tile:
         plan = self.plan
@@ -91,38 +89,33 @@ class Builder:
         )
 
     def launch(self) -> Stmt:
-        plan = self.plan
-        product = over_tiles(self.sum, plan.rows, plan.cols, plan.splits, plan.threads, self._block)
-        return unless_empty(self.sum, self.results.with_parts(product))
+        return unless_empty(self.sum, self.results.launch(self._tile_of))
 
-    def _block(
-        self, at: Values, row: Expr, column: Expr, batch: Expr, part: Expr, thread: Expr
-    ) -> Stmt:
+    def _tile_of(self, work: Work, thread: Expr) -> Stmt:
+        """What a block does of a tile."""
         plan, inner = self.plan, self.sum.reduce
         lhs, rhs = (
-            Loader(tile, own, inner, at, first, length, self.depth, buffer)
+            Loader(tile, own, inner, work.at, first, length, self.depth, buffer)
             for tile, own, first, length, buffer in (
-                (self.lhs, self.sum.rows, row, self.rows, self.held[0]),
-                (self.rhs, self.sum.cols, column, self.cols, self.held[1]),
+                (self.lhs, self.sum.rows, work.row, self.rows, self.held[0]),
+                (self.rhs, self.sum.cols, work.column, self.cols, self.held[1]),
             )
         )
-        start, steps = own_steps(ceildiv(self.depth, plan.depth), plan.splits, part)
         warp, lane = thread // WARP, thread % WARP
         warp_row, warp_col = warp % self.high * plan.warp_rows, warp // self.high * plan.warp_cols
+        # Here: TVM lays the results over the operands if neither is needed by the next tile.
         buffers = (self.buffer, self.results.stage, self.sums, self.left, self.right, *self.held)
         return block(
             *map(tirx.AllocBuffer, buffers),
             loop(plan.sums, lambda i: _store(self.sums, i), ForKind.UNROLLED),
-            self._pipeline((lhs, rhs), start, steps, thread, warp_row, warp_col, lane),
+            self._pipeline((lhs, rhs), work, thread, warp_row, warp_col, lane),
             ptx.wait(0) if self._asynchronous else None,
             sync(),
             self.results.leave(
                 self.sums,
-                [row + warp_row + i for i in range(0, plan.warp_rows, SLAB)],
-                column + warp_col,
-                at,
-                batch,
-                part,
+                [work.row + warp_row + i for i in range(0, plan.warp_rows, SLAB)],
+                work.column + warp_col,
+                work,
                 warp,
                 lane,
             ),
@@ -135,8 +128,7 @@ class Builder:
     def _pipeline(
         self,
         loaders: Sequence[Loader],
-        start: Expr,
-        steps: Size,
+        work: Work,
         thread: Expr,
         warp_row: Expr,
         warp_col: Expr,
@@ -149,7 +141,7 @@ class Builder:
         arrive = [ptx.wait(ahead - 1)] if self._asynchronous else []
 
         def issue(step: Expr, stage: Expr) -> list[Stmt]:
-            return [one.issue(stage, (start + step) * plan.depth, thread) for one in loaders]
+            return [one.issue(stage, (work.first + step) * plan.depth, thread) for one in loaders]
 
         def deliver(stage: Expr) -> list[Stmt | None]:
             return [one.deliver(stage, thread) for one in loaders]
@@ -171,7 +163,7 @@ class Builder:
             )
 
         before = [part for stage in range(ahead) for part in first(stage)]
-        return block(*before, loop(steps, step, name="step"))
+        return block(*before, loop(work.steps, step, name="step"))
 
     def _multiply(self, stage: Expr, warp_row: Expr, warp_col: Expr, lane: Expr) -> Stmt:
         plan = self.plan

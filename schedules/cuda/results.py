@@ -6,7 +6,8 @@ Sums are laid out as `mma.m16n8` leaves them: thread t of a warp has, of every 1
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from tvm import tirx
 from tvm.ir import Expr, Var
@@ -15,9 +16,14 @@ from tvm.tirx import ForKind, Stmt
 from tvmext.arch.cuda import WARP
 
 from ..kernel.contraction import Contraction
-from ..kernel.emit import Values, allocate, block, loop
+from ..kernel.emit import Size, allocate, block, loop
 from .epilogue import Epilogue, Parts
+from .grid import Body, Tiles, Work, over_tiles
 from .launch import sync, when
+from .stream import LANES, Stream
+from .waves import Tiling
+
+Put = Callable[[Expr, Expr, Callable[[Expr], Expr]], Stmt]
 
 STAGE_PAD = 8
 """Numbers between rows of results in shared memory: rows of a warp's stores hit other banks."""
@@ -35,7 +41,8 @@ def stage_bytes(warps: int, cols: int) -> int:
 class Results:
     """The results of `warps` warps of a block, each with slabs of 16 rows by `cols`.
 
-    `stage` is shared memory of type `kind`, if that of its own is not wanted.
+    `stage` is shared memory of type `kind`, if that of its own is not wanted. The grid is one of
+    `tiles`, each of which has `steps` steps to sum up.
     """
 
     def __init__(
@@ -44,17 +51,44 @@ class Results:
         kind: str,
         warps: int,
         cols: int,
-        splits: int,
+        plan: Tiling,
+        steps: Size,
         stage: Var | None = None,
     ) -> None:
-        self.cols = cols
+        self.plan, self.steps, self.cols = plan, steps, cols
         size = stage_bytes(warps, cols) // 4
         self.stage = allocate([size], kind, "results", "shared.dyn") if stage is None else stage
         self.epilogue = Epilogue(found)
-        self.parts = Parts(found, self.epilogue, kind, splits) if splits > 1 else None
+        self.tiles = Tiles(found, plan.rows, plan.cols)
+        self.parts = Parts(found, self.epilogue, kind, plan.splits) if plan.splits > 1 else None
+        self.stream: Stream | None = None
+        if plan.stream:
+            assert isinstance(steps, int)
+            stream = Stream(self.tiles, steps, plan.stream, kind)
+            self.stream = stream if stream.shares.tiles != 0 else None
 
-    def with_parts(self, product: Stmt) -> Stmt:
-        """`product`, and a launch that adds the parts up if there are some."""
+    def launch(self, body: Body, before: Callable[[Expr], Stmt] | None = None) -> Stmt:
+        """``body(work, thread)`` for all tiles, ``before(thread)`` once in each block.
+
+        A second launch adds up what blocks have of a sum if they share some.
+        """
+        plan, stream = self.plan, self.stream
+
+        def begun(thread: Expr, code: Stmt) -> Stmt:
+            return block(before(thread) if before else None, code)
+
+        def once(work: Work, thread: Expr) -> Stmt:
+            return begun(thread, body(work, thread))
+
+        def turn(work: Work, thread: Expr) -> Stmt:
+            # The next tile's operands take the place of the results.
+            return block(body(work, thread), sync())
+
+        if stream is not None:
+            product = stream.over(plan.threads, begun, turn)
+            joined = block(product, stream.join(self.epilogue))
+            return stream.names.then(block(tirx.AllocBuffer(stream.buffer), joined))
+        product = over_tiles(self.tiles, self.steps, plan.splits, plan.threads, once)
         if self.parts is None:
             return product
         return block(tirx.AllocBuffer(self.parts.buffer), product, self.parts.launch())
@@ -64,9 +98,7 @@ class Results:
         sums: Var,
         rows: Sequence[Expr],
         column: Expr,
-        at: Values,
-        batch: Expr,
-        part: Expr,
+        work: Work,
         warp: Expr,
         lane: Expr,
         mine: Expr | bool = True,
@@ -90,35 +122,33 @@ class Results:
                 for j in range(wide)
                 for half in (0, 1)
             ]
-            out = self._rows(at, row, column, batch, part, slab, lane)
+            out = self._rows(work, row, column, slab, lane)
             parts += [when(mine, block(*pairs)), sync(), when(mine, out), sync()]
         return block(*parts[:-1])
 
-    def _rows(
-        self,
-        at: Values,
-        row: Expr,
-        column: Expr,
-        batch: Expr,
-        part: Expr,
-        slab: Expr,
-        lane: Expr,
-    ) -> Stmt:
+    def _rows(self, work: Work, row: Expr, column: Expr, slab: Expr, lane: Expr) -> Stmt:
         """Store 16 rows of a warp's results, several neighbours per thread."""
+        parts, stream = self.parts, self.stream
+        lanes = self.epilogue.lanes
+        if parts is not None:
+            return self._each(
+                row, column, slab, lane, lanes, partial(parts.store, work.part, work.batch)
+            )
+        whole = self._each(row, column, slab, lane, lanes, partial(self.epilogue.store, work.at))
+        if stream is None:
+            return whole
+        own = self._each(row, column, slab, lane, LANES, partial(stream.store, work))
+        return when(work.whole, whole, own)
+
+    def _each(self, row: Expr, column: Expr, slab: Expr, lane: Expr, lanes: int, put: Put) -> Stmt:
+        """``put(row, column, number of the v-th)`` for groups of `lanes` neighbours in 16 rows."""
         pitch = self.cols + STAGE_PAD
-        vector = self.epilogue.lanes
-        across = self.cols // vector
+        across = self.cols // lanes
 
         def piece(u: Expr) -> Stmt:
             flat = u * WARP + lane
-            i, j = flat // across, flat % across * vector
-
-            def total(v: Expr) -> Expr:
-                return self.stage[slab + i * pitch + j + v]
-
-            if self.parts is not None:
-                return self.parts.store(part, batch, row + i, column + j, total)
-            return self.epilogue.store(at, row + i, column + j, total)
+            i, j = flat // across, flat % across * lanes
+            return put(row + i, column + j, lambda v: self.stage[slab + i * pitch + j + v])
 
         count = SLAB * across // WARP
         kind = ForKind.UNROLLED if count <= MOST_UNROLLED else ForKind.SERIAL

@@ -26,7 +26,7 @@ from .mma_choice import (
     copy_cycles,
     product_cycles,
     resident,
-    split_counts,
+    shared_out,
 )
 from .results import stage_bytes
 from .waves import L2_BYTES_PER_CYCLE, LATENCY, SHARED_BYTES_PER_CYCLE, Cost
@@ -49,7 +49,8 @@ class Decision:
     """A block's tile of rows x cols, computed by `groups` warpgroups and brought by one more.
 
     `depth` elements of the sum are a step; `stages` steps are in shared memory at a time. The sum
-    is cut into `splits` parts that other blocks add up.
+    is cut into `splits` parts that other blocks add up; or `stream` blocks share out the steps of
+    all tiles, if that is not 0 (stream.py).
     """
 
     rows: int
@@ -58,6 +59,7 @@ class Decision:
     groups: int
     stages: int
     splits: int = 1
+    stream: int = 0
 
     @property
     def blocks(self) -> int:
@@ -123,8 +125,7 @@ def candidates(arch: CudaArch, work: Workload) -> Iterator[Decision]:
             and tile.shared(work.dtype) <= arch.shared_per_block
             and tile.registers * tile.threads <= arch.registers_per_sm
         ):
-            for splits in split_counts(work, tile, arch):
-                yield replace(tile, splits=splits)
+            yield from shared_out(work, tile, arch)
 
 
 def price(work: Workload, tile: Decision, arch: CudaArch) -> float:

@@ -23,7 +23,7 @@ from tvmext.arch.cuda import WARP
 from ..kernel.contraction import Contraction, size
 from ..kernel.emit import Size, Values, allocate, block, ceildiv, index, known, loop
 from . import hopper_ptx, ptx
-from .grid import over_tiles, own_steps, unless_empty
+from .grid import Work, unless_empty
 from .hopper_ptx import Matrix
 from .launch import sync, when
 from .operand import Source
@@ -72,8 +72,9 @@ class Builder:
         self.sums = allocate([plan.sums], self.kind, "sums", "local")
         a, b = (self._matrix(tile) for tile in self.tiles)
         self.multiply = hopper_ptx.Multiply(*types, sums, plan.cols, a, b)
+        steps = ceildiv(self.depth, plan.depth)
         self.results = Results(
-            found, self.kind, plan.groups * 4, plan.cols, plan.splits, self.buffer
+            found, self.kind, plan.groups * 4, plan.cols, plan, steps, self.buffer
         )
 
     def _tile(self, source: Source, start: int, extent: int) -> Tile:
@@ -105,42 +106,36 @@ class Builder:
         return Matrix(width, tile.across, 8 * width, rows * width if tile.across else 16)
 
     def launch(self) -> Stmt:
-        plan = self.plan
-        product = over_tiles(self.sum, plan.rows, plan.cols, plan.splits, plan.threads, self._block)
         maps = [one.encode() for one in self.maps if one is not None]
-        return unless_empty(self.sum, self.results.with_parts(block(*maps, product)))
+        product = self.results.launch(self._tile_of, self._before)
+        return unless_empty(self.sum, block(*maps, product))
 
-    def _block(
-        self, at: Values, row: Expr, column: Expr, batch: Expr, part: Expr, thread: Expr
-    ) -> Stmt:
+    def _before(self, thread: Expr) -> Stmt:
+        buffers = map(tirx.AllocBuffer, (self.buffer, self.sums))
+        return block(*buffers, when(thread < 1, self._set_up()), sync())
+
+    def _tile_of(self, work: Work, thread: Expr) -> Stmt:
+        """What a block does of a tile."""
         plan = self.plan
-        start, steps = own_steps(ceildiv(self.depth, plan.depth), plan.splits, part)
         # Of those that bring, rows have to have a sign too: quotients of them are short then.
         group, lane = tirx.max(thread // WARPGROUP - 1, index(0)), thread % WARP
-        first = row + group * (plan.blocks * GROUP_ROWS) + thread % WARPGROUP // WARP * SLAB
+        first = work.row + group * (plan.blocks * GROUP_ROWS) + thread % WARPGROUP // WARP * SLAB
         multiplies = thread >= WARPGROUP
         return block(
-            *map(tirx.AllocBuffer, (self.buffer, self.sums)),
             loop(plan.sums, self._zero, ForKind.UNROLLED),
-            when(thread < 1, self._set_up()),
-            sync(),
-            when(
-                multiplies,
-                self._consume(steps, group, lane),
-                self._produce(at, row, column, start, steps, thread),
-            ),
+            when(multiplies, self._consume(work, group, lane), self._produce(work, thread)),
             sync(),
             self.results.leave(
                 self.sums,
                 [first + i * GROUP_ROWS for i in range(plan.blocks)],
-                column,
-                at,
-                batch,
-                part,
+                work.column,
+                work,
                 tirx.max(thread // WARP - WARPGROUP // WARP, index(0)),
                 lane,
                 multiplies,
             ),
+            # Maps bring the next tile's operands to where the results have been.
+            hopper_ptx.fence_proxy() if plan.stream else None,
         )
 
     def _zero(self, i: Expr) -> Stmt:
@@ -167,21 +162,20 @@ class Builder:
         stages = index(self.plan.stages)
         return tirx.truncmod(step, stages), tirx.truncmod(tirx.truncdiv(step, stages), index(2))
 
-    def _produce(
-        self, at: Values, row: Expr, column: Expr, start: Expr, steps: Size, thread: Expr
-    ) -> Stmt:
-        plan, inner = self.plan, self.sum.reduce
+    def _produce(self, work: Work, thread: Expr) -> Stmt:
+        plan, inner, at = self.plan, self.sum.reduce, work.at
+        firsts = (work.row, work.column)
         loaders = [
             Loader(tile, own, inner, at, first, known(size(own)), self.depth, held(tile, "none"))
-            for tile, own, first in zip(self.tiles, (self.sum.rows, self.sum.cols), (row, column))
+            for tile, own, first in zip(self.tiles, (self.sum.rows, self.sum.cols), firsts)
         ]
         copied = [one for one, tensor in zip(loaders, self.maps) if tensor is None]
         alone = thread < 1
 
         def step(number: Expr) -> Stmt:
-            stage, parity = self._turn(number)
-            k = (start + number) * plan.depth
-            boxes = self._boxes(at, (row, column), stage, k)
+            stage, parity = self._turn(work.done + number)
+            k = (work.first + number) * plan.depth
+            boxes = self._boxes(at, firsts, stage, k)
             return block(
                 hopper_ptx.barrier_wait(self._empty(stage), 1 - parity),
                 (when(alone, boxes) if copied else boxes) if any(self.maps) else None,
@@ -189,7 +183,7 @@ class Builder:
                 hopper_ptx.arrive_with_copies(self._full(stage)) if copied else None,
             )
 
-        bring = loop(steps, step, name="step")
+        bring = loop(work.steps, step, name="step")
         return bring if copied else when(alone, bring)
 
     def _boxes(self, at: Values, firsts: Sequence[Expr], stage: Expr, k: Expr) -> Stmt:
@@ -215,13 +209,13 @@ class Builder:
                 )
         return block(hopper_ptx.arrive_expecting(self._full(stage), total), *parts)
 
-    def _consume(self, steps: Size, group: Expr, lane: Expr) -> Stmt:
+    def _consume(self, work: Work, group: Expr, lane: Expr) -> Stmt:
         plan = self.plan
         sums = ptx.address(self.sums, 0)
 
         def step(number: Expr) -> Stmt:
-            stage, parity = self._turn(number)
-            before, _ = self._turn(number + (plan.stages - 1))
+            stage, parity = self._turn(work.done + number)
+            before, _ = self._turn(work.done + number + (plan.stages - 1))
             return block(
                 hopper_ptx.barrier_wait(self._full(stage), parity),
                 None if all(self.maps) else hopper_ptx.fence_proxy(),
@@ -232,9 +226,12 @@ class Builder:
                 when(tirx.And(number > 0, lane < 1), hopper_ptx.arrive(self._empty(before))),
             )
 
+        # Where another tile follows, it waits for the last step's place as well.
+        last, _ = self._turn(work.done + (work.steps - 1))
         return block(
-            loop(steps, step, name="step"),
+            loop(work.steps, step, name="step"),
             hopper_ptx.wait(0, sums, self.kind, plan.sums),
+            when(lane < 1, hopper_ptx.arrive(self._empty(last))) if plan.stream else None,
         )
 
     def _products(self, stage: Expr, group: Expr) -> Stmt:

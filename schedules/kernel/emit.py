@@ -97,6 +97,31 @@ def hidden(value: Expr, var: Var, body: tirx.Stmt, scope: str = "global") -> tir
     return block(tirx.AllocBuffer(cell), store, tirx.Bind(var, cell[index(0)]), body)
 
 
+class Names:
+    """Names for values, one after another, and what follows; as `bind` by way of memory."""
+
+    def __init__(self, scope: str = "local") -> None:
+        self.scope = scope
+        self.parts: list[tirx.Stmt] = []
+
+    def __call__(self, value: Size, name: str) -> Expr:
+        """`value` by that name from here on; constants and variables need none of their own."""
+        value = index(known(value))
+        if isinstance(value, Var | tirx.IntImm):
+            return value
+        cell, var = allocate([1], "int64", f"{name}_cell", self.scope), Var(name, "int64")
+        self.parts += [
+            tirx.AllocBuffer(cell),
+            tirx.BufferStore(cell, value, [index(0)]),
+            tirx.Bind(var, cell[index(0)]),
+        ]
+        return var
+
+    def then(self, body: tirx.Stmt) -> tirx.Stmt:
+        """The names, and `body`."""
+        return block(*self.parts, body)
+
+
 def _nonlinear(value: Expr) -> bool:
     found: list[Expr] = []
     for kind in (tirx.Mul, tirx.FloorDiv, tirx.FloorMod, tirx.Div, tirx.Mod):
