@@ -13,7 +13,7 @@ from tvm.tirx import Stmt
 
 from tvmext.arch import CudaArch
 
-from ..kernel.attend import HALVES, Attention, attention
+from ..kernel.attend import HALVES, Attention, attention, mask
 from ..kernel.contraction import known_size, size
 from ..kernel.emit import index
 from ..rule import Declined, Kernel, Scheduled
@@ -68,6 +68,7 @@ class FusedAttention:
             found.width.size,
             dtype,
             matrices,
+            mask(found) is not None,
         )
         if not attention_choice.candidates(sizes, self.arch):
             return Declined("a head is too large for a multiprocessor")

@@ -30,6 +30,14 @@ LEAST_STEPS = 2
 """Steps of keys that a part has at the least."""
 PAD = 4
 """Numbers between rows of weights in shared memory: rows of a warp's stores hit other banks."""
+MASK_STEPS = 4096
+"""Bits for steps of keys that a mask leaves to a block: of more steps several share one."""
+MASK_BYTES = MASK_STEPS // 8 + CHUNK_BYTES
+"""Of shared memory: the bits, and a word that says that all steps are seen."""
+LOOKS = 3
+"""Times that a block waits for the mask before it begins: rows, steps, another look at these."""
+SEEN = 3 / 4
+"""What a mask leaves of the steps, one that is causal leaving half and padding more: a guess."""
 EXPONENTIALS = 16
 """Of a multiprocessor per cycle (CUDA C++ Programming Guide, Arithmetic Instructions)."""
 OTHER_REGISTERS = 40
@@ -45,7 +53,8 @@ WORK = 8
 class Sizes:
     """Sizes of attention; None where they are known at run time only.
 
-    `matrices`: the products are done by matrix instructions.
+    `matrices`: the products are done by matrix instructions. `masked`: there is a mask that only
+    the run knows.
     """
 
     batch: int | None
@@ -55,6 +64,7 @@ class Sizes:
     width: int
     dtype: str
     matrices: bool
+    masked: bool = False
 
     @property
     def element(self) -> int:
@@ -95,7 +105,8 @@ class Decision:
     """A block's rows of queries, of which each warp has `warp_rows`, and keys of a step.
 
     `stages` steps are in shared memory at a time. Queries stay in registers if it `holds` them.
-    The keys are cut into parts as long as there are fewer than `blocks` blocks.
+    The keys are cut into parts as long as there are fewer than `blocks` blocks. Steps of keys that
+    a mask hides are left out if it `skips`.
     """
 
     rows: int
@@ -104,6 +115,7 @@ class Decision:
     stages: int
     holds: bool
     blocks: int = 0
+    skips: bool = False
 
     @property
     def threads(self) -> int:
@@ -115,9 +127,10 @@ class Decision:
         return (self.rows * sizes.depth_room + steps) * sizes.element
 
     def shared(self, sizes: Sizes) -> int:
-        """Bytes of shared memory, with the weights where threads hand them over."""
+        """Bytes of shared memory, with the weights where threads hand them over, and the steps
+        that are seen."""
         weights = 0 if sizes.matrices else self.rows * (self.keys + PAD) * 4
-        return self.tiles(sizes) + weights
+        return self.tiles(sizes) + weights + (MASK_BYTES if self.skips else 0)
 
     def registers(self, sizes: Sizes) -> int:
         """Of a thread: results, scores, fragments, addresses."""
@@ -169,10 +182,11 @@ def candidates(sizes: Sizes, arch: CudaArch) -> tuple[Decision, ...]:
     heights = (16, 32) if sizes.matrices else tuple(apart * n for n in (1, 2, 4, 8))
     steps = (32, 64, 128) if sizes.matrices else (16, 32, 64)
     holding = (True, False) if sizes.matrices else (False,)
-    made = product(heights, (1, 2, 4, 8), steps, stages, holding)
+    skipping = (False, True) if sizes.masked else (False,)
+    made = product(heights, (1, 2, 4, 8), steps, stages, holding, skipping)
     plans = (
-        Decision(height * warps, keys, height, stage, holds, FILL * arch.sms)
-        for height, warps, keys, stage, holds in made
+        Decision(height * warps, keys, height, stage, holds, FILL * arch.sms, skips)
+        for height, warps, keys, stage, holds, skips in made
     )
     return tuple(
         plan
@@ -212,6 +226,8 @@ def price(sizes: Sizes, plan: Decision, arch: CudaArch) -> float:
     # A warp has a quarter of the multiprocessor at the most.
     alone = (STEP_CYCLES + CHAIN + work / warps * 4, LATENCY / (plan.stages - 1))
     once = 2 * LATENCY + plan.rows * sizes.width_room / WARP
+    if plan.skips:
+        steps, once = ceil(steps * SEEN), once + LOOKS * LATENCY
     resident = _resident(sizes, plan, arch)
     total, left = 0.0, blocks
     while left > 0:

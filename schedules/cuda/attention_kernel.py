@@ -21,7 +21,7 @@ from tvm.tirx import Stmt
 from tvmext.arch.cuda import WARP
 
 from ..kernel.analysis import substitute
-from ..kernel.attend import Attention, causal
+from ..kernel.attend import Attention, causal, mask
 from ..kernel.contraction import size
 from ..kernel.emit import (
     Size,
@@ -39,6 +39,7 @@ from ..kernel.emit import (
 )
 from . import ptx
 from .attention_choice import LEAST_STEPS, Decision, parts
+from .attention_mask import Mask, Seen
 from .attention_parts import Parts, Results
 from .attention_tiles import UNROLLED, Products, cleared, unrolled
 from .launch import Block, among, axes_at, launch, sync, when
@@ -63,6 +64,14 @@ class Builder:
         self.asynchronous = any(tile.way == "async" for tile in tiles)
         self.steps = ceildiv(self.keys, plan.keys)
         self.results = Results(found, products.neighbours, self.factor)
+        hides = mask(found)
+        self.mask = None if hides is None else Mask(found, found.biased, products.beside)
+        self.places = allocate([plan.stages], "int64", "places", "local")
+        self.read = self.mask.registers(1) if self.mask is not None else []
+        self.seen: Seen | None = None
+        if hides is not None and products.bits is not None:
+            whole = Mask(found, hides, ptx.CHUNK_BYTES)
+            self.seen = Seen(whole, plan.rows, plan.keys, self.steps, plan.threads, products.bits)
 
     def launch(self) -> Stmt:
         """The kernel, and the one that joins its parts if there are parts."""
@@ -130,9 +139,12 @@ class Builder:
             each = among(index(steps) + cut - 1, cut)[0]
             start = part * each
             steps = most(least(each, steps - start), 0)
-        buffers = (*self.products.buffers, self.highest, self.sums, *self.held)
+        buffers = (*self.products.buffers, self.highest, self.sums, *self.held, *self.read)
+        if self.seen is not None:
+            buffers += (*self.seen.buffers, self.places)
         return block(
             *map(tirx.AllocBuffer, buffers),
+            None if self.seen is None else self.seen.look(at, first, start, steps, thread),
             self._each_row(
                 lambda r: block(
                     tirx.BufferStore(self.highest, self.found.lowest, [r]),
@@ -173,6 +185,30 @@ class Builder:
             key = (start + step) * self.plan.keys
             return [one.issue(stage, k, thread) for one, k in loaders(key)]
 
+        seen, places = self.seen, self.places
+
+        def place(i: int, number: Expr) -> Expr:
+            """The step that is the `i`-th to be worked on from the `number`-th on."""
+            return places[index(i)] if seen is not None else number + i
+
+        def advance(i: int, step: Expr) -> Stmt:
+            assert seen is not None
+            return tirx.BufferStore(places, seen.next(step, steps), [index(i)])
+
+        def begin() -> list[Stmt]:
+            if seen is None:
+                return []
+            later = [advance(i, places[index(i - 1)] + 1) for i in range(1, ahead + 1)]
+            return [advance(0, index(0)), *later]
+
+        def go_on() -> list[Stmt]:
+            if seen is None:
+                return []
+            shift = [
+                tirx.BufferStore(places, places[index(i + 1)], [index(i)]) for i in range(ahead)
+            ]
+            return [*shift, advance(ahead, places[index(ahead)] + 1)]
+
         def deliver(stage: Expr) -> list[Stmt | None]:
             return [one.deliver(stage, thread) for one, _ in loaders(index(0))]
 
@@ -182,20 +218,23 @@ class Builder:
             return block(
                 arrive(ahead - 1),
                 sync(),
-                *issue(number + ahead, coming),
+                *issue(place(ahead, number), coming),
                 close,
-                self._step(at, first, (start + number) * self.plan.keys, current, thread),
+                self._step(at, first, (start + place(0, number)) * self.plan.keys, current, thread),
                 *deliver(coming),
+                *go_on(),
             )
 
         zero = index(0)
-        before = [query.issue(zero, zero, thread), query.deliver(zero, thread), close]
-        for stage in range(ahead):
-            before += [*issue(index(stage), index(stage)), *deliver(index(stage)), close]
+        before = [*begin(), query.issue(zero, zero, thread), query.deliver(zero, thread), close]
+        for i in range(ahead):
+            stage = index(i)
+            before += [*issue(place(i, zero), stage), *deliver(stage), close]
         keep = products.keep_queries(thread)
         if keep is not None:
             before += [arrive(ahead), sync(), keep]
-        return block(*before, loop(steps, step, name="step"), arrive(0))
+        count = steps if seen is None else seen.count(steps)
+        return block(*before, loop(count, step, name="step"), arrive(0))
 
     def _step(self, at: Values, first: Expr, key: Expr, stage: Expr, thread: Expr) -> Stmt:
         return block(
@@ -215,19 +254,32 @@ class Builder:
         if plain and whole:
             return None
 
-        def one(r: Expr, c: Expr) -> Stmt:
-            where, j = products.score(r, c), key + products.key_at(c, thread)
-            value: Expr = scores[where]
-            if not plain:
-                # A row past the last sees what the last one does.
-                row = tirx.min(first + products.row(r, thread), index(self.rows) - 1)
-                here = {**at, **axes_at(found.rows, row), found.keys.var: j}
-                value = substitute(found.biased, {**here, found.score: value})
-            if not whole:
-                value = tirx.if_then_else(j < index(keys), value, hidden)
-            return tirx.BufferStore(scores, value, [where])
+        reads = self.mask or Mask(found, found.biased, 1)
+        side = reads.side
 
-        code = unrolled((products.rows, products.keys), one)
+        def some(r: Expr, c: Expr) -> Stmt:
+            """`side` keys next to each other."""
+            j = key + products.key_at(c * side, thread)
+            # A row past the last sees what the last one does.
+            row = tirx.min(first + products.row(r, thread), index(self.rows) - 1)
+            here = {**at, **axes_at(found.rows, row), found.keys.var: j}
+
+            def one(v: Expr) -> Stmt:
+                where = products.score(r, c * side + v)
+                value: Expr = scores[where]
+                if not plain:
+                    biased = reads.at(self.read, 0, here, v)
+                    value = substitute(biased, {found.score: value})
+                if not whole:
+                    value = tirx.if_then_else(j + v < index(keys), value, hidden)
+                return tirx.BufferStore(scores, value, [where])
+
+            read = reads.read(self.read, 0, here)
+            if read is not None and not whole:
+                read = when(j < index(keys), read)
+            return block(read, loop(side, one, UNROLLED, "v"))
+
+        code = unrolled((products.rows, products.keys // side), some)
         return when(key + self.plan.keys > index(keys), code) if plain else code
 
     def _softmax(self) -> Stmt:

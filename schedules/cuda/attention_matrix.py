@@ -33,6 +33,7 @@ class MatrixProducts(Products):
 
     sharing = 4
     neighbours = 2
+    beside = 2
 
     def __init__(
         self,

@@ -23,6 +23,7 @@ class PlainProducts(Products):
     """By multiply-adds of float32; weights go from thread to thread through shared memory."""
 
     neighbours = 4
+    beside = 1
 
     def __init__(self, found: Attention, plan: Decision, sizes: Sizes, copies: bool) -> None:
         super().__init__(found, plan, sizes, copies)

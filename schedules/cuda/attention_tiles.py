@@ -20,7 +20,8 @@ from tvm.tirx import ForKind, Stmt
 from ..kernel.analysis import Axis
 from ..kernel.attend import Attention
 from ..kernel.emit import allocate, loop
-from .attention_choice import Decision, Sizes
+from . import ptx
+from .attention_choice import MASK_BYTES, Decision, Sizes
 from .operand import Source, source
 from .tile import Tile
 
@@ -39,6 +40,8 @@ class Products(ABC):
     sharing: int
     neighbours: int
     """Columns of a thread that are side by side."""
+    beside: int
+    """Keys of a thread that are side by side."""
 
     def __init__(self, found: Attention, plan: Decision, sizes: Sizes, copies: bool) -> None:
         self.found, self.plan, self.sizes = found, plan, sizes
@@ -56,6 +59,11 @@ class Products(ABC):
             way = "direct" if read.run_bytes < 4 else "async" if copies else "held"
             return Tile(read, self.buffer, start, extent, depth, stages, plan.threads, way, across)
 
+        self.bits: Expr | None = None
+        """Where in shared memory the steps that are seen are noted, if any are skipped."""
+        if plan.skips:
+            words = plan.shared(sizes) - MASK_BYTES
+            self.bits = ptx.address(self.buffer, words // 4, "uint32")
         self.query = tile(0, 0, plan.rows, sizes.depth_room, 1)
         self.key = tile(1, ring, plan.keys, sizes.depth_room, plan.stages)
         self.value = tile(2, values, sizes.width_room, plan.keys, plan.stages)

@@ -241,8 +241,16 @@ def _run(
 
 
 def multiples(access: Any, along: Axis, run: int, axes: Sequence[Axis]) -> bool:
-    """Whether an access takes whole runs of neighbours along an axis, at multiples of `run`."""
-    if along.size is None or along.size % run or is_bool(access):
+    """Whether an access takes whole runs of neighbours along an axis, at multiples of `run`.
+
+    Not one of truth values, which TVM has no vectors of.
+    """
+    return not is_bool(access) and whole_runs(access, along, run, axes)
+
+
+def whole_runs(access: Any, along: Axis, run: int, axes: Sequence[Axis]) -> bool:
+    """As `multiples`, of any type."""
+    if along.size is None or along.size % run:
         return False
     shape, flat = buffer_of(access).shape, flat_index(access)
     step = stride(flat, along.var, analyzer(axes, shape))

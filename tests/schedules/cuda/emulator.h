@@ -288,6 +288,20 @@ T __shfl_sync(unsigned, T value, int source, int = 32) {
   return emu::shuffle(value, source);
 }
 
+inline int __any_sync(unsigned, int flag) {
+  auto given = emu::exchange(flag);
+  int some = 0;
+  for (int lane = 0; lane < emu::kWarp; ++lane) some |= int(given[lane][0]);
+  return some != 0;
+}
+inline unsigned atomicOr(unsigned* word, unsigned bits) {
+  unsigned old = *word;
+  *word |= bits;
+  return old;
+}
+inline int __ffs(unsigned word) { return __builtin_ffs(int(word)); }
+inline int __popc(unsigned word) { return __builtin_popcount(word); }
+
 #include "emulator_ptx.h"
 #include "emulator_hopper.h"
 
