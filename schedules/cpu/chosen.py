@@ -41,7 +41,7 @@ def chosen(workload: Any, decision: Any, arch: CpuArch) -> tuple[Chosen, ...]:
 
 
 def _products(work: gemm.Workload, decision: gemm.Decision, arch: CpuArch) -> Iterator[Chosen]:
-    decisions = (decision, *decision.others)
+    decisions = [one for one in (decision, *decision.others) if not one.up_to]
     tiles = [(one.tile.rows, one.tile.vectors, one.tile.lanes, one.rhs) for one in decisions]
     names = [f"{rows}x{vectors}x{lanes} {rhs}" for rows, vectors, lanes, rhs in tiles]
     usual = (

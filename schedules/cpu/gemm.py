@@ -9,7 +9,9 @@ The kernel that is built:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from math import prod
 
 from tvm.ir import Var
 
@@ -36,6 +38,7 @@ from ..levels import (
     widest,
 )
 from ..rule import Declined, Kernel, Scheduled
+from . import masks
 from .dots import Dot, find_dot
 from .gemm_kernel import build
 from .gemm_variants import LEAST_BITS, known_prices, variants
@@ -55,6 +58,12 @@ THIN_ROWS = 3
 
 AHEAD_ROWS = 4
 """Rows below which a product streams through its weight as fast as memory gives it anyway."""
+
+ALONE_ROWS = 4
+"""Rows of the tile of products that one core takes alone: sums that hide the latency of an FMA."""
+
+ALONE_STEPS = 1 << 13
+"""Steps of one vector that one core has taken when a parallel launch is through, some 3 us."""
 
 UNKNOWN_TILES = 4
 """Tiles that fetch the next panel when their number is known at run time only: not many."""
@@ -112,6 +121,8 @@ class Decision:
     """The instruction for products of bytes."""
     others: tuple[Decision, ...] = ()
     """What is better for other sizes, where they are known at run time only (dispatch.py)."""
+    up_to: int = 0
+    """Steps of one vector up to which it is taken without a look at prices, if it is for few."""
     column: Decision | None = None
     """What is taken for one column, where their number is known at run time only."""
     heights: Heights = ()
@@ -259,13 +270,34 @@ def placed(workload: Workload, shape: Shape, dot: Dot | None, arch: CpuArch) -> 
 def _varied(workload: Workload, decision: Decision, arch: CpuArch) -> Decision:
     """The decision, or where sizes are not known those that are kept in its place."""
     unknown = workload.rows is None or workload.cols is None
+    if decision.rhs == "dots":
+        return replace(decision, others=tuple(_alone(workload, decision, arch)))
     if decision.rhs not in ("pack", "in place") or decision.dot is not None or not unknown:
         return decision
     first, *others = (
         replace(decision, tile=tile, rhs=how, heights=_heights(workload, tile, None, arch))
         for tile, how in variants(workload, arch)
     )
-    return replace(first, others=tuple(others))
+    return replace(first, others=(*others, *_alone(workload, first, arch)))
+
+
+def _alone(workload: Workload, usual: Decision, arch: CpuArch) -> Iterator[Decision]:
+    """What one core takes alone where sizes turn out so small that a launch would cost more."""
+    sizes = (workload.batch, workload.rows, workload.cols, workload.reduce)
+    if not usual.parallel or usual.dot or None not in sizes:
+        return
+    lanes = usual.tile.lanes
+    known = (*sizes[:2], workload.cols and -(-workload.cols // lanes), workload.reduce)
+    if prod(size for size in known if size) > ALONE_STEPS:
+        return
+    alone = replace(usual, block_tiles=0, parallel=False, up_to=ALONE_STEPS)
+    if usual.rhs == "dots":
+        yield alone
+    else:
+        found, tile = workload.contraction, Shape(ALONE_ROWS, 1, lanes)
+        fits = arch.has_masks and workload.rhs == "vectors" and masks.results_fit(found)
+        how = "in place" if fits and masks.operand_fits(found, found.rhs) else "pack"
+        yield replace(alone, tile=tile, rhs=how, heights=_heights(workload, tile, None, arch))
 
 
 def _heights(

@@ -43,7 +43,7 @@ def build(kernel: Kernel, workload: Workload, decision: Decision, arch: CpuArch)
         cut(size(total.rows), how.tile.rows, one.loops, how.heights)
         for how, one in zip(decisions, passes)
     ]
-    sizes = (size(total.rows), size(total.cols), size(total.reduce))
+    sizes = (size(total.batch), size(total.rows), size(total.cols), size(total.reduce))
     body = chosen(decisions, sizes, workload.rhs, arch.fma_units, bodies)
     body = followed(total, body, decision.tile.lanes, decision.parallel)
     if workload.column is not None and decision.column is not None:
@@ -87,7 +87,8 @@ def _passes(total: Contraction, workload: Workload, decision: Decision, arch: Cp
         )
     else:
         plain = TileKernel(total, shape, lambda at, k, p, j: lhs(at, k) * rhs.read(p, k, j))
-    near = arch.l2_bytes // 4 if masked and rhs is None and not plain.heavy else 0
+    walked = masked and rhs is None and not plain.heavy and not decision.up_to
+    near = arch.l2_bytes // 4 if walked else 0
     return Passes(
         total,
         shape,
@@ -108,7 +109,7 @@ def _with_narrow(
 ) -> Passes:
     """One matrix product; its last panel, where it is not full, in tiles as narrow as that."""
     found, shape = _passes(total, workload, decision, arch), decision.tile
-    if decision.dot or decision.rhs not in ("pack", "in place"):
+    if decision.dot or decision.up_to or decision.rhs not in ("pack", "in place"):
         return found
     copied = decision.rhs == "in place" and not found.masks
     shapes = [*narrower(shape, workload.dtype, arch), *([shape] if copied else [])]

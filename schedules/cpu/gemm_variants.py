@@ -141,13 +141,17 @@ def _packing(how: str, rhs: str) -> int:
 
 def chosen(
     decisions: Sequence[Decision],
-    sizes: tuple[Size, Size, Size],
+    sizes: tuple[Size, Size, Size, Size],
     rhs: str,
     units: int,
     bodies: Sequence[tirx.Stmt],
 ) -> tirx.Stmt:
-    """The body of the decision whose price is the least at `sizes`, when the kernel runs."""
-    rows, columns, depth = (index(n) for n in sizes)
+    """The body of the decision whose price is the least at `sizes`, when the kernel runs.
+
+    Sizes are the batch, rows, columns and steps of the sum. Those for few steps (`up_to`) have no
+    price.
+    """
+    batch, rows, columns, depth = (index(n) for n in sizes)
 
     def price(decision: Decision) -> Expr:
         tile = decision.tile
@@ -156,7 +160,14 @@ def chosen(
         found: Expr = unknown_cycles((rows, columns, depth), shape, packed, units, _larger)
         return found
 
-    return pick(list(map(price, decisions)), bodies, rows * columns * depth <= NOT_PRICED)
+    priced = [(one, body) for one, body in zip(decisions, bodies) if not one.up_to]
+    prices = [price(one) for one, _ in priced]
+    picked = pick(prices, [body for _, body in priced], rows * columns * depth <= NOT_PRICED)
+    for one, body in zip(decisions, bodies):
+        if one.up_to:
+            steps = batch * rows * ((columns + (one.tile.lanes - 1)) // one.tile.lanes) * depth
+            picked = tirx.IfThenElse(steps <= one.up_to, body, picked)
+    return picked
 
 
 def _larger(a: Size, b: Size) -> Size:

@@ -9,13 +9,14 @@ from itertools import product
 import numpy as np
 import pytest
 import tvm
+from tvm import te
 from tvm.relax import op
 
-from tests.schedules.cpu.kernels import ARCH, call, kernel, normal, scheduled
+from tests.schedules.cpu.kernels import ARCH, call, check, composed, kernel, normal, scheduled
 from tests.schedules.cpu.products import compare
-from tvmext.arch import to_target
+from tvmext.arch import CpuArch, to_target
 from tvmext.passes.share_kernels import RANGES
-from tvmext.schedules.cpu.gemm import Gemm
+from tvmext.schedules.cpu.gemm import Decision, Gemm
 from tvmext.schedules.cpu.tile import parts
 
 Product = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -115,3 +116,47 @@ def test_one_column_of_a_constant_times_any_number() -> None:
     """The constant is laid out for many columns, or as it is: one column may not change that."""
     x, w = normal(19, 33), normal(33, 1, seed=1)
     compare(op.matmul, [x, w], x @ w, weights=[0], dims=[(19, 33), (33, "n")])
+
+
+TWO = replace(ARCH, cores=2)
+
+
+def alone(arch: CpuArch, *shapes: tuple[object, ...]) -> list[Decision]:
+    """What a product of such operands takes of few steps, of one column too."""
+    decision = Gemm().choose(
+        Gemm().match(kernel(op.matmul, *((s, "float32") for s in shapes))), arch
+    )
+    every = [decision, *([decision.column] if decision.column else [])]
+    return [one for each in every for one in each.others if one.up_to]
+
+
+def test_one_core_takes_few_steps_alone() -> None:
+    """A launch takes 3 us, a small product 50 ns."""
+    found = alone(TWO, ("m", "k"), ("k", "n"))
+    assert [one.rhs for one in found] == ["in place" if TWO.has_masks else "pack", "dots"]
+    assert not any(one.parallel for one in found)
+    assert not alone(ARCH, ("m", "k"), ("k", "n"))  # one core takes all alone
+    assert not alone(TWO, (64, 4096), (4096, "n"))  # always enough for both
+
+
+@pytest.mark.parametrize("b, m, n, k", [(1, 4, 3, 36), (3, 64, 40, 16), (3, 64, 40, 64)])
+def test_few_and_many_steps_on_two_cores(b: int, m: int, n: int, k: int) -> None:
+    x, w = normal(b, m, k), normal(b, k, n, seed=1)
+    compare(op.matmul, [x, w], x @ w, dims=[("b", "m", "k"), ("b", "k", "n")], arch=TWO)
+    one = w[:, :, :1].copy()
+    compare(op.matmul, [x, one], x @ one, dims=[("b", "m", "k"), ("b", "k", "n")], arch=TWO)
+
+
+@pytest.mark.parametrize("m, n, k", [(4, 3, 36), (100, 70, 50)])
+def test_what_is_not_in_place_is_packed_on_one_core_too(m: int, n: int, k: int) -> None:
+    """The second operand is read through a transpose."""
+
+    def build(x: te.Tensor, w: te.Tensor) -> te.Tensor:
+        moved = te.compute((w.shape[1], w.shape[0]), lambda k, n: w[n, k], "moved")
+        axis = te.reduce_axis((0, w.shape[1]), "k")
+        shape = (x.shape[0], w.shape[0])
+        return te.compute(shape, lambda i, j: te.sum(x[i, axis] * moved[axis, j], axis))
+
+    x, w = normal(m, k), normal(n, k, seed=1)
+    dims = [("m", "k"), ("n", "k")]
+    check(build, [x, w], x @ w.T, dims=dims, how=composed, rule="gemm", arch=TWO, tolerance=1e-4)
