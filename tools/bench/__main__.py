@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from . import quantized, report, sequences, workers
+from . import quantized, report, sequences, tuning, workers
 from .cases import select
 from .contenders import torch_available
 from .dynamic import command as dynamic
@@ -26,6 +26,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     _add_oracle(commands)
     dynamic.add(commands, _add_common)
     sequences.add(commands)
+    tuning.add(commands)
     commands.choices["dynamic"].set_defaults(run=_dynamic)
     return parser.parse_args(arguments)
 
