@@ -183,7 +183,18 @@ def cheapest(
 def candidates(arch: CudaArch, work: Workload) -> Iterator[Decision]:
     """What fits, with as many parts of the sum as could be worth it."""
     for tile in _tiles(arch, work.dtype):
-        yield from shared_out(work, tile, arch)
+        if work.rows is not None or _holds_addresses(tile, work.dtype, arch):
+            yield from shared_out(work, tile, arch)
+
+
+def _holds_addresses(tile: Decision, dtype: str, arch: CudaArch) -> bool:
+    """Whether a thread has registers for 64 bits of address for each copy that it makes in a step.
+
+    It keeps them where sizes are not known: what is added to them in a step is the same for all.
+    """
+    step = (tile.rows + tile.cols) * tile.depth * dtype_bits(dtype) // 8
+    copies = step // CHUNK_BYTES // tile.threads
+    return tile.registers + 2 * copies <= arch.registers_per_thread
 
 
 @cache

@@ -35,7 +35,7 @@ from .cache import Cache, cache_for
 from .cuda_source import HEADERS, PREAMBLE, kernels
 from .link import find_compiler
 
-_REVISION = 3  # of how kernels are compiled here: entries of the cache hold what it makes
+_REVISION = 4  # of how kernels are compiled here: entries of the cache hold what it makes
 _NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE
 _STUB = """\
 extern "C" {
@@ -130,11 +130,14 @@ class Toolchain:
             return cubin, Usage(**json.loads(head))
         cubin, log = self._compiled(source, options)
         used = usage(log)[name]
-        if used.spill_stores:
-            # ptxas would rather spill than let fewer blocks reside: say that one is enough. (It then
-            # takes no more registers than it has use for, and no notice of --maxrregcount.)
-            alone = _BOUNDS.sub(r"__launch_bounds__(\1, 1)", source)
-            other, log = self._compiled(alone, options)
+        # ptxas would rather spill than let fewer blocks reside: say that one is enough. (It then
+        # takes no more registers than it has use for, and no notice of --maxrregcount.) Where a
+        # thread has all there are, it may still spill less if it is as free with them as it can be.
+        alone = _BOUNDS.sub(r"__launch_bounds__(\1, 1)", source)
+        for more in ([], ["--ptxas-options=--register-usage-level=10"]):
+            if not used.spill_stores:
+                break
+            other, log = self._compiled(alone, [*options, *more])
             if usage(log)[name].spill_stores < used.spill_stores:
                 cubin, used = other, usage(log)[name]
         used = replace(used, code=len(cubin))
