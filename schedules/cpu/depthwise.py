@@ -285,12 +285,12 @@ class _Builder:
             begin = number * each
             inside = known(least(each, panels - begin)) if panels % each else each
 
-            def down(x: Expr, pixels: int, guard: Guard | None) -> tirx.Stmt:
+            def down(x: Expr, pixels: int, guard: Guard | None, there: Size) -> tirx.Stmt:
                 return loop(
                     count,
                     lambda y: loop(
                         inside,
-                        lambda p: self._tile(at, first + y, x, pixels, begin + p, guard),
+                        lambda p: self._tile(at, first + y, x, pixels, begin + p, guard, there),
                         name="p",
                     ),
                     name="y",
@@ -302,7 +302,14 @@ class _Builder:
         return block(space, loop(groups, group, name="group"))
 
     def _tile(
-        self, at: Values, y: Expr, x: Expr, pixels: int, number: Expr, guard: Guard | None
+        self,
+        at: Values,
+        y: Expr,
+        x: Expr,
+        pixels: int,
+        number: Expr,
+        guard: Guard | None,
+        there: Size,
     ) -> tirx.Stmt:
         fixed = dict(at)
         if self.height is not None:
@@ -314,6 +321,6 @@ class _Builder:
 
         def body(start: Expr) -> tirx.Stmt:
             panel = Panel(self.total, batch, index(0), start, width, width)
-            return self.tile.code(x, pixels, fixed, panel, ranges, guard, self.spill)
+            return self.tile.code(x, pixels, fixed, panel, ranges, guard, there, self.spill)
 
         return bind(known_index(start), body, "channel")

@@ -2,7 +2,8 @@
 
 A width that is known is cut into tiles of one size and a rest. Tiles over an edge have code of
 their own, without the columns that are padding. A width that is not known has full tiles, the last
-one moved back to end with the row, and conditions for the columns of those over an edge.
+one moved back to end with the row, and conditions for the columns of those over an edge. These are
+all that a row shorter than a tile needs, where there is padding behind it: a tile goes on past it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from tvm import sym, tirx
 from tvm.ir import Expr
 
 from ..kernel.analysis import Axis
-from ..kernel.emit import Size, bind, block, ceildiv, index, known, loop
+from ..kernel.emit import Size, bind, block, ceildiv, index, known, least, loop, most
 from .padding import Padding
 
 MOST_EDGES = 3
@@ -23,8 +24,9 @@ MOST_EDGES = 3
 Guard = Callable[[Expr], Expr]
 """Whether a column, counted from the first one under a tile, is inside of the picture."""
 
-Down = Callable[[Expr, int, Guard | None], tirx.Stmt]
-"""The code of a tile: its first pixel, how many pixels, and the guard if it has one."""
+Down = Callable[[Expr, int, Guard | None, Size], tirx.Stmt]
+"""The code of a tile: its first pixel, how many pixels, the guard if it has one, and how many of the
+pixels there are: past them the tile stores nothing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,9 +57,13 @@ class Row:
 
         def alone(t: int) -> tirx.Stmt:
             x = index(starts[t])
-            return down(x, min(pixels, width - starts[t]), self._guard(x))
+            count = min(pixels, width - starts[t])
+            return down(x, count, self._guard(x), count)
 
-        middle = loop(high - low, lambda t: down(t * pixels, pixels, None), name="t", start=low)
+        def whole_tile(t: Expr) -> tirx.Stmt:
+            return down(t * pixels, pixels, None, pixels)
+
+        middle = loop(high - low, whole_tile, name="t", start=low)
         return block(*map(alone, range(low)), middle, *map(alone, range(high, len(whole))))
 
     def _guarded(self, width: int, pixels: int, down: Down) -> tirx.Stmt:
@@ -70,8 +76,10 @@ class Row:
         return block(many, self._anywhere(index(width - rest), rest, down) if rest else None)
 
     def _unknown(self, width: Expr, down: Down) -> tirx.Stmt:
-        """Full tiles, or a row shorter than one in powers of two."""
+        """Full tiles; a row shorter than one is one over its end, or tiles in powers of two."""
         pixels = self.pixels
+        if self._ends():
+            return self._over_the_end(width, down)
 
         def many(t: Expr) -> tirx.Stmt:
             x = tirx.min(t * pixels, width - pixels)
@@ -79,21 +87,39 @@ class Row:
 
         def part(size: int) -> tirx.Stmt:
             x = width // (2 * size) * (2 * size)
-            code = bind(x, lambda x: down(x, size, self._guard(x)), "x")
+            code = bind(x, lambda x: down(x, size, self._guard(x), size), "x")
             return tirx.IfThenElse(width % (2 * size) >= size, code, None)
 
         sizes = [1 << n for n in reversed(range((pixels - 1).bit_length()))]
         full = loop(ceildiv(width, pixels), many, name="t")
         return tirx.IfThenElse(width >= pixels, full, block(*map(part, sizes)) if sizes else None)
 
-    def _anywhere(self, x: Expr, pixels: int, down: Down) -> tirx.Stmt:
-        """A tile whose place is known when it runs."""
+    def _ends(self) -> bool:
+        """Whether the guard of a tile keeps it from reading past the row."""
+        bounds = self.padding.bounds if self.padding else ()
+        return any(bound.axis is self.width and bound.high is not None for bound in bounds)
+
+    def _over_the_end(self, width: Expr, down: Down) -> tirx.Stmt:
+        """Full tiles, and of a row that is shorter the part that there is."""
+        pixels = self.pixels
+
+        def tile(t: Expr) -> tirx.Stmt:
+            x = most(tirx.min(t * pixels, width - pixels), 0)
+            return bind(x, lambda x: self._anywhere(x, pixels, down, least(pixels, width)), "x")
+
+        return loop(ceildiv(width, pixels), tile, name="t")
+
+    def _anywhere(
+        self, x: Expr, pixels: int, down: Down, count: Size | None = None
+    ) -> tirx.Stmt:
+        """A tile whose place is known when it runs; `count` as in `Down`, over an edge."""
         guard = self._guard(x)
         if guard is None:
-            return down(x, pixels, None)
+            return down(x, pixels, None, pixels)
         begin, end = self._inside()
         inner = tirx.And(x >= index(begin), x + pixels <= index(end))
-        return tirx.IfThenElse(inner, down(x, pixels, None), down(x, pixels, guard))
+        at_edge = down(x, pixels, guard, pixels if count is None else count)
+        return tirx.IfThenElse(inner, down(x, pixels, None, pixels), at_edge)
 
     def _inside(self) -> tuple[Size, Size]:
         """The pixels whose windows are not cut off."""

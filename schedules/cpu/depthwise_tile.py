@@ -20,7 +20,19 @@ from tvm.ir import Expr, Var
 
 from ..kernel.analysis import Axis, constant
 from ..kernel.contraction import Contraction
-from ..kernel.emit import VECTORIZED, Values, block, index, known, loop, nest, zeros
+from ..kernel.emit import (
+    VECTORIZED,
+    Size,
+    Values,
+    bind_each,
+    block,
+    index,
+    known,
+    loop,
+    nest,
+    vectors,
+    zeros,
+)
 from .depthwise_row import Guard
 from .panel import Panel
 from .tile import Kernel as TileKernel
@@ -53,9 +65,10 @@ class RowTile:
         panel: Panel,
         ranges: Ranges,
         guard: Guard | None,
+        count: Size,
         spill: Var | None,
     ) -> tirx.Stmt:
-        """Pixels x .. x + `pixels` of the row at `fixed`.
+        """Pixels x .. x + `pixels` of the row at `fixed`, of which the first `count` are stored.
 
         `ranges` gives the reduce axes, other than `tap`, that do not run over their whole extent.
         `guard` says of a column, counted from stride * x, whether it is inside of the picture. The
@@ -68,15 +81,22 @@ class RowTile:
         def keep(buffer: Var, i: Expr, j: Expr, first: int) -> tirx.Stmt:
             return tirx.BufferStore(spill, buffer[i, j], [i + first, j])
 
-        def store(buffer: Var, i: Expr, j: Expr, at: Values) -> tirx.Stmt:
-            return kernel.store(panel, at, j, buffer[i, j])
+        def store(buffer: Var, i: Expr, first: int) -> tirx.Stmt:
+            all_columns = vectors(
+                self.shape.vectors,
+                self.shape.lanes,
+                lambda j: kernel.store(panel, row(i + first), j, buffer[i, j]),
+            )
+            if constant(count) is not None:
+                return all_columns
+            return tirx.IfThenElse(i + first < index(count), all_columns, None)
 
         return block(
             sums.allocate(),
             sums.each(lambda buffer, i, j, _at: zeros(buffer, [i, j])),
             self._reduce(sums, pixels, row, panel, ranges, guard),
-            sums.each(store) if spill is None else sums.each_chunk(keep),
-            None if spill is None else kernel.copy_out(row, index(pixels), panel, spill),
+            sums.each_row(store) if spill is None else sums.each_chunk(keep),
+            None if spill is None else kernel.copy_out(row, index(count), panel, spill),
         )
 
     def _reduce(
@@ -93,10 +113,14 @@ class RowTile:
         spans = [ranges.get(axis.var, (index(0), axis.extent)) for axis in outer]
 
         def taps(at: list[Expr]) -> tirx.Stmt:
-            ks = {axis.var: k + first for axis, (first, _), k in zip(outer, spans, at)}
+            places = {axis.var: k + first for axis, (first, _), k in zip(outer, spans, at)}
+            return bind_each(places, columns)
+
+        def columns(ks: Values) -> tirx.Stmt:
             if not unrolled:
-                offset = ks.pop(self.tap.var)
-                return self._columns(sums, pixels, row, panel, ks, [offset], guard)
+                others = {var: k for var, k in ks.items() if var is not self.tap.var}
+                offsets = [ks[self.tap.var]]
+                return self._columns(sums, pixels, row, panel, others, offsets, guard)
             offsets = [index(k) for k in range(self.tap.size or 0)]
             return self._columns(sums, pixels, row, panel, ks, offsets, guard)
 
