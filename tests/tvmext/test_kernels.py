@@ -12,7 +12,7 @@ from tvm.script import tirx as T
 
 from tvmext.arch import CudaArch, from_target, to_target
 from tvmext.build.dump import _llvm
-from tvmext.build.kernels import Executable, build_module, code_target
+from tvmext.build.kernels import Executable, build_kernels, build_module, code_target
 from tvmext.build.link import link
 from tvmext.schedules.rule import OWN_ADDRESSES
 
@@ -70,6 +70,21 @@ def test_kernels_that_keep_their_addresses_have_a_module(
     x = np.arange(-4, 4, dtype="float32")
     result = machine["main"](tvm.runtime.tensor(x)).numpy()
     np.testing.assert_array_equal(result, np.maximum(x + x, 0))
+
+
+def test_kernels_outside_of_a_network_are_built_alike(tmp_path: Path) -> None:
+    target = tvm.target.Target({"kind": "llvm"})
+    kernels = {"plain": tile, "own": tile.with_attr(OWN_ADDRESSES, True)}
+    library = build_kernels(kernels, target)
+    assert len(list(_llvm(library))) == 2
+    path = tmp_path / "kernels.so"
+    library.export_library(str(path))
+    loaded = tvm.runtime.load_module(str(path))
+    x, w = (np.random.default_rng(0).random((3, 3, 64, n), "float32") for n in (8, 16))
+    for name in kernels:
+        y = tvm.runtime.tensor(np.zeros((8, 16), "float32"))
+        loaded[name](tvm.runtime.tensor(x), tvm.runtime.tensor(w), y)
+        np.testing.assert_allclose(y.numpy(), np.einsum("ijkr,ijkl->rl", x, w), rtol=1e-5)
 
 
 def test_the_target_of_a_gpu_stays() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import tvm
@@ -105,18 +105,36 @@ def _is_cpu(target: tvm.target.Target) -> bool:
 def _generated(mod: tvm.IRModule, target: tvm.target.Target) -> relax.VMExecutable:
     """Bytecode and kernels; those with `OWN_ADDRESSES` are a module of LLVM's of their own."""
     pipeline = kernel_pipeline(target)
-    apart = {
-        gvar: function
-        for gvar, function in mod.functions.items()
-        if isinstance(function, PrimFunc) and OWN_ADDRESSES in function.attrs
-    }
-    if apart:
-        kernels = tvm.IRModule(apart)
-        built = tvm.tirx.build(kernels, code_target(target, own_addresses=True), pipeline)
-        rest = {gvar: f for gvar, f in mod.functions.items() if gvar not in apart}
+    own = {gvar: f for gvar, f in mod.functions.items() if _has_own_addresses(f)}
+    if own:
+        built = tvm.tirx.build(tvm.IRModule(own), code_target(target, own_addresses=True), pipeline)
+        rest = {gvar: f for gvar, f in mod.functions.items() if gvar not in own}
         mod = tvm.IRModule(rest, attrs=mod.attrs, global_infos=mod.global_infos)
         mod = mod.with_attr("external_mods", [built])
     return relax.build(mod, code_target(target), relax_pipeline=None, tir_pipeline=pipeline)
+
+
+def _has_own_addresses(function: tvm.ir.BaseFunc) -> bool:
+    return isinstance(function, PrimFunc) and OWN_ADDRESSES in function.attrs
+
+
+def build_kernels(
+    functions: Mapping[str, PrimFunc], target: tvm.target.Target
+) -> tvm.runtime.Module:
+    """Code for scheduled kernels, by their symbols, as `build_module` makes it for a network's."""
+    named = {name: func.with_attr("global_symbol", name) for name, func in functions.items()}
+    pipeline = kernel_pipeline(target)
+    built = []
+    with target, code_generation(target):
+        for own in (False, True):
+            some = {name: f for name, f in named.items() if _has_own_addresses(f) == own}
+            if some:
+                chosen = code_target(target, own)
+                built.append(tvm.tirx.build(tvm.IRModule(some), chosen, pipeline))
+    library, *more = built
+    for module in more:
+        library.import_module(module)
+    return library
 
 
 def kernel_pipeline(target: tvm.target.Target) -> str:
@@ -139,5 +157,5 @@ def _build_alone(mod: tvm.IRModule, target: tvm.target.Target, report: Report) -
         if isinstance(function, PrimFunc):
             report("build", f"function {gvar.name_hint}")
             alone = tvm.IRModule({gvar: function}, attrs=mod.attrs)
-            own_addresses = OWN_ADDRESSES in function.attrs
-            tvm.tirx.build(alone, code_target(target, own_addresses), kernel_pipeline(target))
+            chosen = code_target(target, _has_own_addresses(function))
+            tvm.tirx.build(alone, chosen, kernel_pipeline(target))

@@ -11,7 +11,7 @@ from tvm.tirx import PrimFunc
 
 from tvmext.arch import Arch, CudaArch, to_target
 from tvmext.build.cuda import toolchain_for
-from tvmext.build.kernels import code_generation, code_target, kernel_pipeline
+from tvmext.build.kernels import build_kernels
 from tvmext.build.link import find_compiler
 from tvmext.options import Options
 
@@ -20,13 +20,10 @@ def write_library(
     functions: Mapping[str, PrimFunc], arch: Arch, options: Options, path: Path
 ) -> None:
     """Compile scheduled functions, by their symbols, into a shared library."""
-    named = {name: func.with_attr("global_symbol", name) for name, func in functions.items()}
     target = tvm.target.Target(to_target(arch))
     if isinstance(arch, CudaArch) and (toolchain := toolchain_for(arch, options)):
         toolchain.register()
-    with target, code_generation(target):
-        pipeline = kernel_pipeline(target)
-        library = tvm.tirx.build(tvm.IRModule(named), code_target(target), pipeline)
+    library = build_kernels(functions, target)
     unfinished = path.with_name(f".{path.name}")
     library.export_library(str(unfinished), cc=find_compiler()[0])
     os.replace(unfinished, path)

@@ -13,7 +13,7 @@ import tvm
 from tvm import relax, sym, tirx
 
 from tvmext.arch import CpuArch, resolve, to_target
-from tvmext.build.kernels import code_generation, code_target, kernel_pipeline
+from tvmext.build.kernels import build_kernels
 from tvmext.measure.timing import Call
 from tvmext.passes.share_kernels import ShareKernels
 from tvmext.schedules.cpu import RULES
@@ -194,12 +194,9 @@ def libraries(kernels: Iterable[Ready], folder: Path) -> dict[str, Any]:
     for first in range(0, len(missing), PER_LIBRARY):
         names = missing[first : first + PER_LIBRARY]
         path = folder / f"{hashlib.sha256(' '.join(names).encode()).hexdigest()[:16]}.so"
-        module = tvm.IRModule({name: wanted[name] for name in names})
         target = tvm.target.Target(to_target(arch()))
-        with code_generation(target):
-            tvm.compile(
-                module, code_target(target), tir_pipeline=kernel_pipeline(target)
-            ).export_library(str(path))
+        module = build_kernels({name: wanted[name] for name in names}, target)
+        module.export_library(str(path))
         path.with_suffix(".txt").write_text("\n".join(names))
         library = tvm.runtime.load_module(str(path))
         found |= {name: library[name] for name in names}
