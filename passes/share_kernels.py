@@ -284,4 +284,8 @@ def _all_variables(node: Any) -> list[Var]:
 
 def _scalars(node: Any) -> list[Var]:
     """The scalar variables below a node, in order."""
+    if isinstance(node, tirx.IntImm):
+        return []
+    if isinstance(node, Var):
+        return [] if tirx.is_buffer_var(node) else [node]
     return [var for var in _all_variables(node) if not tirx.is_buffer_var(var)]

@@ -189,13 +189,19 @@ def collect(node: Any, kind: Any) -> list[Any]:
 
 def variables(node: Any) -> set[Var]:
     """The scalar variables used below `node`; buffers are left out."""
+    if isinstance(node, tirx.IntImm):  # as most sizes are: a walk takes longer than it finds
+        return set()
+    if isinstance(node, Var):
+        return set() if tirx.is_buffer_var(node) else {node}
     return {var for var in collect(node, Var) if not tirx.is_buffer_var(var)}
 
 
 def substitute(node: Any, values: dict[Var, Any]) -> Any:
     """`node` with variables (scalars or buffers) replaced."""
-    if not values:
+    if not values or isinstance(node, tirx.IntImm):
         return node
+    if isinstance(node, Var):
+        return values.get(node, node)
     return tvm_ffi.structural_map(node, (Var, lambda var: values.get(var, var)))
 
 
