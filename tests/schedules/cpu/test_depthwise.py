@@ -10,7 +10,8 @@ from tests.schedules.cpu.kernels import ARCH, composed, kernel, normal, run
 from tests.schedules.cpu.products import compare, convolve
 from tvmext.arch import FAMILIES
 from tvmext.schedules.cpu import RULES
-from tvmext.schedules.cpu.depthwise import Depthwise
+from tvmext.schedules.cpu.depthwise import Decision, Depthwise
+from tvmext.schedules.cpu.tile import Shape
 from tvmext.schedules.kernel.analysis import collect
 from tvmext.schedules.rule import Declined
 from tvmext.schedules.select import select
@@ -48,8 +49,9 @@ def test_edges_of_rows(
     compare(build, [x, w], expected, weights=[1], rule="depthwise", dims=dims, **arch)
 
 
-def test_sums_of_a_tile_outlive_a_long_epilogue() -> None:
-    x, w = normal(2, 9, 19, 40), normal(40, 5, 5, 1, seed=1)
+@pytest.mark.parametrize("width", [19, 5])
+def test_sums_of_a_tile_outlive_a_long_epilogue(width: int) -> None:
+    x, w = normal(2, 9, width, 40), normal(40, 5, 5, 1, seed=1)
     total = convolve(x, w, 1, 2, 1, 40)
     conv = nhwc(40, padding=2)
     dims = [("n", "h", "w", 40), w.shape]
@@ -62,6 +64,21 @@ def test_sums_of_a_tile_outlive_a_long_epilogue() -> None:
             dims=sizes,
             rule="depthwise",
         )
+
+
+@pytest.mark.parametrize("padding, heights", [(1, [8, 8]), (0, [8, 4, 2, 1])])
+def test_padding_spares_rows_shorter_than_a_tile_their_own(
+    padding: int, heights: list[int]
+) -> None:
+    """With it there are a tile inside and one over an edge, which goes on past a short row."""
+    one = kernel(
+        nhwc(64, padding=padding), (("n", "h", "w", 64), "float32"), ((64, 3, 3, 1), "float32")
+    )
+    workload = Depthwise().match(one)
+    assert not isinstance(workload, Declined)
+    result = Depthwise().apply(one, workload, Decision(Shape(8, 1, 16), 1, 8, False), ARCH)
+    buffers = [each.buffer for each in collect(result.func.body, tirx.AllocBuffer)]
+    assert [int(buffer.shape[0]) for buffer in buffers if buffer.name == "acc"] == heights
 
 
 def test_the_tile_fits_the_registers() -> None:
