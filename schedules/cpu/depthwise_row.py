@@ -109,9 +109,7 @@ class Row:
 
         return loop(ceildiv(width, pixels), tile, name="t")
 
-    def _anywhere(
-        self, x: Expr, pixels: int, down: Down, count: Size | None = None
-    ) -> tirx.Stmt:
+    def _anywhere(self, x: Expr, pixels: int, down: Down, count: Size | None = None) -> tirx.Stmt:
         """A tile whose place is known when it runs; `count` as in `Down`, over an edge."""
         guard = self._guard(x)
         if guard is None:
