@@ -25,8 +25,8 @@ Guard = Callable[[Expr], Expr]
 """Whether a column, counted from the first one under a tile, is inside of the picture."""
 
 Down = Callable[[Expr, int, Guard | None, Size], tirx.Stmt]
-"""The code of a tile: its first pixel, how many pixels, the guard if it has one, and how many of the
-pixels there are: past them the tile stores nothing."""
+"""The code of a tile: its first pixel, how many pixels, the guard if it has one, and how many of
+the pixels there are: past them the tile stores nothing."""
 
 
 @dataclass(frozen=True, eq=False)
