@@ -42,6 +42,7 @@ from .share_kernels import ShareKernels
 from .virtual.donate import UpdateDonated
 from .virtual.join import JoinLoaders, Reading
 from .virtual.narrow import NarrowRows
+from .virtual.operands import JoinOperands
 from .virtual.placement import JoinStores
 from .virtual.views import Views
 from .virtual.virtualize import VirtualTensors
@@ -130,7 +131,11 @@ def phases(
         transform.FuseTIR(),
         transform.EliminateCommonSubexpr(),
         *(
-            [JoinLoaders(reading, memory, model.dims), JoinStores(reading, memory, model.dims)]
+            [
+                JoinLoaders(reading, memory, model.dims),
+                JoinStores(reading, memory, model.dims),
+                JoinOperands(reading, model.dims),
+            ]
             if virtual and kind == "llvm"
             else []
         ),

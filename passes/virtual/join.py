@@ -21,14 +21,13 @@ import tvm
 from tvm import relax, tirx
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
-from tvmext.arch import dtype_bits
-from tvmext.frontends.dims import USUAL, Dim, evaluate, names_of
+from tvmext.frontends.dims import Dim
 
 from ..names import unnumbered
 from .check import KEPT, PRICED, moves
 from .emit import APART, OPERATORS, VIEW
 from .general import kernel_of
-from .joining import BLOCKED, Joined, Joiner, Operand, Reading, is_tensor
+from .joining import BLOCKED, Joined, Joiner, Operand, Reading, bytes_of, is_tensor
 from .opportunity import Graph, Node
 from .prims import Prims, UnmappedError
 from .ranges import Ranges, ranges
@@ -128,7 +127,7 @@ class Loaders:
             tuple(
                 Node(
                     tuple(self.places[source] for source in read[var] if source in self.places),
-                    self._bytes(var.ty),
+                    bytes_of(var.ty, self.prims, self.usual),
                     var in used - lasting and self._movable(self.places[var]),
                     var in lasting,
                 )
@@ -253,21 +252,6 @@ class Loaders:
 
     def _name(self, place: int) -> str:
         return str(self.callee(place).name_hint)
-
-    def _bytes(self, ty: Any) -> int:
-        """The size of what a kernel writes; 0 if nothing is known of it."""
-        fields = ty.fields if isinstance(ty, relax.TupleType) else [ty]
-        try:
-            return sum(self._elements(one) * -(-dtype_bits(str(one.dtype)) // 8) for one in fields)
-        except (UnmappedError, ZeroDivisionError):
-            return 0
-
-    def _elements(self, ty: Any) -> int:
-        total = 1
-        for size in self.prims.shape(ty):
-            sizes = {name: self.usual.get(name, USUAL) for name in names_of(size)}
-            total *= max(evaluate(size, sizes), 0)
-        return total
 
 
 def reads(value: Any) -> list[relax.Var]:

@@ -17,8 +17,11 @@ import tvm
 from tvm import relax, tirx
 from tvm.ir import GenericConst
 
+from tvmext.arch import dtype_bits
+from tvmext.frontends.dims import USUAL, evaluate, names_of
+
 from .emit import loader
-from .prims import Prims
+from .prims import Prims, UnmappedError
 from .tensor import VirtualTensor
 
 Reading = Callable[[tirx.PrimFunc, frozenset[int], Mapping[str, Any]], tuple[str, Any]]
@@ -188,3 +191,22 @@ def _dims(bindings: Iterable[relax.VarBinding], tensors: Iterable[relax.Expr]) -
 
 def is_tensor(expr: relax.Expr) -> bool:
     return isinstance(expr.ty, relax.TensorType)
+
+
+def bytes_of(ty: Any, prims: Prims, usual: Mapping[str, int]) -> int:
+    """The size of a tensor or of several, free dims at their usual sizes; 0 if nothing is known."""
+    fields = ty.fields if isinstance(ty, relax.TupleType) else [ty]
+    try:
+        return sum(
+            _elements(one, prims, usual) * -(-dtype_bits(str(one.dtype)) // 8) for one in fields
+        )
+    except (UnmappedError, ZeroDivisionError):
+        return 0
+
+
+def _elements(ty: Any, prims: Prims, usual: Mapping[str, int]) -> int:
+    total = 1
+    for size in prims.shape(ty):
+        sizes = {name: usual.get(name, USUAL) for name in names_of(size)}
+        total *= max(evaluate(size, sizes), 0)
+    return total

@@ -182,12 +182,12 @@ class Builder:
 
         def sums(at: Values, first: Expr, count: Size) -> tirx.Stmt:
             start = {} if self.height is None else {self.height.var: first}
-            fill = (
-                None if self.stage is None else self.stage.fill({**at, **start}, self.shape.lanes)
-            )
-            work = loop(
-                panels, lambda p: self._panel(at, p, first, count, tiles), self._kind("panels"), "p"
-            )
+            spread = self._kind("panels")
+            fill = None
+            if self.stage is not None:
+                alone = spread is PARALLEL
+                fill = self.stage.fill({**at, **start}, self.shape.lanes, parallel=alone)
+            work = loop(panels, lambda p: self._panel(at, p, first, count, tiles), spread, "p")
             return block(fill, work)
 
         def body(first: Expr) -> tirx.Stmt:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from types import MappingProxyType
 
 from tvm import tirx
@@ -30,6 +31,7 @@ from ..kernel.analysis import (
 )
 from ..kernel.contraction import Contraction
 from ..kernel.emit import (
+    PARALLEL,
     Size,
     Values,
     allocate,
@@ -37,11 +39,24 @@ from ..kernel.emit import (
     index,
     known,
     least,
+    loop,
     most,
     nest,
 )
-from .after import along
+from ..kernel.stages import Point, Write
+from ..kernel.stages import Stage as Computed
+from .after import PARALLEL_ELEMENTS, along
+from .guards import cut
+from .math import approximate
 from .padding import padded_box
+
+
+@dataclass(frozen=True)
+class Filling:
+    """How a part of a window is filled: in vectors of `lanes`, `begin` being where it begins."""
+
+    lanes: int
+    begin: tuple[Expr, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,8 +106,11 @@ class Stage:
         moved = tirx.BufferLoad(self.buffer, [where[dim] for dim in self.order])
         return replace_loads(self.sum.lhs.factor, load.source, lambda _at: moved)
 
-    def fill(self, at: Values, lanes: int) -> tirx.Stmt:
-        """Copy the window that starts where `at` puts the axes of the contraction."""
+    def fill(self, at: Values, lanes: int, parallel: bool = False) -> tirx.Stmt:
+        """Copy the window that starts where `at` puts the axes of the contraction.
+
+        Where one core computes a block, `parallel` says that others may help with the window.
+        """
         load = self.sum.lhs.load
         assert load is not None
         origin = {**_zeros(self.sum), **at}
@@ -104,13 +122,26 @@ class Stage:
             else extent
             for dim, extent in enumerate(self.extents)
         ]
-        return block(tirx.AllocBuffer(self.buffer), self._copy(first, counts, lanes))
+        elements = known(prod(self.buffer.shape))
+        many = not isinstance(elements, int) or elements >= PARALLEL_ELEMENTS
+        lines = next(dim for dim in self.order if known(counts[dim]) != 1 or dim == self.order[-1])
+        spread = parallel and many and lines != self.order[-1]
 
-    def _copy(self, first: list[Expr], counts: list[Size], lanes: int) -> tirx.Stmt:
+        def line(number: Expr) -> tirx.Stmt:
+            begin, some = [index(0)] * len(first), list(counts)
+            if spread:
+                begin[lines], some[lines] = number, 1
+            origin = [at + more for at, more in zip(first, begin)]
+            return self._copy(origin, some, Filling(lanes, tuple(begin)))
+
+        work = loop(counts[lines], line, PARALLEL, "line") if spread else line(index(0))
+        return block(tirx.AllocBuffer(self.buffer), work)
+
+    def _copy(self, first: list[Expr], counts: list[Size], how: Filling) -> tirx.Stmt:
         store = self.source.stores[0]
         box = padded_box(self.source)
         if box is None:
-            return self._rows([index(0)] * len(first), counts, first, store.value, lanes)
+            return self._parts([index(0)] * len(first), counts, first, store.value, how)
         limits, inner, fill = box
         low, size = [], []
         for dim, own in enumerate(store.indices):
@@ -120,11 +151,51 @@ class Stage:
             end = counts[dim] if upper is None else least(counts[dim], upper - first[dim])
             low.append(begin)
             size.append(known(analyzer(()).simplify(index(most(end - begin, 0)))))
-        zero = self._rows([index(0)] * len(first), list(counts), first, fill, lanes)
-        return block(zero, self._rows(low, size, first, inner, lanes))
+        zero = self._rows([index(0)] * len(first), list(counts), first, fill, how)
+        return block(zero, self._parts(low, size, first, inner, how))
+
+    def _parts(
+        self, low: list[Expr], counts: list[Size], first: list[Expr], value: Expr, how: Filling
+    ) -> tirx.Stmt:
+        """`_rows`, apart for each part of `value` in which its conditions are decided.
+
+        The parts are those of a concat, for instance, which is computed from as many tensors.
+        """
+        store = self.source.stores[0]
+        point = Point((), (value,))
+        whole = Computed("", self.source.axes, (), (Write(store.buffer, store.indices),), point)
+        pieces = cut(whole)
+        if len(pieces) == 1:
+            return self._rows(low, counts, first, value, how)
+        return block(*(self._part(piece, low, counts, first, how) for piece in pieces))
+
+    def _part(
+        self,
+        piece: Computed,
+        low: list[Expr],
+        counts: list[Size],
+        first: list[Expr],
+        how: Filling,
+    ) -> tirx.Stmt:
+        """What of the rows lies in a piece."""
+        store, ana = self.source.stores[0], analyzer(())
+        own = {axis.var: new for axis, new in zip(self.source.axes, piece.spatial)}
+        names, start, size = {}, list(low), list(counts)
+        for dim, (var, at) in enumerate(zip(store.indices, piece.writes[0].indices)):
+            if not isinstance(var, Var):
+                continue
+            axis = own[var]
+            begin = ana.simplify(substitute(at, {axis.var: index(0)}))
+            names[axis.var] = var - begin
+            if known(axis.extent) != known(store.buffer.shape[dim]):
+                start[dim] = most(begin - first[dim], low[dim])
+                end = least(begin + axis.extent - first[dim], low[dim] + counts[dim])
+                size[dim] = known(ana.simplify(index(most(end - start[dim], 0))))
+        value = substitute(piece.point.values[0], names)
+        return self._rows(start, size, first, value, how)
 
     def _rows(
-        self, low: list[Expr], counts: list[Size], first: list[Expr], value: Expr, lanes: int
+        self, low: list[Expr], counts: list[Size], first: list[Expr], value: Expr, how: Filling
     ) -> tirx.Stmt:
         """``stage[low + i] = value(first + low + i)`` for i below `counts`, in vectors."""
         store = self.source.stores[0]
@@ -135,8 +206,10 @@ class Stage:
             for own, start, i in zip(store.indices, first, where):
                 if isinstance(own, Var):
                     point[own] = start + i
-            stage = [where[dim] for dim in self.order]
-            return tirx.BufferStore(self.buffer, substitute(value, point), stage)
+            stage = [how.begin[dim] + where[dim] for dim in self.order]
+            names, computed = approximate(substitute(value, point))
+            binds = (tirx.Bind(var, expr) for var, expr in names)
+            return block(*binds, tirx.BufferStore(self.buffer, computed, stage))
 
         def dims(at: list[Expr]) -> list[Expr]:
             return [at[self.order.index(dim)] for dim in range(len(at))]
@@ -144,11 +217,13 @@ class Stage:
         *outer, last = (counts[dim] for dim in self.order)
         width = self._fusable(outer, last)
         if width is None:
-            return nest(outer, lambda at: along(last, lanes, lambda i: put(dims([*at, i]))))
+            return nest(outer, lambda at: along(last, how.lanes, lambda i: put(dims([*at, i]))))
         return nest(
             outer[:-1],
             lambda at: along(
-                known(outer[-1] * width), lanes, lambda i: put(dims([*at, i // width, i % width]))
+                known(outer[-1] * width),
+                how.lanes,
+                lambda i: put(dims([*at, i // width, i % width])),
             ),
         )
 

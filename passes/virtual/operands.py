@@ -1,0 +1,67 @@
+"""Kernels compute what they read: element by element, where they stage it anyway.
+
+    t = call_tir(elementwise, (x, s))
+    y = call_tir(product, (t, w))     becomes     y = call_tir(product', (x, s, w))
+                                                  product' = { block of elementwise;  of product }
+
+where nobody else reads `t`. A product that reads few elements at a time from a block of rows has
+them from a stage that stays in the caches, and fills it by the arithmetic of `t`, through the map
+of its operands: the batch norm and relu over a concat that begin every layer of a DenseNet. The
+price decides, and planned memory does not grow: what `t` is made of lives on, until the product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import tvm
+from tvm import relax
+
+from tvmext.frontends.dims import Dim
+
+from .joining import BLOCKED, Reading
+from .pairs import Candidate, Pairs
+from .ranges import ranges
+
+STAGING = ("gemm", "conv")
+"""Rules of the products whose operands may be staged."""
+
+
+@tvm.transform.module_pass(opt_level=0, name="JoinOperands")
+class JoinOperands:
+    """Join products with the elementwise kernels that make what they read: if that pays."""
+
+    def __init__(self, reading: Reading, dims: Mapping[str, Dim] | None = None) -> None:
+        self.reading = reading
+        self.ranges = ranges(dims or {})
+
+    def transform_module(self, mod: tvm.IRModule, _ctx: Any) -> tvm.IRModule:
+        builder = relax.BlockBuilder(mod)
+        for var, func in mod.functions_items():
+            if isinstance(func, relax.Function):
+                pairs = Pairs(mod, func, self.reading, self.ranges)
+                decide = partial(self._joined, pairs)
+                builder.update_func(var, pairs.rewritten(builder, func, decide))
+        return relax.transform.DeadCodeElimination()(builder.get())
+
+    def _joined(self, pairs: Pairs, product: relax.VarBinding) -> Candidate | None:
+        """A product joined with the kernel that makes an operand, if that is possible and pays."""
+        rule, cycles = pairs.read(product.value)
+        if rule not in STAGING:
+            return None
+        for arg in product.value.args[1].fields:
+            chain = pairs.chain(arg)
+            if not chain or pairs.outlives(chain[0], product):
+                continue
+            before, price = pairs.read(chain[0].value)
+            if before != "elementwise":
+                continue
+            func, args = pairs.together([*chain, product])
+            after, joined = pairs.price(func, args)
+            found = Candidate(product, func, args, joined, price + cycles)
+            taken = after == rule or (rule, after) in BLOCKED
+            if taken and found.pays(self.ranges.weights):
+                return found
+        return None
