@@ -6,8 +6,10 @@
 
 where nobody else reads `t`. A product that reads few elements at a time from a block of rows has
 them from a stage that stays in the caches, and fills it by the arithmetic of `t`, through the map
-of its operands: the batch norm and relu over a concat that begin every layer of a DenseNet. The
-price decides, and planned memory does not grow: what `t` is made of lives on, until the product.
+of its operands: the batch norm and relu over a concat that begin every layer of a DenseNet. That
+reads and computes what the kernel for `t` would, and saves writing it; so it is done unless the
+product itself is priced much dearer for it. Planned memory does not grow: what `t` is made of lives
+on, until the product.
 """
 
 from __future__ import annotations
@@ -16,14 +18,17 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+import numpy as np
 import tvm
 from tvm import relax
 
 from tvmext.frontends.dims import Dim
 
+from .check import KEPT
 from .joining import BLOCKED, Reading
-from .pairs import Candidate, Pairs
+from .pairs import Candidate, Pairs, reduces
 from .ranges import ranges
+from .strategy import MUCH
 
 STAGING = ("gemm", "conv")
 """Rules of the products whose operands may be staged."""
@@ -31,7 +36,7 @@ STAGING = ("gemm", "conv")
 
 @tvm.transform.module_pass(opt_level=0, name="JoinOperands")
 class JoinOperands:
-    """Join products with the elementwise kernels that make what they read: if that pays."""
+    """Join products with the elementwise kernels that make what they read."""
 
     def __init__(self, reading: Reading, dims: Mapping[str, Dim] | None = None) -> None:
         self.reading = reading
@@ -48,20 +53,23 @@ class JoinOperands:
 
     def _joined(self, pairs: Pairs, product: relax.VarBinding) -> Candidate | None:
         """A product joined with the kernel that makes an operand, if that is possible and pays."""
-        rule, cycles = pairs.read(product.value)
-        if rule not in STAGING:
+        if pairs.is_view(product) or not reduces(pairs.mod[product.value.args[0]]):
             return None
         for arg in product.value.args[1].fields:
             chain = pairs.chain(arg)
-            if not chain or pairs.outlives(chain[0], product):
+            if not chain or not _pointwise(pairs, chain[0]) or pairs.outlives(chain[0], product):
                 continue
-            before, price = pairs.read(chain[0].value)
-            if before != "elementwise":
-                continue
+            rule, cycles = pairs.read(product.value)
+            if rule not in STAGING:
+                return None
             func, args = pairs.together([*chain, product])
             after, joined = pairs.price(func, args)
-            found = Candidate(product, func, args, joined, price + cycles)
-            taken = after == rule or (rule, after) in BLOCKED
-            if taken and found.pays(self.ranges.weights):
-                return found
+            if (after == rule or (rule, after) in BLOCKED) and np.all(joined <= MUCH * cycles):
+                return Candidate(product, func, args, joined, cycles)
         return None
+
+
+def _pointwise(pairs: Pairs, kernel: relax.VarBinding) -> bool:
+    """Whether a kernel computes element by element, and is not movement that is kept."""
+    func = pairs.mod[kernel.value.args[0]]
+    return not reduces(func) and KEPT not in func.attrs

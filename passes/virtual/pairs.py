@@ -8,7 +8,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import tvm
-from tvm import relax, tirx
+import tvm_ffi
+from tvm import relax, s_tir, tirx
 from tvm.ir import GenericConst
 
 from .check import KEPT
@@ -160,3 +161,10 @@ class Pairs:
 
 def calls_kernel(value: Any) -> bool:
     return isinstance(value, relax.Call) and getattr(value.op, "name", "") == "relax.call_tir"
+
+
+def reduces(func: tirx.PrimFunc) -> bool:
+    """Whether some block of a kernel has an axis that is not one of what it stores."""
+    axes: list[tirx.IterVar] = []
+    tvm_ffi.structural_walk(func.body, (s_tir.SBlock, lambda block: axes.extend(block.iter_vars)))
+    return any(axis.iter_type != tirx.IterVar.DataPar for axis in axes)

@@ -16,14 +16,13 @@ from functools import partial
 from typing import Any
 
 import tvm
-import tvm_ffi
-from tvm import relax, s_tir, tirx
+from tvm import relax
 
 from tvmext.frontends.dims import Dim
 
 from .check import PRICED
 from .joining import BLOCKED, Reading
-from .pairs import Candidate, Pairs
+from .pairs import Candidate, Pairs, reduces
 from .ranges import ranges
 
 SPATIAL = ("elementwise",)
@@ -65,7 +64,7 @@ class JoinStores:
 
 def _candidate(pairs: Pairs, reader: relax.VarBinding) -> Candidate | str | None:
     """The reader joined with the kernel before it, or why that is not possible."""
-    if pairs.is_view(reader) or _reduces(pairs.mod[reader.value.args[0]]):
+    if pairs.is_view(reader) or reduces(pairs.mod[reader.value.args[0]]):
         return None
     for arg in reader.value.args[1].fields:
         chain = pairs.chain(arg)
@@ -81,10 +80,3 @@ def _candidate(pairs: Pairs, reader: relax.VarBinding) -> Candidate | str | None
             return f"{f'{PRICED}: ' * faster}'{before}' does not store through it, '{after}' would"
         return Candidate(reader, func, args, joined, price + cycles)
     return None
-
-
-def _reduces(func: tirx.PrimFunc) -> bool:
-    """Whether some block of a kernel has an axis that is not one of what it stores."""
-    axes: list[tirx.IterVar] = []
-    tvm_ffi.structural_walk(func.body, (s_tir.SBlock, lambda block: axes.extend(block.iter_vars)))
-    return any(axis.iter_type != tirx.IterVar.DataPar for axis in axes)

@@ -190,8 +190,11 @@ def _transposes(stage: Stage, inner: Sequence[Axis], side: int) -> int:
 
     Only where whole squares fit.
     """
+    contiguous = all(constant(step) in (0, 1) for step in strides(stage, inner[-1]))
+    if len(stage.writes) != 1 or contiguous or side < 4:
+        return -1
     groups = merged(stage, inner)
-    if len(stage.writes) != 1 or len(groups) < 2 or side < 4:
+    if len(groups) < 2:
         return -1
     *others, last = groups
     for position, group in reversed(list(enumerate(others))):
@@ -240,6 +243,7 @@ def _bits(stage: Stage, inner: Sequence[Axis]) -> list[int]:
 # ------------------------------------------------------------------ prices
 
 
+@lru_cache(maxsize=1024)
 def cost_ns(stage: Stage) -> float:
     """A rough price of a stage on one core, in nanoseconds; symbolic dims count as 64."""
     points = _size(stage.axes)

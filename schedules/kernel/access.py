@@ -28,21 +28,23 @@ def stores(stage: Stage) -> tuple[Write, ...]:
     return stage.epilogue.writes if stage.epilogue else stage.writes
 
 
-def loads(stage: Stage) -> list[TensorLoad]:
+@lru_cache(maxsize=1024)
+def loads(stage: Stage) -> tuple[TensorLoad, ...]:
     """Every load of a stage, its epilogue's loads of the reduction itself left out."""
     found = stage.point.loads()
     if stage.epilogue:
         own = {write.buffer for write in stage.writes}
         found += [load for load in stage.epilogue.point.loads() if load.source not in own]
-    return found
+    return tuple(found)
 
 
-def accesses(stage: Stage) -> list[TensorLoad | Write]:
+@lru_cache(maxsize=1024)
+def accesses(stage: Stage) -> tuple[TensorLoad | Write, ...]:
     """Loads and stores, those of the epilogue included."""
     found: list[TensorLoad | Write] = [*stage.point.loads(), *stage.writes]
     if stage.epilogue:
         found += [*stage.epilogue.point.loads(), *stage.epilogue.writes]
-    return found
+    return tuple(found)
 
 
 @lru_cache(maxsize=1024)
@@ -52,17 +54,18 @@ def offsets(stage: Stage) -> tuple[Expr, ...]:
     return tuple(ana.simplify(flat_index(access)) for access in accesses(stage))
 
 
-def strides(stage: Stage, axis: Axis) -> list[Expr | None]:
+@lru_cache(maxsize=4096)
+def strides(stage: Stage, axis: Axis) -> tuple[Expr | None, ...]:
     """Elements between neighbours along `axis`, per access; None where that is not constant.
 
     The offsets are linear in the axis even beyond its range, so that axes may be joined.
     """
     bound = _bound_to(stage, axis)
     ana = analyzer([other for other in stage.axes if other is not axis])
-    return [
+    return tuple(
         None if variables(offset) & bound else stride(offset, axis.var, ana)
         for offset in offsets(stage)
-    ]
+    )
 
 
 def crossing(stage: Stage, along: Axis, last: Axis) -> list[TensorLoad]:
@@ -71,8 +74,13 @@ def crossing(stage: Stage, along: Axis, last: Axis) -> list[TensorLoad]:
     Left out are loads that must stay where they are: under a condition, or at an index that the
     point itself computes.
     """
+    moves = zip(stage.point.loads(), strides(stage, along), strides(stage, last))
+    across = [
+        load for load, here, there in moves if constant(here) == 1 and constant(there) not in (0, 1)
+    ]
+    if not across:
+        return []
     named = {var for var, _ in stage.point.binds}
-    loads = stage.point.loads()
     guarded = {
         tvm_ffi.StructuralKey(load)
         for expr in stage.point.exprs()
@@ -81,10 +89,9 @@ def crossing(stage: Stage, along: Axis, last: Axis) -> list[TensorLoad]:
         for load in collect(call, TensorLoad)
     }
     found: dict[object, TensorLoad] = {}
-    for load, here, there in zip(loads, strides(stage, along), strides(stage, last)):
+    for load in across:
         key = tvm_ffi.StructuralKey(load)
-        fixed = key in guarded or variables(load) & named
-        if constant(here) == 1 and constant(there) not in (0, 1) and not fixed:
+        if key not in guarded and not variables(load) & named:
             found.setdefault(key, load)
     return list(found.values())
 
@@ -206,7 +213,8 @@ def mergeable(stage: Stage, outer: Axis, inner: Axis) -> bool:
     return True
 
 
-def values_of(stage: Stage) -> set[Var]:
+@lru_cache(maxsize=1024)
+def values_of(stage: Stage) -> frozenset[Var]:
     """Axes that are used as numbers, outside of indices."""
     found: set[Var] = set()
     exprs = list(stage.point.exprs())
@@ -216,7 +224,7 @@ def values_of(stage: Stage) -> set[Var]:
     for expr in exprs:
         bare = tvm_ffi.structural_map(expr, (TensorLoad, lambda load: tirx.const(0, load.ty.dtype)))
         found |= variables(bare)
-    return found
+    return frozenset(found)
 
 
 def vectorizable(stage: Stage, axis: Axis, parts: Callable[[Expr], list[Expr]]) -> bool:

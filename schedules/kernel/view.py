@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from tvm import s_tir, tirx
@@ -15,6 +16,7 @@ class _NotAView(Exception):
     """Raised inside `view` when the function is not a list of equations."""
 
 
+@lru_cache(maxsize=16)  # several rules ask, and the price
 def view(func: tirx.PrimFunc, *, own_bounds: bool = False) -> View | Declined:
     """The kernel as equations, or the reason why it is not a list of them.
 

@@ -26,7 +26,7 @@ from tvmext.measure.host import cpu_name
 from ..zoo.case import MODES, drawn, wanted
 from ..zoo.runner import Row, all_rows, revision, run_module
 
-PASSES = ("NarrowRows", "VirtualTensors", "JoinLoaders", "JoinStores", "Views")
+PASSES = ("NarrowRows", "VirtualTensors", "JoinLoaders", "JoinStores", "JoinOperands", "Views")
 """Those that virtual tensors are made of."""
 
 COLUMNS = (

@@ -48,9 +48,7 @@ def padded(bb: Any, x: relax.Var, scale: relax.Var, w: relax.Var) -> relax.Expr:
     return conv(bb, activated(bb, x, scale), w, padding=1)
 
 
-def concat(
-    bb: Any, x: relax.Var, y: relax.Var, scale: relax.Var, w: relax.Var
-) -> list[relax.Expr]:
+def concat(bb: Any, x: relax.Var, y: relax.Var, scale: relax.Var, w: relax.Var) -> list[relax.Expr]:
     """A layer of a DenseNet: what came before it is read again by the next one."""
     both = bb.emit(op.concat([x, y, bb.emit(op.exp(y))], axis=3))
     return conv(bb, activated(bb, both, scale), w)
