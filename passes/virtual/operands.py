@@ -24,14 +24,16 @@ from tvm import relax
 
 from tvmext.frontends.dims import Dim
 
-from .check import KEPT
+from .check import moves
 from .joining import BLOCKED, Reading
 from .pairs import Candidate, Pairs, reduces
 from .ranges import ranges
-from .strategy import MUCH
 
 STAGING = ("gemm", "conv")
 """Rules of the products whose operands may be staged."""
+
+DEARER = 1.25
+"""What a stage may add to the price of a product; more is not its arithmetic, but how it reads."""
 
 
 @tvm.transform.module_pass(opt_level=0, name="JoinOperands")
@@ -64,12 +66,12 @@ class JoinOperands:
                 return None
             func, args = pairs.together([*chain, product])
             after, joined = pairs.price(func, args)
-            if (after == rule or (rule, after) in BLOCKED) and np.all(joined <= MUCH * cycles):
+            if (after == rule or (rule, after) in BLOCKED) and np.all(joined <= DEARER * cycles):
                 return Candidate(product, func, args, joined, cycles)
         return None
 
 
 def _pointwise(pairs: Pairs, kernel: relax.VarBinding) -> bool:
-    """Whether a kernel computes element by element, and is not movement that is kept."""
+    """Whether a kernel computes element by element, and does not only move them."""
     func = pairs.mod[kernel.value.args[0]]
-    return not reduces(func) and KEPT not in func.attrs
+    return not reduces(func) and not moves(func)
