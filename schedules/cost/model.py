@@ -3,8 +3,8 @@
     seconds = analytic seconds * exp(mean over members of forest(features))
 
 The learned model is an ensemble of boosted trees (XGBoost, trained by tools/train), whose members
-saw different workloads: what they do not agree on is not known. It takes another candidate than the
-analytic price does only where they agree that it gains, and none outside of what was measured.
+saw different workloads. It takes another candidate than the analytic price does only where that
+gains on average, and none outside of what was measured.
 """
 
 from __future__ import annotations
@@ -20,9 +20,6 @@ from .terms import Terms
 
 LEAST_GAIN = 0.01
 """The logarithm of times below which a gain is not worth leaving the analytic choice."""
-
-DOUBT = 0.5
-"""How many standard deviations of the members' gains their mean has to be above that."""
 
 BEYOND = 0.05
 """The share of its range that a feature may lie outside of it."""
@@ -77,11 +74,9 @@ class Learned:
         if not inside[0]:
             return 0
         members = self.forest.predict(values) + np.log(terms.seconds)
-        gains = members[:, :1] - members
-        mean, doubt = gains.mean(axis=0), gains.std(axis=0)
-        worth = np.where(inside, mean - DOUBT * doubt, -np.inf)
-        best = int(np.argmax(worth))
-        return best if worth[best] > LEAST_GAIN else 0
+        gains = (members[:, :1] - members).mean(axis=0)
+        best = int(np.argmax(np.where(inside, gains, -np.inf)))
+        return best if gains[best] > LEAST_GAIN else 0
 
     def knows(self, values: np.ndarray, family: np.ndarray) -> np.ndarray:
         """Which candidates lie in the ranges of the training set, each feature by itself."""

@@ -21,9 +21,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from tools.collect import measure, workloads
+from tools.collect.__main__ import main
 from tools.collect.build import Unit, build, kernels, stratified
 from tools.collect.gpu import Cuda
-from tools.collect.journal import SCHEMA, Journal
+from tools.collect.journal import SCHEMA, Journal, joined, latest
 from tools.collect.measure import collect
 from tvmext.arch import resolve
 from tvmext.measure import turns
@@ -176,6 +177,26 @@ def test_a_torn_line_and_an_interrupted_pack(tmp_path: Path) -> None:
     table = pq.read_table(tmp_path / "all.parquet")
     assert table.schema.equals(SCHEMA) and table.num_rows == 6
     assert collect(tmp_path / "units", again, Stub()) == 0
+
+
+def test_sessions_are_packed_as_their_medians(tmp_path: Path) -> None:
+    units(tmp_path / "units", 1, candidates=2)
+    folders = []
+    for number, slower in enumerate((1.0, 1.3, 1.1)):
+        folders.append(tmp_path / str(number))
+        journal = Journal(folders[-1])
+        collect(tmp_path / "units", journal, Stub(lambda s=slower: s))
+        journal.close()
+    first = latest(Journal(folders[0]).rows())
+    joint = joined(latest(Journal(folder).rows()) for folder in folders)
+    assert sorted(row["seconds"] for row in joint) == pytest.approx([1.1e-3, 2.2e-3])
+    assert {row["sessions"] for row in joint} == {3}
+    assert [row["apart"] for row in joint] == pytest.approx([np.log(1.3)] * 2)
+    wild = {key: {**row, "noisy": True, "seconds": 9.0} for key, row in first.items()}
+    assert max(row["seconds"] for row in joined([wild, first])) == pytest.approx(2e-3)
+    output = tmp_path / "all.parquet"
+    assert main(["pack", *map(str, folders), "-o", str(output)]) == 0
+    assert pq.read_table(output)["sessions"].to_pylist() == [3, 3]
 
 
 def test_a_device_that_is_lost_is_not_lost_again(tmp_path: Path) -> None:

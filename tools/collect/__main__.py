@@ -132,15 +132,22 @@ def _device(args: argparse.Namespace) -> Device:
 
 def _add_pack(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser("pack", help="the journal becomes a Parquet file")
-    parser.add_argument("data", type=Path, help="folder of the data set")
+    parser.add_argument("data", type=Path, nargs="+", help="folders, one for each session")
     parser.add_argument("-o", "--output", type=Path, help="one file of everything instead")
     parser.set_defaults(run=_pack)
 
 
 def _pack(args: argparse.Namespace) -> int:
-    from .journal import Journal
+    from .journal import Journal, joined, latest, write
 
-    print(f"{Journal(args.data).pack(args.output)} measurements")
+    journals = [Journal(folder) for folder in args.data]
+    if args.output is None:
+        print(f"{sum(journal.pack() for journal in journals)} measurements")
+        return 0
+    rows = joined(latest(journal.rows()) for journal in journals)
+    if rows:
+        write(rows, args.output)
+    print(f"{len(rows)} measurements")
     return 0
 
 

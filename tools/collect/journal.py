@@ -9,8 +9,9 @@ that are in both, because that was interrupted, count once.
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ import pyarrow.parquet as pq
 from tvmext.schedules.cost.terms import FIELDS
 
 Row = Mapping[str, Any]
+
+ONCE: Row = {"sessions": 1, "apart": 0.0}
+"""What a measurement that was made once says of how often it was."""
 
 SCHEMA = pa.schema(
     [
@@ -36,6 +40,8 @@ SCHEMA = pa.schema(
         ("spread", pa.float32()),  # how far `least` is below it
         ("samples", pa.int32()),
         ("noisy", pa.bool_()),
+        ("sessions", pa.int32()),  # in which it was measured: `seconds` is their median
+        ("apart", pa.float32()),  # logarithm of the longest over the shortest of them
         ("device", pa.string()),
         ("arch", pa.string()),
         ("versions", pa.string()),
@@ -72,7 +78,7 @@ class Journal:
 
     def pack(self, path: Path | None = None) -> int:
         """Move the journal into a Parquet file of the folder; or copy everything to `path`."""
-        found = {row["key"]: row for row in (self.rows() if path else lines(self.path))}
+        found = latest(self.rows() if path else lines(self.path))
         if not found:
             return 0
         number = len(list(self.folder.glob("*.parquet")))
@@ -94,6 +100,34 @@ class Journal:
             os.truncate(self.path, whole)
 
 
+def latest(rows: Iterable[Row]) -> dict[str, Row]:
+    """By their keys, of each the last one."""
+    return {row["key"]: row for row in rows}
+
+
+def joined(sessions: Iterable[Mapping[str, Row]]) -> list[Row]:
+    """Measurements of several sessions: of those of one key that are not noisy, if any, the median.
+
+    Where memory lies differs from one process to the next, and with it the time of a call.
+    """
+    found: dict[str, list[Row]] = {}
+    for session in sessions:
+        for key, row in session.items():
+            found.setdefault(key, []).append(row)
+    return [_median(rows) for rows in found.values()]
+
+
+def _median(rows: list[Row]) -> Row:
+    """The row of median seconds, the shorter one of two in the middle."""
+    clean = [row for row in rows if not row["noisy"]] or rows
+    ordered = sorted(clean, key=lambda row: float(row["seconds"]))
+    one = {**ONCE, **ordered[(len(ordered) - 1) // 2]}
+    if len(ordered) > 1:
+        one["sessions"] = sum(row.get("sessions", 1) for row in ordered)
+        one["apart"] = math.log(ordered[-1]["seconds"] / ordered[0]["seconds"])
+    return one
+
+
 def lines(path: Path) -> Iterator[Row]:
     """The whole lines of a journal."""
     if not path.exists():
@@ -105,7 +139,8 @@ def lines(path: Path) -> Iterator[Row]:
 
 def write(rows: list[Row], path: Path) -> None:
     """A Parquet file, by way of a temporary one."""
-    usual = {name: field.default for name, field in FIELDS.items()}  # terms that came later
+    # columns and terms that came later
+    usual = {**ONCE, **{name: field.default for name, field in FIELDS.items()}}
     columns = {name: [{**usual, **row}[name] for row in rows] for name in SCHEMA.names}
     unfinished = path.with_name(f".{path.name}.tmp")
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -2,14 +2,22 @@
 
     target_i = log(seconds_i / analytic_i)
 
-The loss tells a pick from the candidates beside it rather than one workload from another: with
-residuals r of a workload and their mean m,
+The loss tells a pick from the candidates beside it rather than one workload from another. It is
+nine parts a ranking of the n candidates of a workload, by the predicted logarithms p of seconds
+and the measured ones y, over its pairs (RankNet, Burges 2005; TLP ranks schedules by such a loss as
+well, arXiv 2211.03578),
+
+    rank = 4 / n sum_ij max(w_i, w_j) cross entropy(sigmoid((y_i - y_j) / BLUR),
+                                                    sigmoid((p_i - p_j) / SOFT))
+
+whose truth is as uncertain as the measurements are, and one part a regression that keeps the price
+one of seconds: with residuals r of a workload and their mean m,
 
     loss = sum_i w_i ((r_i - m)^2 + SHARED m^2) / 2          w_i = best seconds / seconds_i
 
 so that what shifts all candidates alike counts little, and slow candidates, which nobody will take,
 count less (as in Ansor, arXiv 2006.06762, section 5.2). Members of the ensemble see different
-parts of the workloads; where they differ the model does not know.
+parts of the workloads.
 """
 
 from __future__ import annotations
@@ -31,6 +39,15 @@ from .data import Data
 SHARED = 0.05
 """What the common shift of a workload counts: it matters between kernels, not candidates."""
 
+RANKING = 0.9
+"""The part of the ranking in the loss."""
+
+BLUR, SOFT = 0.02, 0.1
+"""Logarithms of times by which pairs are told apart: measured ones, and predicted ones."""
+
+LEAST_CURVE = 0.02
+"""Of a pair that is in order already, so that no step is too long."""
+
 MONOTONE = {"conflicts": 1, "memory_share": 1}
 """What can only cost beside the analytic price, which leaves it out: rows that compete for a set of
 L1, and bytes from DRAM for an operation."""
@@ -44,7 +61,7 @@ class Settings:
     """How to train; `share` is the part of the workloads that a member sees."""
 
     members: int = 3
-    trees: int = 64
+    trees: int = 80
     depth: int = 8
     rate: float = 0.15
     share: float = 0.7
@@ -86,7 +103,7 @@ def booster(data: Data, settings: Settings, base: float, member: int) -> xgb.Boo
         "eta": settings.rate,
         "min_child_weight": settings.lightest,
         "lambda": 1.0,
-        "subsample": 0.9,
+        "subsample": 0.5,
         "colsample_bytree": 0.7,
         "monotone_constraints": constraints,
         "base_score": 0.0,
@@ -107,12 +124,35 @@ class Loss:
         self.groups = groups
         self.weight = best[groups] / data.seconds
         self.total = np.bincount(groups, self.weight)
+        self.analytic = np.log(data.terms.seconds)
+        own = [rows[np.stack(np.triu_indices(len(rows), 1))] for rows in data.workloads()]
+        self.one, self.other = np.concatenate(own, axis=1)
+        measured = np.log(data.seconds)
+        self.truth = _sigmoid((measured[self.one] - measured[self.other]) / BLUR)
+        heavier = np.maximum(self.weight[self.one], self.weight[self.other])
+        self.pairs = 4 * heavier / np.bincount(groups)[groups[self.one]]
 
     def __call__(self, found: np.ndarray, matrix: xgb.DMatrix) -> tuple[np.ndarray, np.ndarray]:
         residual = found - matrix.get_label()
         mean = np.bincount(self.groups, self.weight * residual) / self.total
         shift = mean[self.groups]
-        return self.weight * (residual - shift + SHARED * shift), self.weight
+        gradient, curve = self._ranking(found + self.analytic)
+        slope = (1 - RANKING) * self.weight * (residual - shift + SHARED * shift)
+        return slope + RANKING * gradient, (1 - RANKING) * self.weight + RANKING * curve
+
+    def _ranking(self, price: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Gradients of the pairs, and what bounds their curve, in units of SOFT squared."""
+        said = _sigmoid((price[self.one] - price[self.other]) / SOFT)
+        slope = self.pairs * (said - self.truth) * SOFT
+        curve = self.pairs * np.maximum(said * (1 - said), LEAST_CURVE)
+        count = len(price)
+        up, down = (np.bincount(at, slope, count) for at in (self.one, self.other))
+        return up - down, sum(np.bincount(at, curve, count) for at in (self.one, self.other))
+
+
+def _sigmoid(values: np.ndarray) -> np.ndarray:
+    found: np.ndarray = 1 / (1 + np.exp(-np.clip(values, -30, 30)))
+    return found
 
 
 def _forest(members: list[list[dict[str, Any]]], depth: int, base: float) -> Forest:

@@ -2,7 +2,8 @@
 
 top-k is the latency of the best candidate over that of the best among the model's first k (TenSet,
 TLP); "pick" the same for what `CostModel.pick` takes, which may stay with the analytic choice.
-"pairwise" is the share of pairs of candidates, more than 2 % apart, that are in the right order.
+"pairwise" is the share of pairs of candidates, more than 2 % apart, that are in the right order;
+"far pairs" the same of those that are further apart than what is measured again may be.
 """
 
 from __future__ import annotations
@@ -17,6 +18,11 @@ from tvmext.schedules.cost.model import CostModel
 from .data import Data, families
 
 NEAR = 0.02
+
+FAR = 0.1
+"""The logarithm of times within which nine tenths of the candidates are that are measured again in
+another process, by other memory."""
+
 KS = (1, 5)
 
 
@@ -31,6 +37,7 @@ class Verdict:
     worst: float
     pairwise: float
     analytic_pairwise: float
+    far_pairs: float
 
 
 def judge(data: Data, models: Sequence[tuple[CostModel, np.ndarray]]) -> dict[str, Verdict]:
@@ -52,14 +59,14 @@ def _workload(one: Data, model: CostModel) -> tuple[float, ...]:
     order = np.argsort(prices, kind="stable")
     tops = [best / one.seconds[order[:k]].min() for k in KS]
     pick = best / one.seconds[model.pick(one.terms)]
-    right, pairs = _pairs(prices, one.seconds)
-    analytic_right, _ = _pairs(one.terms.seconds, one.seconds)
-    return (*tops, pick, best / one.seconds[0], right, analytic_right, pairs)
+    analytic_right, _ = _pairs(one.terms.seconds, one.seconds, NEAR)
+    near, far = (_pairs(prices, one.seconds, apart) for apart in (NEAR, FAR))
+    return (*tops, pick, best / one.seconds[0], analytic_right, *near, *far)
 
 
-def _pairs(prices: np.ndarray, seconds: np.ndarray) -> tuple[float, int]:
+def _pairs(prices: np.ndarray, seconds: np.ndarray, apart: float) -> tuple[float, int]:
     """Pairs in the right order, and pairs; a tie of prices is half right."""
-    far = np.triu(np.abs(np.log(seconds[:, None] / seconds[None, :])) > NEAR, 1)
+    far = np.triu(np.abs(np.log(seconds[:, None] / seconds[None, :])) > apart, 1)
     asked = np.sign(prices[:, None] - prices[None, :])
     true = np.sign(seconds[:, None] - seconds[None, :])
     return float(((asked == true) + 0.5 * (asked == 0))[far].sum()), int(far.sum())
@@ -68,7 +75,7 @@ def _pairs(prices: np.ndarray, seconds: np.ndarray) -> tuple[float, int]:
 def _verdict(rows: list[tuple[float, ...]]) -> Verdict:
     table = np.array(rows)
     count = len(KS)
-    right, analytic_right, pairs = table[:, count + 2 :].sum(axis=0)
+    analytic_right, right, pairs, far_right, far_pairs = table[:, count + 2 :].sum(axis=0)
     return Verdict(
         len(rows),
         tuple(_mean(table[:, k]) for k in range(count)),
@@ -77,6 +84,7 @@ def _verdict(rows: list[tuple[float, ...]]) -> Verdict:
         float(table[:, count].min()),
         right / max(pairs, 1),
         analytic_right / max(pairs, 1),
+        far_right / max(far_pairs, 1),
     )
 
 
@@ -93,6 +101,7 @@ HEAD = (
     "worst pick",
     "pairwise",
     "analytic",
+    "far pairs",
 )
 
 
@@ -100,7 +109,15 @@ def text(verdicts: dict[str, Verdict]) -> str:
     """A table in Markdown."""
     lines = [f"| {' | '.join(HEAD)} |", "|---" * len(HEAD) + "|"]
     for name, v in verdicts.items():
-        numbers = (*v.top, v.pick, v.analytic, v.worst, v.pairwise, v.analytic_pairwise)
+        numbers = (
+            *v.top,
+            v.pick,
+            v.analytic,
+            v.worst,
+            v.pairwise,
+            v.analytic_pairwise,
+            v.far_pairs,
+        )
         cells = [name, str(v.workloads), *(f"{n:.3f}" for n in numbers)]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
