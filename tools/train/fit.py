@@ -147,7 +147,8 @@ class Loss:
         curve = self.pairs * np.maximum(said * (1 - said), LEAST_CURVE)
         count = len(price)
         up, down = (np.bincount(at, slope, count) for at in (self.one, self.other))
-        return up - down, sum(np.bincount(at, curve, count) for at in (self.one, self.other))
+        one, other = (np.bincount(at, curve, count) for at in (self.one, self.other))
+        return up - down, one + other
 
 
 def _sigmoid(values: np.ndarray) -> np.ndarray:
