@@ -161,6 +161,21 @@ def copy_tensor(target: Expr, tensor: Expr, at: Sequence[Expr], barrier: Expr) -
     return call(name, code, target, tensor, barrier, *at)
 
 
+def store_chunk(target: Expr, source: Expr) -> Stmt:
+    """16 bytes of registers to shared memory; asynchronous instructions see them after a fence."""
+    name = "tvmext_store_chunk"
+    given = ", ".join(f'"r"(words[{i}])' for i in range(4))
+    code = function(
+        name,
+        "void* target, const void* source",
+        "const unsigned* words = reinterpret_cast<const unsigned*>(source);",
+        f"unsigned at = {SHARED}(target);",
+        f'asm volatile("st.shared.v4.b32 [%0], {{%1, %2, %3, %4}};" : : "r"(at), {given} '
+        ': "memory");',
+    )
+    return call(name, code, target, source)
+
+
 def _tag(matrix: Matrix) -> str:
     kind = "t" if matrix.turned else "n"
     return f"{kind}{matrix.width}_{matrix.stride}_{matrix.leading}"

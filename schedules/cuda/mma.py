@@ -96,6 +96,7 @@ class Mma:
             lhs.dtype,
             copies,
             prod(axis.size or 1 for axis in found.rows),
+            rhs.unpacked is not None,
         )
         return Product(sizes, found, (lhs, rhs), weight)
 

@@ -52,6 +52,8 @@ COPY_CYCLES = 4
 DIRECT = 8
 """Instructions, in those of copies, for up to 4 bytes that travel by themselves: their index is
 worked out each time."""
+UNPACK = 2
+"""Instructions for an element of a few bits, to take it out and to scale it (gemv_blocks.py)."""
 STEP_CYCLES = 40
 """An estimate of what a barrier and a wait cost a block at each step of the sum."""
 MMA_SYNC_SHARE = 0.63
@@ -66,7 +68,8 @@ class Workload:
     """Sizes of a product; None where they are known at run time only.
 
     `copies` are the bytes of each operand that travel at a time. `least_rows` is what rows come to
-    if all that is not known of them is 1.
+    if all that is not known of them is 1. `unpacks`: elements of the right operand are worked out
+    of a few bits each.
     """
 
     batch: int | None
@@ -76,6 +79,7 @@ class Workload:
     dtype: str
     copies: tuple[int, int]
     least_rows: int = 1
+    unpacks: bool = False
 
 
 @dataclass(frozen=True)
@@ -286,6 +290,7 @@ def price(work: Workload, tile: Decision, arch: CudaArch) -> float:
             moved / SHARED_BYTES_PER_CYCLE,
             tile.depth * element * (tile.rows + tile.cols) / L2_BYTES_PER_CYCLE,
             copy_cycles(work, (tile.rows, tile.cols), tile.depth),
+            unpack_cycles(work, tile.cols, tile.depth, arch),
         ),
         (
             STEP_CYCLES + FRAGMENT_CYCLES * tile.depth * element / STEP_BYTES,
@@ -295,6 +300,11 @@ def price(work: Workload, tile: Decision, arch: CudaArch) -> float:
         resident(tile, work.dtype, arch),
     )
     return product_cycles(work, tile, cost, arch)
+
+
+def unpack_cycles(work: Workload, cols: int, depth: int, arch: CudaArch) -> float:
+    """Of the arithmetic that a step's part of a packed operand takes."""
+    return cols * depth * UNPACK / arch.fp32_fma if work.unpacks else 0.0
 
 
 def copy_cycles(work: Workload, extents: tuple[int, int], depth: int) -> float:

@@ -149,12 +149,18 @@ class Stream:
             tirx.Select(cut, tirx.max(start - first, zero), length + later * steps), "done"
         )
         piece = names(number * 2 + tirx.Cast("int64", k < 1), "piece")
-        code = self.tiles.at(
-            here,
-            lambda at, m, n, batch: body(
-                Work(at, m, n, batch, k, own, piece, done, own.equal(steps)), thread
-            ),
-        )
+
+        def place(at: Values, m: Expr, n: Expr, batch: Expr) -> Stmt:
+            # Every index has these in it, which hold many quotients.
+            own_names = Names()
+            row, column = (
+                tirx.max(own_names(value, name), index(0))
+                for value, name in ((m, "row"), (n, "column"))
+            )
+            one = Work(at, row, column, batch, k, own, piece, done, own.equal(steps))
+            return own_names.then(body(one, thread))
+
+        code = self.tiles.at(here, place)
         return names.then(code)
 
     def _first(self, number: Expr) -> Expr:

@@ -21,7 +21,7 @@ from tvmext.arch import dtype_bits
 
 from ..kernel.analysis import Axis, substitute
 from ..kernel.emit import Size, Values, allocate, index, loop
-from . import ptx
+from . import hopper_ptx, ptx
 from .launch import axes_at, when
 from .operand import FLOAT8, Source
 from .vectors import neighbours
@@ -51,7 +51,7 @@ class Tile:
     It begins at element `start` of `buffer`. `across`: rows of the tile run along the operand's own
     axes instead of along the sum. `way` is how runs travel: "async", past the registers; "held", in
     registers while a step is computed; "direct", elements one by one. Rows longer than `panel`
-    elements are cut into panels, which follow each other.
+    elements are cut into panels, which follow each other; products of warpgroups read these.
     """
 
     source: Source
@@ -138,6 +138,9 @@ class Loader:
         run = self.tile.source.run
 
         def put(u: Expr, own: Expr, inner: Expr) -> Stmt:
+            if self.tile.panel is not None:
+                place = self.tile.address(self._place(stage, own, inner))
+                return hopper_ptx.store_chunk(place, ptx.address(self.held, u * run))
             return self._run(self._place(stage, own, inner), lambda v: self.held[u * run + v])
 
         return self._each(thread, put)

@@ -3,8 +3,9 @@
 out[b, m, n] = epilogue(sum_k lhs(b, m, k) * rhs(b, n, k))      sums in float32 or int32
 
 What is a strided tensor comes by its map (TMA); what is not, such as the window of a convolution,
-by copies of 16 bytes (cp.async) through its index map. Where the number of rows is not known, or
-is small, `mma.sync` may be cheaper.
+by copies of 16 bytes (cp.async) through its index map. Weights of a few bits in blocks stay packed
+in memory and become 16 bytes of halves in registers of the warpgroup that brings them. Where the
+number of rows is not known, or is small, `mma.sync` may be cheaper.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from ..rule import Declined, Kernel, Scheduled
 from . import mma_choice, wgmma_choice
 from .mma import TYPES, Mma, Product, scheduled, sums
 from .mma_choice import ByRows
+from .operand import Source
 from .ptx import CHUNK_BYTES
 from .tensor_map import Strided, strided
 from .wgmma_choice import Decision
@@ -53,7 +55,7 @@ class Wgmma:
         product = self.mma.match(kernel)
         if isinstance(product, Declined):
             return product
-        if any(one.load is None or one.run_bytes != CHUNK_BYTES for one in product.sources):
+        if not all(map(_in_chunks, product.sources)) or product.sources[0].load is None:
             return Declined("an operand does not travel in runs of 16 bytes")
         if product.sizes.reduce is None:
             return Declined("the length of the sum is not known")
@@ -91,6 +93,13 @@ class Wgmma:
             ).launch()
 
         return scheduled(kernel, product, decision, kernels)
+
+
+def _in_chunks(source: Source) -> bool:
+    """Whether 16 bytes are brought at a time, or worked out of a few words."""
+    return source.run_bytes == CHUNK_BYTES and (
+        source.load is not None or source.unpacked is not None
+    )
 
 
 def _any_wide(decision: Decision | mma_choice.Decision | ByRows) -> bool:

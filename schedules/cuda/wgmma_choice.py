@@ -27,6 +27,7 @@ from .mma_choice import (
     product_cycles,
     resident,
     shared_out,
+    unpack_cycles,
 )
 from .results import stage_bytes
 from .waves import L2_BYTES_PER_CYCLE, LATENCY, SHARED_BYTES_PER_CYCLE, Cost
@@ -140,6 +141,7 @@ def price(work: Workload, tile: Decision, arch: CudaArch) -> float:
             (read + written) / SHARED_BYTES_PER_CYCLE,
             written / L2_BYTES_PER_CYCLE,
             copy_cycles(work, (tile.rows, tile.cols), tile.depth),
+            unpack_cycles(work, tile.cols, tile.depth, arch),
         ),
         # While one warpgroup waits, another computes.
         (STEP_CYCLES / tile.groups, LATENCY / (tile.stages - 1)),

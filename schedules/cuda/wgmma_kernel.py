@@ -69,6 +69,10 @@ class Builder:
             None if tensor is None else self._map(name, tile, tensor)
             for name, tile, tensor in zip(("lhs_map", "rhs_map"), self.tiles, tensors)
         )
+        self.copies = any(
+            tile.way == "async" and tensor is None for tile, tensor in zip(self.tiles, self.maps)
+        )
+        self.held = tuple(held(tile, f"held_{i}") for i, tile in enumerate(self.tiles))
         self.sums = allocate([plan.sums], self.kind, "sums", "local")
         a, b = (self._matrix(tile) for tile in self.tiles)
         self.multiply = hopper_ptx.Multiply(*types, sums, plan.cols, a, b)
@@ -88,7 +92,7 @@ class Builder:
             plan.depth,
             plan.stages,
             WARPGROUP,
-            "async",
+            "async" if source.load is not None else "held",
             across,
             width,
         )
@@ -148,8 +152,12 @@ class Builder:
         return self._full(stage + self.plan.stages)
 
     def _set_up(self) -> Stmt:
-        """A step is full when the map's bytes and all copies are there; every warp empties it."""
-        arrivals = any(self.maps) + (0 if all(self.maps) else WARPGROUP)
+        """A step is full when all is there that maps, copies and threads bring; a warp empties it.
+
+        Copies arrive by themselves, a thread when it has stored what it worked out.
+        """
+        ways = {tile.way for tile, tensor in zip(self.tiles, self.maps) if tensor is None}
+        arrivals = any(self.maps) + WARPGROUP * len(ways)
         inits = [
             hopper_ptx.barrier_init(place(index(stage)), count)
             for place, count in ((self._full, arrivals), (self._empty, self.plan.groups * 4))
@@ -166,25 +174,39 @@ class Builder:
         plan, inner, at = self.plan, self.sum.reduce, work.at
         firsts = (work.row, work.column)
         loaders = [
-            Loader(tile, own, inner, at, first, known(size(own)), self.depth, held(tile, "none"))
-            for tile, own, first in zip(self.tiles, (self.sum.rows, self.sum.cols), firsts)
+            Loader(tile, own, inner, at, first, known(size(own)), self.depth, registers)
+            for tile, own, first, registers in zip(
+                self.tiles, (self.sum.rows, self.sum.cols), firsts, self.held
+            )
         ]
-        copied = [one for one, tensor in zip(loaders, self.maps) if tensor is None]
+        rest = [one for one, tensor in zip(loaders, self.maps) if tensor is None]
+        copied = [one for one in rest if one.tile.way == "async"]
+        worked = [one for one in rest if one.tile.way == "held"]
         alone = thread < 1
+
+        def ask(number: Expr) -> list[Stmt]:
+            """Read what is worked out of it, while others still use the place that it goes to."""
+            k = (work.first + number) * plan.depth
+            return [one.issue(index(0), k, thread) for one in worked]
 
         def step(number: Expr) -> Stmt:
             stage, parity = self._turn(work.done + number)
             k = (work.first + number) * plan.depth
             boxes = self._boxes(at, firsts, stage, k)
+            told = [hopper_ptx.fence_proxy(), hopper_ptx.arrive(self._full(stage))]
             return block(
                 hopper_ptx.barrier_wait(self._empty(stage), 1 - parity),
-                (when(alone, boxes) if copied else boxes) if any(self.maps) else None,
+                (when(alone, boxes) if rest else boxes) if any(self.maps) else None,
                 *(one.issue(stage, k, thread) for one in copied),
                 hopper_ptx.arrive_with_copies(self._full(stage)) if copied else None,
+                *(one.deliver(stage, thread) for one in worked),
+                *(told + ask(number + 1) if worked else []),
             )
 
         bring = loop(work.steps, step, name="step")
-        return bring if copied else when(alone, bring)
+        buffers = [tirx.AllocBuffer(one.held) for one in worked]
+        bring = block(*buffers, *ask(index(0)), bring)
+        return bring if rest else when(alone, bring)
 
     def _boxes(self, at: Values, firsts: Sequence[Expr], stage: Expr, k: Expr) -> Stmt:
         """Ask for what the maps bring of a step."""
@@ -218,7 +240,7 @@ class Builder:
             before, _ = self._turn(work.done + number + (plan.stages - 1))
             return block(
                 hopper_ptx.barrier_wait(self._full(stage), parity),
-                None if all(self.maps) else hopper_ptx.fence_proxy(),
+                hopper_ptx.fence_proxy() if self.copies else None,
                 hopper_ptx.fence(sums, self.kind, plan.sums),
                 self._products(stage, group),
                 hopper_ptx.commit(),

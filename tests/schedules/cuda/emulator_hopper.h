@@ -267,6 +267,13 @@ inline void mbarrier_try_wait_parity_shared_cta_b64(unsigned& done, unsigned add
 inline void cp_async_mbarrier_arrive_noinc_shared_cta_b64(unsigned address) {
   emu::arrive_with_copies(address);
 }
+inline void st_shared_v4_b32(unsigned address, unsigned a, unsigned b, unsigned c, unsigned d) {
+  unsigned words[] = {a, b, c, d};
+  char* to = emu::at_shared(address, 16);
+  std::memcpy(to, words, 16);
+  size_t by = emu::current - emu::threads.data();
+  emu::shared_written[(to - emu::shared_memory) / 16] = {++emu::clock, by};
+}
 inline void fence_proxy_async_shared_cta() { emu::fence_proxy(); }
 template <class... At>
 void cp_async_bulk_tensor(unsigned target, unsigned long long map, unsigned barrier, At... at) {
