@@ -123,6 +123,8 @@ class Decision:
     """What is better for other sizes, where they are known at run time only (dispatch.py)."""
     up_to: int = 0
     """Steps of one vector up to which it is taken without a look at prices, if it is for few."""
+    least_cols: int = 1
+    """Columns below which another one is taken, where their number is known at run time only."""
     column: Decision | None = None
     """What is taken for one column, where their number is known at run time only."""
     heights: Heights = ()
@@ -275,8 +277,14 @@ def _varied(workload: Workload, decision: Decision, arch: CpuArch) -> Decision:
     if decision.rhs not in ("pack", "in place") or decision.dot is not None or not unknown:
         return decision
     first, *others = (
-        replace(decision, tile=tile, rhs=how, heights=_heights(workload, tile, None, arch))
-        for tile, how in variants(workload, arch)
+        replace(
+            decision,
+            tile=one.tile,
+            rhs=one.rhs,
+            least_cols=one.cols,
+            heights=_heights(workload, one.tile, None, arch, least=one.rows),
+        )
+        for one in variants(workload, arch)
     )
     return replace(first, others=(*others, *_alone(workload, first, arch)))
 
@@ -301,12 +309,20 @@ def _alone(workload: Workload, usual: Decision, arch: CpuArch) -> Iterator[Decis
 
 
 def _heights(
-    workload: Workload, shape: Shape, dot: Dot | None, arch: CpuArch, *, far: bool = False
+    workload: Workload,
+    shape: Shape,
+    dot: Dot | None,
+    arch: CpuArch,
+    *,
+    far: bool = False,
+    least: int = 0,
 ) -> Heights:
-    """Tiles for any number of rows; a weight that is fetched ahead is `far`."""
+    """Tiles for any number of rows from `least` on; a weight that is fetched ahead is `far`."""
     if workload.rows is not None:
         return ()
-    return tile_heights(shape, workload.contraction, dot, arch, workload.spans[0], far=far)
+    low, high = workload.spans[0]
+    low = max(low, least) if high is None else max(low, min(least, high))
+    return tile_heights(shape, workload.contraction, dot, arch, (low, high), far=far)
 
 
 def _usual(rows: int | None, limits: Span) -> int | None:

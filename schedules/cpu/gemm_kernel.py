@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from tvm import tirx
 from tvm.ir import Expr
 
-from tvmext.arch import CpuArch
+from tvmext.arch import CpuArch, dtype_bits
 
 from ..kernel.analysis import substitute
 from ..kernel.contraction import Contraction, size
@@ -21,13 +21,15 @@ from .columns import down_columns
 from .dot_tile import dot_kernel
 from .flat_rows import flat_rows, named_places
 from .gemm_loops import Passes
-from .gemm_variants import chosen, narrower
+from .gemm_variants import apart, chosen, narrower
 from .in_place import InPlace
 from .one_column import unless_one_column
 from .one_row import OneRow
+from .panel import Panel
 from .panels import Pack, weight
 from .rows import cut
 from .tile import Kernel as TileKernel
+from .tile import hiding
 
 if TYPE_CHECKING:
     from .gemm import Decision, Workload
@@ -79,14 +81,19 @@ def _passes(total: Contraction, workload: Workload, decision: Decision, arch: Cp
     masked = arch.has_masks and masks.results_fit(total)
     pack = Pack.of(total, shape) if decision.rhs == "pack" else None
     rhs = laid or pack
+    chains = hiding(arch.fmas_per_cycle(shape.lanes * dtype_bits(total.dtype)))
     plain: TileKernel
     if rhs is None:
         plain, masked = (
-            InPlace.of(total, shape, lhs),
+            InPlace.of(total, shape, lhs, chains),
             masked and masks.operand_fits(total, total.rhs),
         )
     else:
-        plain = TileKernel(total, shape, lambda at, k, p, j: lhs(at, k) * rhs.read(p, k, j))
+
+        def term(at: Values, k: Values, panel: Panel, j: Expr) -> Expr:
+            return lhs(at, k) * rhs.read(panel, k, j)
+
+        plain = TileKernel(total, shape, term, chains=chains)
     walked = masked and rhs is None and not plain.heavy and not decision.up_to
     near = arch.l2_bytes // 4 if walked else 0
     return Passes(
@@ -112,7 +119,10 @@ def _with_narrow(
     if decision.dot or decision.up_to or decision.rhs not in ("pack", "in place"):
         return found
     copied = decision.rhs == "in place" and not found.masks
-    shapes = [*narrower(shape, workload.dtype, arch), *([shape] if copied else [])]
+    shapes = narrower(shape, workload.dtype, arch)
+    if workload.cols is None:
+        shapes = apart(shapes, shape, decision.least_cols)
+    shapes += [shape] if copied else []
     if workload.cols is not None:
         rest = workload.cols % shape.cols
         fitting = (one for one in (*shapes, shape) if rest <= one.cols)

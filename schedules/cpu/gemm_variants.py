@@ -7,6 +7,7 @@ its last panel is as narrow as its columns allow. What is kept is a question of 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from tvm.ir import Expr
 
 from tvmext.arch import CpuArch, dtype_bits
 
-from ..dispatch import bends, fewest, grid
+from ..dispatch import FAR, bends, fewest, grid
 from ..kernel.choice import pick
 from ..kernel.emit import Size, index
 from ..kernel.ranges import Span
@@ -36,11 +37,25 @@ if TYPE_CHECKING:
 
 Variant = tuple[Shape, str]
 
+
+@dataclass(frozen=True)
+class Kept:
+    """A variant, and the least rows and columns at which it is the cheapest one."""
+
+    tile: Shape
+    rhs: str
+    rows: int
+    cols: int
+
+
 WORST = 1.5
 """How much dearer than the best a product may be at some size: variants are much code."""
 
 NOT_PRICED = 4096
 """Multiplications that take no longer than the choice of a variant, some 40 ns of one core."""
+
+NEAR = 1.2
+"""How much wider than a panel of free width its tile may be: each width is code of its own."""
 
 LEAST_BITS = 128
 """The narrowest vectors of all instruction sets."""
@@ -49,7 +64,7 @@ DEPTHS = (1, 8, 64, 512, 4096, 32768)
 """Steps of the sum that unknown ones are taken for, on a scale: they weigh what is done once."""
 
 
-def variants(workload: Workload, arch: CpuArch) -> tuple[Variant, ...]:
+def variants(workload: Workload, arch: CpuArch) -> tuple[Kept, ...]:
     """Tiles and how the second operand is read: the best one for all sizes first."""
     lanes = arch.vector_lanes(workload.dtype)
     known = (workload.rows, workload.cols, workload.reduce)
@@ -64,7 +79,7 @@ def _kept(
     lanes: int,
     registers: int,
     units: int,
-) -> tuple[Variant, ...]:
+) -> tuple[Kept, ...]:
     candidates = list(_candidates(known, rhs, lanes, registers))
     heights = {tile.rows for tile, _ in candidates}
     rows, cols = spans
@@ -74,7 +89,13 @@ def _kept(
     def price(variant: Variant) -> np.ndarray:
         return _price(variant, sizes, rhs, units)
 
-    return tuple(fewest(candidates, price, worst=WORST))
+    kept = fewest(candidates, price, worst=WORST)
+    best = np.argmin([price(variant) for variant in kept], axis=0)
+
+    def least(number: int, axis: int) -> int:
+        return int(sizes[axis][best == number].min(initial=FAR))
+
+    return tuple(Kept(*one, least(n, 0), least(n, 1)) for n, one in enumerate(kept))
 
 
 def _candidates(
@@ -131,6 +152,20 @@ def narrower(shape: Shape, dtype: str, arch: CpuArch) -> list[Shape]:
             if shape.rows * vectors + vectors < arch.vector_registers
         ]
     return sorted(found, key=lambda one: one.cols)
+
+
+def apart(shapes: Sequence[Shape], widest: Shape, least: int) -> list[Shape]:
+    """Those of `shapes`, the narrowest first, that the last panel of free width needs.
+
+    The next one takes the columns of one that is left out: of all columns, which are `least` or
+    more, it takes at most `NEAR` times as many. The widest takes all panels but the last.
+    """
+    kept = [widest]
+    for one in reversed(shapes):
+        whole = 0 if one.cols >= least else -(-(least - one.cols) // widest.cols) * widest.cols
+        if whole + kept[-1].cols > NEAR * (whole + one.cols):
+            kept.append(one)
+    return kept[:0:-1]
 
 
 def _packing(how: str, rhs: str) -> int:

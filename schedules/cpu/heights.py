@@ -9,7 +9,7 @@ from ..kernel.contraction import Contraction, known_size
 from ..kernel.ranges import ANY, Span
 from ..levels import FAR_CYCLES, STREAM_CYCLES, UNKNOWN_DEPTH, streamed_cycles
 from .dots import Dot
-from .tile import Shape, parts
+from .tile import Shape, hiding, parts
 
 
 def tile_heights(
@@ -38,7 +38,7 @@ def tile_heights(
     stream = away if panel_bytes > arch.l1_bytes // 2 else 0.0
 
     def price(height: int) -> float:
-        split = parts(height, shape.vectors, last) > 1
+        split = parts(height, shape.vectors, last, hiding(units)) > 1
         return streamed_cycles(height, shape.vectors, units, depth, stream, split)
 
     return mixture(range(1, shape.rows + 1), price, *rows)

@@ -50,11 +50,13 @@ class InPlace(Kernel):
     lhs: Callable[[Values, Values], Expr]
 
     @staticmethod
-    def of(total: Contraction, shape: Shape, lhs: Callable[[Values, Values], Expr]) -> InPlace:
+    def of(
+        total: Contraction, shape: Shape, lhs: Callable[[Values, Values], Expr], chains: int
+    ) -> InPlace:
         def term(at: Values, k: Values, panel: Panel, j: Expr) -> Expr:
             return lhs(at, k) * substitute(total.rhs.value, {**panel.at, **k, **panel.cols(j)})
 
-        return InPlace(total, shape, term, lhs)
+        return InPlace(total, shape, term, lhs, chains=chains)
 
     def _add(self, part: Sums, ks: Values, panel: Panel) -> tirx.Stmt:
         if not (panel.ragged and panel.masks):

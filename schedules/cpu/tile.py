@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import ceil
 from types import MappingProxyType
 
@@ -44,6 +44,9 @@ from .panel import Panel
 
 CHAINS = 8
 """Independent accumulators that hide the latency of an FMA: 4 cycles on 2 units."""
+
+SLACK = 1
+"""Accumulators beyond those that just hide the latency: four of four cycles were 8 % slower."""
 
 SHORT = 4
 """Rounds over the partial sums below which steps are too few to have any left over."""
@@ -151,6 +154,8 @@ class RegisterTile(ABC):
 
     sum: Contraction
     shape: Shape
+    chains: int = field(default=CHAINS, kw_only=True)
+    """Independent vectors of sums that hide the latency of an FMA."""
 
     @property
     def heavy(self) -> bool:
@@ -195,7 +200,8 @@ class RegisterTile(ABC):
 
     def _parts(self, height: int) -> int:
         """How many partial sums of each element hide the latency when the tile is small."""
-        return parts(height, self.shape.vectors, self._steps, self._run is not None)
+        whole = self._run is not None
+        return parts(height, self.shape.vectors, self._steps, self.chains, whole=whole)
 
     @property
     def _steps(self) -> int | None:
@@ -292,17 +298,21 @@ class RegisterTile(ABC):
         return every
 
 
-def parts(rows: int, vectors: int, steps: int | None, whole: bool = False) -> int:
+def hiding(per_cycle: int) -> int:
+    """Independent accumulators that hide the latency where so many FMAs begin in a cycle."""
+    return min(CHAINS, FMA_LATENCY * per_cycle + SLACK)
+
+
+def parts(rows: int, vectors: int, steps: int | None, chains: int, whole: bool = False) -> int:
     """How many partial sums each sum of a tile is kept in, over a last reduce axis of `steps`.
 
-    Their number divides the steps if that is enough, or if it has to (`whole`); else what is left
-    of the steps goes to the first ones.
+    Their number divides the steps if it then hides the latency, as `chains` of them do, or if it
+    has to (`whole`); else what is left of the steps goes to the first ones.
     """
-    wanted = -(-CHAINS // (rows * vectors))
+    sums = rows * vectors
+    wanted = -(-chains // sums)
     divisor = max(n for n in range(1, wanted + 1) if n == 1 or (steps or 1) % n == 0)
-    enough = ceil(
-        FMA_LATENCY / max(rows * vectors * FMA_LATENCY / CHAINS, (rows + vectors) / LOADS)
-    )
+    enough = ceil(FMA_LATENCY / max(sums * FMA_LATENCY / chains, (rows + vectors) / LOADS))
     short = steps is not None and steps < SHORT * enough
     return divisor if whole or short or divisor >= enough else enough
 

@@ -14,10 +14,11 @@ from tvm.relax import op
 
 from tests.schedules.cpu.kernels import ARCH, call, check, composed, kernel, normal, scheduled
 from tests.schedules.cpu.products import compare
-from tvmext.arch import CpuArch, to_target
+from tvmext.arch import CpuArch, resolve, to_target
 from tvmext.passes.share_kernels import RANGES
 from tvmext.schedules.cpu.gemm import Decision, Gemm
-from tvmext.schedules.cpu.tile import parts
+from tvmext.schedules.cpu.gemm_variants import apart, variants
+from tvmext.schedules.cpu.tile import CHAINS, Shape, hiding, parts
 
 Product = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -68,13 +69,23 @@ def test_few_sums_of_steps_that_no_number_divides(m: int, n: int, k: int) -> Non
 def test_partial_sums_hide_the_latency(
     rows: int, vectors: int, steps: int | None, number: int
 ) -> None:
-    assert parts(rows, vectors, steps) == number
+    assert parts(rows, vectors, steps, CHAINS) == number
+
+
+@pytest.mark.parametrize(
+    "rows, vectors, number",
+    [(1, 1, 4), (2, 1, 3), (2, 2, 2), (1, 6, 1), (3, 2, 1)],
+)
+def test_fewer_partial_sums_where_vectors_take_two_cycles(
+    rows: int, vectors: int, number: int
+) -> None:
+    assert parts(rows, vectors, None, hiding(per_cycle=1)) == number
 
 
 def test_partial_sums_end_with_a_run() -> None:
     """Merged heads: each run of 7 or of 14 steps is elsewhere."""
-    assert parts(1, 1, 7, whole=True) == 7
-    assert parts(1, 1, 191, whole=True) == 1
+    assert parts(1, 1, 7, CHAINS, whole=True) == 7
+    assert parts(1, 1, 191, CHAINS, whole=True) == 1
 
 
 @pytest.mark.parametrize("k", [0, 1, 5, 16, 191])
@@ -160,3 +171,30 @@ def test_what_is_not_in_place_is_packed_on_one_core_too(m: int, n: int, k: int) 
     x, w = normal(m, k), normal(n, k, seed=1)
     dims = [("m", "k"), ("n", "k")]
     check(build, [x, w], x @ w.T, dims=dims, how=composed, rule="gemm", arch=TWO, tolerance=1e-4)
+
+
+@pytest.mark.parametrize(
+    "least, kept",
+    [(1, [8, 16, 24, 32, 40, 56, 72, 88]), (49, [24, 56, 72, 88]), (1 << 14, [])],
+)
+def test_widths_that_a_last_panel_needs(least: int, kept: list[int]) -> None:
+    """One in 49 columns or more is 1 to 48 of a second panel, or 49 to 112 of the first."""
+    widest = Shape(1, 7, 16)
+    halves = [Shape(1, n, 8) for n in (1, 3, 5, 7, 9, 11, 13)]
+    whole = [Shape(1, n, 16) for n in range(1, 7)]
+    shapes = sorted([*halves, *whole], key=lambda one: one.cols)
+    assert [one.cols for one in apart(shapes, widest, least)] == kept
+
+
+def test_heights_are_for_rows_at_which_a_variant_is_taken() -> None:
+    """Packing pays from some rows on: tiles of fewer heights do there."""
+    zen4 = resolve("llvm -mcpu=znver4")
+    assert isinstance(zen4, CpuArch)
+    found = Gemm().match(kernel(op.matmul, (("m", "k"), "float32"), (("k", "n"), "float32")))
+    in_place, packed, *_ = variants(found, zen4)
+    assert (in_place.rhs, in_place.rows, packed.rhs) == ("in place", 1, "pack")
+    assert packed.rows > packed.tile.rows
+    first = Gemm().choose(found, zen4)
+    many = first.others[0]
+    assert len(many.heights) < len(first.heights)
+    assert many.heights[-1][0] == 1  # right for any number of rows
