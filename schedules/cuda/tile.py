@@ -14,12 +14,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tvm import tirx
-from tvm.ir import Expr, Var
+from tvm.ir import Expr, TensorLoad, Var
 from tvm.tirx import ForKind, Stmt
 
 from tvmext.arch import dtype_bits
 
-from ..kernel.analysis import Axis, substitute
+from ..kernel.analysis import Axis, collect, substitute
 from ..kernel.emit import Size, Values, allocate, index, loop
 from . import hopper_ptx, ptx
 from .launch import axes_at, when
@@ -194,8 +194,7 @@ class Loader:
             assert source.load is not None
             if source.guard is not None:
                 inside = tirx.And(inside, substitute(source.guard, values))
-            safe = {var: tirx.Select(inside, value, index(0)) for var, value in values.items()}
-            load = tirx.address_of(substitute(source.load, safe))
+            load = tirx.address_of(_source_of(source.load, values, inside))
             return ptx.copy_async(tile.address(where), load, source.run_bytes, inside)
         last = (self.inner if source.inward else self.own)[-1].var
 
@@ -217,6 +216,18 @@ class Loader:
         # TVM writes constant vectors of bytes in a way that no compiler takes.
         kind = ForKind.VECTORIZED if source.unpacked is None else ForKind.UNROLLED
         return when(inside, put(element, kind), put(nothing, ForKind.UNROLLED))
+
+
+def _source_of(load: TensorLoad, values: Values, inside: Expr) -> TensorLoad:
+    """`load` at `values`, which is only read where they are `inside`.
+
+    Its address needs no choice, as a copy of no bytes reads nothing (CUTLASS's `cp_async_zfill` is
+    given such addresses, too); a choice for each axis would keep a product for each of them in
+    registers through all steps. But what an index itself reads is read, and has to be there.
+    """
+    if any(collect(i, TensorLoad) for i in load.indices):
+        values = {var: tirx.Select(inside, value, index(0)) for var, value in values.items()}
+    return substitute(load, dict(values))
 
 
 def held(tile: Tile, name: str) -> Var:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 from tvm import te, topi
+from tvm.relax import op
 
-from tests.schedules.cpu.kernels import composed
+from tests.schedules.cpu.kernels import composed, kernel
 from tvmext.arch.cuda import from_name
 
 from .kernels import machine_code, scheduled
@@ -45,5 +46,19 @@ def test_addresses_of_unknown_sizes(
     shapes = [("n", size, size, depth), (cols, 1, 1, depth), (cols,)]
     shapes += [("n", size, size, cols)] if rest else []
     made = composed(build, *((shape, "float32") for shape in shapes))
+    function, selection = scheduled(made, from_name(arch), tf32=True)
+    assert selection.rule == "mma" and machine_code(function, from_name(arch))
+
+
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90a"])
+def test_windows_of_unknown_batches(arch: str) -> None:
+    """A padded 3 x 3 convolution of ResNet-50 in tf32: each copy has a guard of its own."""
+    made = kernel(
+        lambda x, w: op.nn.conv2d(
+            x, w, 2, 1, data_layout="NHWC", kernel_layout="OHWI", out_layout="NHWC"
+        ),
+        (("n", 14, 14, 512), "float32"),
+        ((512, 3, 3, 512), "float32"),
+    )
     function, selection = scheduled(made, from_name(arch), tf32=True)
     assert selection.rule == "mma" and machine_code(function, from_name(arch))
