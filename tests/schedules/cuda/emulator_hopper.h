@@ -30,7 +30,10 @@ struct Arrival {  // data on its way, and what a barrier is told then
 inline std::map<unsigned, Barrier> barriers;
 inline std::vector<Arrival> arrivals;
 
+inline uint64_t blocks;  // that have been started
+
 inline void start_block() {
+  ++blocks;
   barriers.clear();
   arrivals.clear();
   clock = 0;
@@ -176,9 +179,13 @@ Sum number(const char* place) {
   return Sum(Decode<T>::value(bits));
 }
 
+// By thread; what a block leaves that has failed is not the next one's, of another library even.
 template <class Sum>
 std::map<Sum*, Pending<Sum>>& pending() {
-  static std::vector<std::map<Sum*, Pending<Sum>>> all(1024);
+  static std::vector<std::map<Sum*, Pending<Sum>>> all;
+  static uint64_t block = 0;
+  if (block != blocks) all.assign(1024, {});
+  block = blocks;
   return all[current - threads.data()];
 }
 
