@@ -119,6 +119,8 @@ def blocked(work: Workload, shape: Shape, flat: bool, dot: Dot | None, arch: Cpu
         cores = arch.cores if parallel == "blocks" else 1
         block_rows = lines_to_turn(work, block_rows, cores, arch)
     blocks = -(-height // block_rows)
+    if parallel == "blocks" and not work.turned:
+        blocks = _evened(height, blocks, images, arch.cores)
     whole = flat or (blocks == 1 and work.height is not None)
     block_rows = 0 if whole else -(-height // blocks)
     tiles = 0
@@ -144,6 +146,12 @@ def _shares(images: int, cores: int) -> int:
     if images < cores:
         return 2 * cores
     return next(n for n in range(1, cores + 1) if images * n % cores == 0 or images * n > 8 * cores)
+
+
+def _evened(height: int, blocks: int, images: int, cores: int) -> int:
+    """At least so many equal blocks of an image, at most twice, that all cores get as many."""
+    counts = (-(-height // -(-height // n)) for n in range(blocks, min(height, 2 * blocks) + 1))
+    return next((count for count in counts if images * count % cores == 0), blocks)
 
 
 def lines_to_turn(work: Workload, most: int, cores: int, arch: CpuArch) -> int:

@@ -201,6 +201,17 @@ def test_blocks_and_panels_on_two_cores() -> None:
         assert selection.decision.parallel == level
 
 
+def test_blocks_that_the_cache_limits_are_as_many_for_every_core() -> None:
+    """Seven blocks of 56 rows would leave one of two cores idle for the last."""
+    x, w = normal(1, 56, 56, 32), normal(16, 5, 5, 32, seed=1)
+    expected = convolve(x, w, 1, 2)
+    lines = 5 * 60 * 32 * 4
+    for cores, blocks in ((1, 7), (2, 8), (3, 12)):
+        arch = replace(ARCH, cores=cores, l2_bytes=3 * 8 * lines)
+        decision = compare(nhwc(padding=2), [x, w], expected, weights=[1], arch=arch).decision
+        assert -(-56 // decision.block_rows) == blocks, decision
+
+
 @pytest.mark.parametrize(
     "groups, stride, kernel, multiplier", [(16, 1, 3, 1), (16, 2, 3, 1), (8, 1, 5, 2)]
 )
