@@ -15,7 +15,6 @@ on, until the product.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,7 @@ from tvmext.frontends.dims import Dim
 
 from .check import moves
 from .joining import BLOCKED, Reading
-from .pairs import Candidate, Pairs, reduces
+from .pairs import Candidate, Pairs, joined, reduces
 from .ranges import ranges
 
 STAGING = ("gemm", "conv")
@@ -45,13 +44,7 @@ class JoinOperands:
         self.ranges = ranges(dims or {})
 
     def transform_module(self, mod: tvm.IRModule, _ctx: Any) -> tvm.IRModule:
-        builder = relax.BlockBuilder(mod)
-        for var, func in mod.functions_items():
-            if isinstance(func, relax.Function):
-                pairs = Pairs(mod, func, self.reading, self.ranges)
-                decide = partial(self._joined, pairs)
-                builder.update_func(var, pairs.rewritten(builder, func, decide))
-        return relax.transform.DeadCodeElimination()(builder.get())
+        return joined(mod, self.reading, self.ranges, self._joined)
 
     def _joined(self, pairs: Pairs, product: relax.VarBinding) -> Candidate | None:
         """A product joined with the kernel that makes an operand, if that is possible and pays."""
@@ -65,9 +58,9 @@ class JoinOperands:
             if rule not in STAGING:
                 return None
             func, args = pairs.together([*chain, product])
-            after, joined = pairs.price(func, args)
-            if (after == rule or (rule, after) in BLOCKED) and np.all(joined <= DEARER * cycles):
-                return Candidate(product, func, args, joined, cycles)
+            after, both = pairs.price(func, args)
+            if (after == rule or (rule, after) in BLOCKED) and np.all(both <= DEARER * cycles):
+                return Candidate(product, func, args, both, cycles)
         return None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -157,6 +158,21 @@ class Pairs:
         back = dict(zip(module["main"].params, outside))
         used = tuple(back.get(arg, arg) for arg in joint.value.args[1].fields)
         return module[joint.value.args[0]], used
+
+
+def joined(
+    mod: tvm.IRModule,
+    reading: Reading,
+    over: Ranges,
+    decide: Callable[[Pairs, relax.VarBinding], Candidate | str | None],
+) -> tvm.IRModule:
+    """The module with the pairs of every function joined as `decide` says; see `Decide`."""
+    builder = relax.BlockBuilder(mod)
+    for var, func in mod.functions_items():
+        if isinstance(func, relax.Function):
+            pairs = Pairs(mod, func, reading, over)
+            builder.update_func(var, pairs.rewritten(builder, func, partial(decide, pairs)))
+    return relax.transform.DeadCodeElimination()(builder.get())
 
 
 def calls_kernel(value: Any) -> bool:

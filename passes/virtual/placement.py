@@ -12,7 +12,6 @@ as nothing is moved in between; here `t` may be reshaped or turned, and the pric
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import tvm
@@ -22,7 +21,7 @@ from tvmext.frontends.dims import Dim
 
 from .check import PRICED
 from .joining import BLOCKED, Reading
-from .pairs import Candidate, Pairs, reduces
+from .pairs import Candidate, Pairs, joined, reduces
 from .ranges import ranges
 
 SPATIAL = ("elementwise",)
@@ -44,13 +43,7 @@ class JoinStores:
         self.ranges = ranges(dims or {})
 
     def transform_module(self, mod: tvm.IRModule, _ctx: Any) -> tvm.IRModule:
-        builder = relax.BlockBuilder(mod)
-        for var, func in mod.functions_items():
-            if isinstance(func, relax.Function):
-                pairs = Pairs(mod, func, self.reading, self.ranges)
-                decide = partial(self._joined, pairs)
-                builder.update_func(var, pairs.rewritten(builder, func, decide))
-        return relax.transform.DeadCodeElimination()(builder.get())
+        return joined(mod, self.reading, self.ranges, self._joined)
 
     def _joined(self, pairs: Pairs, reader: relax.VarBinding) -> Candidate | str | None:
         """The reader joined with the kernel before it, or why it is not."""
@@ -74,9 +67,9 @@ def _candidate(pairs: Pairs, reader: relax.VarBinding) -> Candidate | str | None
         if own not in SPATIAL or before in (*SPATIAL, ""):
             continue
         func, args = pairs.together([*chain, reader])
-        after, joined = pairs.price(func, args)
+        after, both = pairs.price(func, args)
         if after != before and (before, after) not in BLOCKED:
             faster = before.startswith(f"{after}, ")  # by another method, such as Winograd's
             return f"{f'{PRICED}: ' * faster}'{before}' does not store through it, '{after}' would"
-        return Candidate(reader, func, args, joined, price + cycles)
+        return Candidate(reader, func, args, both, price + cycles)
     return None
