@@ -102,9 +102,7 @@ def mixture(
 
 
 @cache
-def _least_code(
-    every: Heights, low: int, high: int | None, worst: float, once: int
-) -> Heights:
+def _least_code(every: Heights, low: int, high: int | None, worst: float, once: int) -> Heights:
     """A rule asks for every candidate of a kernel: what cannot be is left as soon as it shows."""
     top, *middle, lowest = every
     best = _costs(every)

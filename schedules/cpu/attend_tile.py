@@ -19,13 +19,14 @@ from tvm.ir import Expr, Var
 
 from ..kernel.analysis import constant, substitute
 from ..kernel.attend import Attention
+from ..kernel.choice import of_height
 from ..kernel.emit import (
-    UNROLLED,
     VECTORIZED,
     Size,
     Values,
     allocate,
     bind,
+    bind_each,
     block,
     ceildiv,
     index,
@@ -60,18 +61,44 @@ class Running:
 
 
 @dataclass(frozen=True, eq=False)
+class State:
+    """What a block of keys has for each row of a tile: its largest score, what its exponentials
+    add up to, and the factor that brings sums before it to the new maximum."""
+
+    highest: Var
+    total: Var
+    factor: Var
+
+    @staticmethod
+    def of(rows: int) -> State:
+        """Buffers for a tile of `rows` rows."""
+        names = ("block_highest", "block_total", "factor")
+        return State(*(allocate([rows], "float32", name) for name in names))
+
+    @property
+    def buffers(self) -> tuple[Var, ...]:
+        return self.highest, self.total, self.factor
+
+
+@dataclass(frozen=True, eq=False)
 class Tile:
-    """`height` rows from `row` on, at `at` on the batch axes; `panels` holds the keys."""
+    """`height` rows from `row` on, at `at` on the batch axes; `panels` holds the keys.
+
+    `height` is one of `heights`. Products are code of their own for each; the softmax, which takes
+    row by row, is the same for all.
+    """
 
     found: Attention
     scores: Shape
     values: Shape
     at: Values
     row: Expr
-    height: int
+    height: Expr
+    heights: tuple[int, ...]
     panels: Var
     buffer: Var
     """Scores of the tile, one row of `buffer` for a query row, with room for a vector more."""
+    state: State
 
     def attend_all(
         self, first: Expr, count: Size, per_block: Size, running: Running | None
@@ -93,50 +120,37 @@ class Tile:
 
     def attend(self, first: Expr, count: Size, running: Running | None) -> tirx.Stmt:
         """`count` keys from `first`, which starts a panel; stored unless there is more to come."""
-        peaks, sums = (
-            allocate([self.height, self.scores.lanes], "float32", name)
-            for name in ("peaks", "sums")
-        )
-        lowest = self.found.lowest
-
-        def before(i: Expr) -> Expr:
-            return lowest if running is None else running.highest[i]
-
         return block(
-            self._products(first, count),
-            tirx.AllocBuffer(peaks),
-            self._lanes(lambda i, j: tirx.BufferStore(peaks, before(i), [i, j])),
-            self._bias(first, count, peaks),
-            self._pad(count),
-            self._halves(peaks, lambda a, b: tirx.max(a, b)),
-            tirx.AllocBuffer(sums),
-            self._lanes(lambda i, j: zeros(sums, [i, j])),
-            self._exponentials(count, peaks, sums),
-            self._halves(sums, lambda a, b: a + b),
-            None if running is None else self._rescale(running, peaks, sums),
-            self._weighted(first, count, sums, running),
+            of_height(self.heights, self.height, lambda n: self._products(n, first, count)),
+            loop(self.height, lambda i: self._largest(i, first, count, running), name="i"),
+            loop(self.height, lambda i: self._exponentials(i, count, running), name="i"),
+            of_height(
+                self.heights, self.height, lambda n: self._weighted(n, first, count, running)
+            ),
         )
 
     # ---------------------------------------------------------------- scores
 
-    def _products(self, first: Expr, count: Size) -> tirx.Stmt:
+    def _products(self, height: int, first: Expr, count: Size) -> tirx.Stmt:
         width, lanes = self.scores.cols, self.scores.lanes
         start = first // width
         if not isinstance(count, int):
             return loop(
                 ceildiv(count, width),
-                lambda p: self._panel(start + p, p * width, self.scores),
+                lambda p: self._panel(height, start + p, p * width, self.scores),
                 name="p",
             )
         whole = count // width
-        rest = Shape(self.height, -(-(count % width) // lanes), lanes)
+        rest = Shape(height, -(-(count % width) // lanes), lanes)
         return block(
-            loop(whole, lambda p: self._panel(start + p, p * width, self.scores), name="p"),
-            self._panel(start + whole, index(whole * width), rest) if rest.vectors else None,
+            loop(whole, lambda p: self._panel(height, start + p, p * width, self.scores), name="p"),
+            self._panel(height, start + whole, index(whole * width), rest)
+            if rest.vectors
+            else None,
         )
 
-    def _panel(self, number: Expr, column: Expr, shape: Shape) -> tirx.Stmt:
-        sums = Sums.of(self.height, shape, "float32", self._row)
+    def _panel(self, height: int, number: Expr, column: Expr, shape: Shape) -> tirx.Stmt:
+        sums = Sums.of(height, shape, "float32", self._row)
 
         def step(d: Expr) -> tirx.Stmt:
             def add(buffer: Var, i: Expr, j: Expr, at: Values) -> tirx.Stmt:
@@ -165,29 +179,48 @@ class Tile:
 
     # ---------------------------------------------------------------- softmax
 
-    def _bias(self, first: Expr, count: Size, peaks: Var) -> tirx.Stmt:
-        """Bias the scores and take their maximum, lane by lane.
+    def _largest(self, i: Expr, first: Expr, count: Size, running: Running | None) -> tirx.Stmt:
+        """Bias the scores of row `i` of the tile, and find the largest of them."""
+        peaks = allocate([self.scores.lanes], "float32", "peaks")
+        peak = allocate([1], "float32", "peak")
+        before = self.found.lowest if running is None else running.highest[i]
+
+        def named(at: Values) -> tirx.Stmt:
+            return block(
+                tirx.AllocBuffer(peaks),
+                tirx.AllocBuffer(peak),
+                self._lanes(lambda lane: tirx.BufferStore(peaks, before, [lane])),
+                tirx.BufferStore(peak, before, [index(0)]),
+                self._bias(i, {**self.at, **at}, first, count, peaks, peak),
+                self._pad(i, count),
+                self._halves(peaks, lambda a, b: tirx.max(a, b)),
+                tirx.BufferStore(self.state.highest, tirx.max(peaks[0], peak[0]), [i]),
+            )
+
+        return bind_each(self._row(i), named)
+
+    def _bias(
+        self, i: Expr, at: Values, first: Expr, count: Size, peaks: Var, peak: Var
+    ) -> tirx.Stmt:
+        """Bias the scores of row `i`, which is `at`, and take their maximum, lane by lane.
 
         Scores past the last key are repetitions of its own, which a maximum may meet.
         """
         lanes = self.scores.lanes
         plain = self.found.biased.same_as(self.found.score)
 
-        def element(i: Expr, j: Expr, lane: Expr) -> tirx.Stmt:
-            here = {**self.at, **self._row(i), self.found.keys.var: first + j}
+        def element(j: Expr, highest: Var, lane: Expr) -> tirx.Stmt:
             score = self.buffer[i, j]
-            values = {**here, self.found.score: score}
+            values = {**at, self.found.keys.var: first + j, self.found.score: score}
             names, value = approximate(substitute(self.found.biased, values))
             return block(
                 *(tirx.Bind(var, expr) for var, expr in names),
                 None if plain else tirx.BufferStore(self.buffer, value, [i, j]),
-                tirx.BufferStore(peaks, tirx.max(peaks[i, lane], score), [i, lane]),
+                tirx.BufferStore(highest, tirx.max(highest[lane], score), [lane]),
             )
 
         def vector(j: Expr, width: int) -> tirx.Stmt:
-            return self._each_row(
-                lambda i: self._vector(width, lambda lane: element(i, j + lane, lane))
-            )
+            return self._vector(width, lambda lane: element(j + lane, peaks, lane))
 
         whole, rest = count // lanes, count % lanes
         keys = known(self.found.keys.extent)
@@ -195,38 +228,45 @@ class Tile:
         if plain:
             whole = ceildiv(count, lanes)
         elif not isinstance(keys, int):
-            tail = loop(
-                rest, lambda j: self._each_row(lambda i: element(i, whole * lanes + j, index(0)))
-            )
+            tail = loop(rest, lambda j: element(whole * lanes + j, peak, index(0)))
         elif isinstance(rest, int):
             tail = vector(index(whole * lanes), rest) if rest else None
         elif keys % lanes:  # keys end in whole vectors or with the last key
             tail = tirx.IfThenElse(rest > 0, vector(whole * lanes, keys % lanes), None)
         return block(loop(known(whole), lambda v: vector(v * lanes, lanes), name="v"), tail)
 
-    def _pad(self, count: Size) -> tirx.Stmt | None:
+    def _pad(self, i: Expr, count: Size) -> tirx.Stmt | None:
         """One vector after the last score whose exponentials are zero."""
         keys = known(self.found.keys.extent)
         if isinstance(keys, int) and keys % self.scores.lanes == 0:
             return None
         least = tirx.const(float("-inf"), "float32")
-        return self._lanes(lambda i, j: tirx.BufferStore(self.buffer, least, [i, j + count]))
+        return self._lanes(lambda lane: tirx.BufferStore(self.buffer, least, [i, count + lane]))
 
-    def _exponentials(self, count: Size, peaks: Var, sums: Var) -> tirx.Stmt:
+    def _exponentials(self, i: Expr, count: Size, running: Running | None) -> tirx.Stmt:
+        """The scores of row `i` become exponentials, of which `state` has the sum."""
         lanes = self.scores.lanes
+        sums = allocate([lanes], "float32", "sums")
 
-        def element(i: Expr, j: Expr, lane: Expr) -> tirx.Stmt:
-            names, value = self._weight(self.buffer[i, j], peaks[i, 0])
+        def element(j: Expr, lane: Expr) -> tirx.Stmt:
+            names, value = self._weight(self.buffer[i, j], self.state.highest[i])
             return block(
                 *(tirx.Bind(var, expr) for var, expr in names),
                 tirx.BufferStore(self.buffer, value, [i, j]),
-                tirx.BufferStore(sums, sums[i, lane] + self.buffer[i, j], [i, lane]),
+                tirx.BufferStore(sums, sums[lane] + self.buffer[i, j], [lane]),
             )
 
         def vector(v: Expr) -> tirx.Stmt:
-            return self._lanes(lambda i, lane: element(i, v * lanes + lane, lane))
+            return self._lanes(lambda lane: element(v * lanes + lane, lane))
 
-        return loop(ceildiv(count, lanes), vector, name="v")
+        return block(
+            tirx.AllocBuffer(sums),
+            self._lanes(lambda lane: zeros(sums, [lane])),
+            loop(ceildiv(count, lanes), vector, name="v"),
+            self._halves(sums, lambda a, b: a + b),
+            tirx.BufferStore(self.state.total, sums[0], [i]),
+            None if running is None else self._rescale(i, running),
+        )
 
     def _weight(self, score: Expr, highest: Expr) -> tuple[list[tuple[Var, Expr]], Expr]:
         """``exp(scale * (score - highest))``: scalars to bind first, and the value."""
@@ -234,57 +274,56 @@ class Tile:
         return exp2_of_negative((score - highest) * factor)
 
     def _halves(self, buffer: Var, join: Callable[[Expr, Expr], Expr]) -> tirx.Stmt:
-        """Join the lanes of each row in lane 0."""
+        """Join the lanes in lane 0."""
 
         def step(half: int) -> tirx.Stmt:
-            def lane(i: Expr, j: Expr) -> tirx.Stmt:
-                return tirx.BufferStore(buffer, join(buffer[i, j], buffer[i, j + half]), [i, j])
+            return self._vector(
+                half,
+                lambda j: tirx.BufferStore(buffer, join(buffer[j], buffer[j + half]), [j]),
+            )
 
-            return self._each_row(lambda i: self._vector(half, lambda j: lane(i, j)))
-
-        halves = [self.scores.lanes >> n for n in range(1, self.scores.lanes.bit_length())]
-        return block(*map(step, halves))
+        return block(
+            *(step(self.scores.lanes >> n) for n in range(1, self.scores.lanes.bit_length()))
+        )
 
     @staticmethod
     def _vector(lanes: int, body: Callable[[Expr], tirx.Stmt]) -> tirx.Stmt:
         return loop(lanes, body, VECTORIZED, "lane")
 
-    def _each_row(self, body: Callable[[Expr], tirx.Stmt]) -> tirx.Stmt:
-        return loop(self.height, body, UNROLLED, "i")
-
-    def _lanes(self, body: Callable[[Expr, Expr], tirx.Stmt]) -> tirx.Stmt:
-        return self._each_row(lambda i: self._vector(self.scores.lanes, lambda lane: body(i, lane)))
+    def _lanes(self, body: Callable[[Expr], tirx.Stmt]) -> tirx.Stmt:
+        return self._vector(self.scores.lanes, body)
 
     # ---------------------------------------------------------------- values
 
-    def _rescale(self, running: Running, peaks: Var, sums: Var) -> tirx.Stmt:
-        """Bring the sum so far to the new maximum; lane 1 of `sums` keeps the factor."""
+    def _rescale(self, i: Expr, running: Running) -> tirx.Stmt:
+        """Bring the sum of row `i` so far to the new maximum; `state` keeps the factor."""
+        highest, total, factor = self.state.buffers
+        names, value = self._weight(running.highest[i], highest[i])
+        return block(
+            *(tirx.Bind(var, expr) for var, expr in names),
+            tirx.BufferStore(factor, value, [i]),
+            tirx.BufferStore(running.highest, highest[i], [i]),
+            tirx.BufferStore(running.total, running.total[i] * factor[i] + total[i], [i]),
+        )
 
-        def row(i: Expr) -> tirx.Stmt:
-            names, factor = self._weight(running.highest[i], peaks[i, 0])
-            return block(
-                *(tirx.Bind(var, expr) for var, expr in names),
-                tirx.BufferStore(sums, factor, [i, 1]),
-                tirx.BufferStore(running.highest, peaks[i, 0], [i]),
-                tirx.BufferStore(running.total, running.total[i] * sums[i, 1] + sums[i, 0], [i]),
-            )
-
-        return self._each_row(row)
-
-    def _weighted(self, first: Expr, count: Size, sums: Var, running: Running | None) -> tirx.Stmt:
+    def _weighted(
+        self, height: int, first: Expr, count: Size, running: Running | None
+    ) -> tirx.Stmt:
         starts = range(0, constant(self.found.width.extent) or 0, self.values.cols)
-        return block(*(self._columns(first, count, sums, running, start) for start in starts))
+        return block(*(self._columns(height, first, count, running, start) for start in starts))
 
     def _columns(
-        self, first: Expr, count: Size, sums: Var, running: Running | None, start: int
+        self, height: int, first: Expr, count: Size, running: Running | None, start: int
     ) -> tirx.Stmt:
-        accumulated = Sums.of(self.height, self.values, "float32", self._row)
+        accumulated = Sums.of(height, self.values, "float32", self._row)
 
         def begin(buffer: Var, i: Expr, j: Expr, skipped: int) -> tirx.Stmt:
             if running is None:
                 return zeros(buffer, [i, j])
             row = i + skipped
-            return tirx.BufferStore(buffer, running.values[row, j + start] * sums[row, 1], [i, j])
+            return tirx.BufferStore(
+                buffer, running.values[row, j + start] * self.state.factor[row], [i, j]
+            )
 
         def step(k: Expr) -> tirx.Stmt:
             def add(buffer: Var, i: Expr, j: Expr, skipped: int) -> tirx.Stmt:
@@ -299,7 +338,7 @@ class Tile:
             row = i + skipped
             if running is not None:
                 return tirx.BufferStore(running.values, buffer[i, j], [row, j + start])
-            return self.store(row, j + start, buffer[i, j], sums[row, 0])
+            return self.store(row, j + start, buffer[i, j], self.state.total[row])
 
         return block(
             accumulated.allocate(),
@@ -333,15 +372,15 @@ class Tile:
                 self._across(lambda j: zeros(running.values, [i, j])),
             )
 
-        return self._each_row(row)
+        return loop(self.height, row, name="i")
 
     def finish(self, running: Running) -> tirx.Stmt:
         """Store what has been added up."""
-        return self._each_row(
-            lambda i: self._across(
-                lambda j: self.store(i, j, running.values[i, j], running.total[i])
-            )
-        )
+
+        def row(i: Expr) -> tirx.Stmt:
+            return self._across(lambda j: self.store(i, j, running.values[i, j], running.total[i]))
+
+        return loop(self.height, row, name="i")
 
     def _across(self, body: Callable[[Expr], tirx.Stmt]) -> tirx.Stmt:
         lanes, width = self.values.lanes, constant(self.found.width.extent) or 0

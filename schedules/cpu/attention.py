@@ -44,7 +44,7 @@ from ..kernel.emit import (
 from ..levels import UNKNOWN_COLS, UNKNOWN_ROWS, register_tiles, streamed_cycles, tile_cycles
 from ..rule import Declined, Kernel, Scheduled
 from .attend_mask import Window
-from .attend_tile import Running, Tile
+from .attend_tile import Running, State, Tile
 from .gemm import PARALLEL_FLOPS, known_size
 from .maps import turned
 from .rows import Tiles, cut
@@ -284,26 +284,35 @@ def _rows(found: Attention, tiles: Tiles, decision: Decision, at: Values, part: 
     scores = allocate([rows, room], "float32", "scores")
     running = Running.of(rows, found.width.extent) if decision.block_keys else None
 
-    def tile(row: Expr, height: int) -> tirx.Stmt:
-        one = Tile(found, decision.scores, decision.values, at, row, height, panels, scores)
+    state = State.of(rows)
+
+    def tile(row: Expr, height: Expr) -> tirx.Stmt:
+        one = Tile(
+            found,
+            decision.scores,
+            decision.values,
+            at,
+            row,
+            height,
+            tiles.heights,
+            panels,
+            scores,
+            state,
+        )
         hides = mask(found) if decision.skips else None
         if hides is None:
             return one.attend_all(index(0), keys, per_block, running)
         panel = decision.scores
-        window = Window(found, hides, one.place, height, panel.vectors, panel.lanes)
+        window = Window(found, hides, one.place, height, rows, panel.vectors, panel.lanes)
         return window.each(lambda first, n: one.attend_all(first, n, per_block, running))
 
     parts = decision.parts
     count = tiles.count if parts == 1 else ceildiv(most(tiles.count - part, 0), parts)
-    buffers = [panels, scores, *(running.buffers if running else ())]
+    buffers = [panels, scores, *state.buffers, *(running.buffers if running else ())]
     return block(
         *(tirx.AllocBuffer(buffer) for buffer in buffers),
         _pack(found, at, panels, decision.scores),
-        loop(
-            count,
-            lambda t: tiles.each(t * parts + part, tile, lambda _row, _height: None),
-            name="t",
-        ),
+        loop(count, lambda t: tiles.at(t * parts + part, tile), name="t"),
     )
 
 

@@ -55,15 +55,19 @@ class Tiles:
 
     def each(self, t: Expr, body: Callable[[Expr, int], tirx.Stmt], after: _After) -> tirx.Stmt:
         """``body(first row, height)`` for tile `t`, then ``after(first row, height)``."""
-        row, high = self.first(t), index(self.heights[-1])
-        for end, height, lower in zip(self.ends, self.heights, self.heights[1:]):
-            high = high + tirx.Select(t < index(end), index(height - lower), index(0))
 
         def tile(row: Expr, high: Expr) -> tirx.Stmt:
             return block(of_height(self.heights, high, partial(body, row)), after(row, high))
 
+        return self.at(t, tile)
+
+    def at(self, t: Expr, body: Callable[[Expr, Expr], tirx.Stmt]) -> tirx.Stmt:
+        """``body(first row, height)`` for tile `t`, the same code for every height."""
+        row, high = self.first(t), index(self.heights[-1])
+        for end, height, lower in zip(self.ends, self.heights, self.heights[1:]):
+            high = high + tirx.Select(t < index(end), index(height - lower), index(0))
         name = bind if isinstance(self.count, int) else _hidden
-        return name(row, lambda row: name(high, partial(tile, row), "height"), "row")
+        return name(row, lambda row: name(high, partial(body, row), "height"), "row")
 
 
 def cut(
