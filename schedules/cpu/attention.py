@@ -42,7 +42,7 @@ from ..kernel.emit import (
     unravel,
 )
 from ..levels import UNKNOWN_COLS, UNKNOWN_ROWS, register_tiles, streamed_cycles, tile_cycles
-from ..rule import Declined, Kernel, Scheduled
+from ..rule import OWN_ADDRESSES, Declined, Kernel, Scheduled
 from .attend_mask import Window
 from .attend_tile import Running, State, Tile
 from .gemm import PARALLEL_FLOPS, known_size
@@ -130,7 +130,7 @@ class FusedAttention:
             decision.heights,
         )
         func = tirx.PrimFunc(kernel.func.params, body, kernel.func.ret_type, kernel.func.attrs)
-        return Scheduled(func)
+        return Scheduled(func.with_attr(OWN_ADDRESSES, True))
 
 
 def decide(workload: Workload, arch: CpuArch) -> Decision:

@@ -37,7 +37,7 @@ from ..levels import (
     product_cycles,
     widest,
 )
-from ..rule import Declined, Kernel, Scheduled
+from ..rule import OWN_ADDRESSES, Declined, Kernel, Scheduled
 from . import masks
 from .dots import Dot, find_dot
 from .gemm_kernel import build
@@ -155,7 +155,10 @@ class Gemm:
     def apply(
         self, kernel: Kernel, workload: Workload, decision: Decision, arch: CpuArch
     ) -> Scheduled:
-        return build(kernel, workload, decision, arch)
+        result = build(kernel, workload, decision, arch)
+        if decision.rhs != "weight" or decision.dot is not None:
+            return result
+        return replace(result, func=result.func.with_attr(OWN_ADDRESSES, True))
 
 
 def declines(found: Contraction) -> str:

@@ -21,7 +21,7 @@ from tvmext.passes.share_kernels import RANGES
 from tvmext.schedules.cpu.gemm import Gemm, Workload
 from tvmext.schedules.kernel.analysis import collect, constant
 from tvmext.schedules.layout import relayout
-from tvmext.schedules.rule import Declined
+from tvmext.schedules.rule import OWN_ADDRESSES, Declined
 
 op = relax.op
 few = settings(max_examples=12, deadline=None)
@@ -37,12 +37,13 @@ def test_a_weight_is_laid_out_in_panels() -> None:
     assert depth == 64
     assert 100 <= panels * width < 100 + width
     assert tuple(result.func.params[1].shape) == (panels, depth, width)
+    assert OWN_ADDRESSES in result.func.attrs
 
 
 def test_without_a_weight_the_interface_stays() -> None:
     before, result, selection = schedule(op.matmul, ((64, 64), "float32"), ((64, 64), "float32"))
     assert selection.decision.rhs in ("pack", "in place")
-    assert not result.layouts
+    assert not result.layouts and OWN_ADDRESSES not in result.func.attrs
     assert all(a.same_as(b) for a, b in zip(before.func.params, result.func.params))
 
 
@@ -125,6 +126,17 @@ def test_a_declared_range_leaves_fewer_variants(
     function, _ = scheduled(told)
     (result,) = run(function, {"x0": x, "x1": w})
     np.testing.assert_allclose(result, x @ w, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("cols, far", [(256, False), (2048, True)])
+def test_heights_over_a_weight_from_beyond_the_second_level(cols: int, far: bool) -> None:
+    """It comes from there once for all tiles: it does not take every height, but more."""
+    before = kernel(op.matmul, (("m", 256), "float32"), ((256, cols), "float32"))
+    workload = Gemm().match(replace(before, constant_args=frozenset([1])))
+    decision = Gemm().choose(workload, FAMILIES["znver4"])
+    near = {8, 4, 3, 2, 1}
+    assert (decision.ahead > 0) == far
+    assert {height for height, _ in decision.heights} == (near | {5} if far else near)
 
 
 def test_all_of_8192_sizes_of_rows() -> None:
