@@ -89,25 +89,24 @@ def mixture(
     low: int = 0,
     high: int | None = None,
     worst: float = WORST_HEIGHT,
-    once: float = 0.0,
 ) -> Heights:
     """Which of some heights tiles have of which one run mixes several: (height, its price).
 
     The highest, the lowest, and those that bring the price of any number of rows near that of all
     heights with the least code, which is as much as they have rows together. Where the lowest has
-    more than one row, the last tile may go on past the rows. A run costs `once` beside its tiles.
+    more than one row, the last tile may go on past the rows.
     """
     every = tuple((height, round(price(height))) for height in sorted(among, reverse=True))
-    return every if len(every) == 1 else _least_code(every, low, high, worst, round(once))
+    return every if len(every) == 1 else _least_code(every, low, high, worst)
 
 
 @cache
-def _least_code(every: Heights, low: int, high: int | None, worst: float, once: int) -> Heights:
+def _least_code(every: Heights, low: int, high: int | None, worst: float) -> Heights:
     """A rule asks for every candidate of a kernel: what cannot be is left as soon as it shows."""
     top, *middle, lowest = every
     best = _costs(every)
     limits = [
-        (once + cost) * worst - once if low <= rows and (high is None or rows <= high) else inf
+        cost * worst if low <= rows and (high is None or rows <= high) else inf
         for rows, cost in enumerate(best)
     ]
     sizes = _sizes(top[0], low, high)
@@ -118,7 +117,7 @@ def _least_code(every: Heights, low: int, high: int | None, worst: float, once: 
         costs = _costs(kept, limits)
         if len(costs) < len(best):
             return False
-        found, least = (once + whole * top[1] + np.array(some)[rest] for some in (costs, best))
+        found, least = (whole * top[1] + np.array(some)[rest] for some in (costs, best))
         excess = found / least
         return bool(np.log(excess).mean() <= np.log(ENVELOPE) and excess.max() <= worst)
 

@@ -31,10 +31,6 @@ of the 64 that machines with 64-byte vectors have at their best."""
 FAR_CYCLES = 6.4
 """The same from L3, at 10 bytes a cycle (price.py)."""
 
-AGAIN_CYCLES = 1.0
-"""What every pass over a panel from beyond L2 takes more for a vector of it than over one that
-L2 holds: 5 rows as 3 + 2 take 1.11 of one tile of 5, 6 as 3 + 3 take 1.05 of one of 6."""
-
 MOST_ROWS = 8
 """Rows of a tile: where they are a power of two apart they compete for one set of L1, of 8 ways
 on x86 since Nehalem (12 since Ice Lake), and a tile that does not fit there loads every element

@@ -7,7 +7,7 @@ from tvmext.arch import CpuArch, dtype_bits
 from ..dispatch import Heights, mixture
 from ..kernel.contraction import Contraction, known_size
 from ..kernel.ranges import ANY, Span
-from ..levels import AGAIN_CYCLES, FAR_CYCLES, STREAM_CYCLES, UNKNOWN_DEPTH, streamed_cycles
+from ..levels import FAR_CYCLES, STREAM_CYCLES, UNKNOWN_DEPTH, streamed_cycles
 from .dots import Dot
 from .tile import Shape, hiding, parts
 
@@ -23,8 +23,7 @@ def tile_heights(
 ) -> Heights:
     """Heights up to that of `shape`, for any number of rows in a range.
 
-    A tile waits for a panel that L1 does not hold. One that is `far`, beyond L2, comes from there
-    once for all tiles, and to pass over it again takes longer than what L2 holds anyway.
+    A tile waits for a panel that L1 does not hold, and longer if it is `far`, beyond L2.
     """
     step = dot.step if dot else 1
     depth, last = (
@@ -35,13 +34,11 @@ def tile_heights(
     bits = dtype_bits(found.dtype)
     units = arch.fmas_per_cycle(shape.lanes * bits)
     panel_bytes = depth * shape.cols * bits // 8
-    stream = STREAM_CYCLES if panel_bytes > arch.l1_bytes // 2 else 0.0
-    vectors = depth * shape.vectors
-    again = AGAIN_CYCLES * vectors if far else 0.0
-    once = (FAR_CYCLES - STREAM_CYCLES) * vectors if far else 0.0
+    away = FAR_CYCLES if far else STREAM_CYCLES
+    stream = away if panel_bytes > arch.l1_bytes // 2 else 0.0
 
     def price(height: int) -> float:
         split = parts(height, shape.vectors, last, hiding(units)) > 1
-        return again + streamed_cycles(height, shape.vectors, units, depth, stream, split)
+        return streamed_cycles(height, shape.vectors, units, depth, stream, split)
 
-    return mixture(range(1, shape.rows + 1), price, *rows, once=once)
+    return mixture(range(1, shape.rows + 1), price, *rows)

@@ -112,14 +112,3 @@ def test_heights_that_do_not_pay_are_left_out() -> None:
     bound = mixture(range(1, 9), lambda height: 800.0 + height)
     assert [height for height, _ in free] == [8, 1]
     assert [height for height, _ in bound] == [*range(8, 0, -1)]
-
-
-def test_what_a_run_costs_beside_its_tiles_leaves_fewer_heights() -> None:
-    """Beside it the tiles are so little that the few rows they waste do not show."""
-
-    def price(height: int) -> float:
-        return 400.0 + 100.0 * height
-
-    alone = {height for height, _ in mixture(range(1, 9), price)}
-    beside = {height for height, _ in mixture(range(1, 9), price, once=4000.0)}
-    assert {8, 1} <= beside < alone

@@ -128,17 +128,6 @@ def test_a_declared_range_leaves_fewer_variants(
     np.testing.assert_allclose(result, x @ w, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("cols, far", [(256, False), (2048, True)])
-def test_heights_over_a_weight_from_beyond_the_second_level(cols: int, far: bool) -> None:
-    """It comes from there once for all tiles: it does not take every height, but more."""
-    before = kernel(op.matmul, (("m", 256), "float32"), ((256, cols), "float32"))
-    workload = Gemm().match(replace(before, constant_args=frozenset([1])))
-    decision = Gemm().choose(workload, FAMILIES["znver4"])
-    near = {8, 4, 3, 2, 1}
-    assert (decision.ahead > 0) == far
-    assert {height for height, _ in decision.heights} == (near | {5} if far else near)
-
-
 def test_all_of_8192_sizes_of_rows() -> None:
     """MikPoly's count of valid runs; what is tuned for samples fails outside of their range."""
     x, w = normal(8192, 4), normal(4, 3, seed=1)
