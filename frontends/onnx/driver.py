@@ -188,15 +188,15 @@ def _known(builder: Builder, node: NodeProto) -> bool:
     """Whether every result is known before run time, so that the node computes nothing.
 
     What a size read from an input leads to is computed all the same, from that input: it may be
-    needed as a tensor, and is dropped where it is not. A sequence is nothing to compute.
+    needed as a tensor, and is dropped where it is not. Dims of a tensor are there once the tensor
+    is. A sequence is nothing to compute.
     """
     if graphs.core_op(node) in MADE:
         return True
+    computed = frozenset() if graphs.core_op(node) in ("Shape", "Size") else builder.scalars
     for name in node.output:
         data = builder.known(name) if name else np.array(())
-        if data is None or any(
-            names_of(x) & builder.scalars for x in data.flat if isinstance(x, Expr)
-        ):
+        if data is None or any(names_of(x) & computed for x in data.flat if isinstance(x, Expr)):
             return False
     return True
 

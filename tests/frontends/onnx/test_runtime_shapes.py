@@ -6,6 +6,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from tests.frontends.onnx.graphs import graph
 from tests.frontends.onnx.stock import assert_matches, one_node, run
 from tvmext.frontends import load
 
@@ -45,6 +46,16 @@ CASES = {
 def test_operator(name):
     op, arrays, options = CASES[name]
     proto, feeds = one_node(op, arrays, **options)
+    assert_matches(load(proto), proto, feeds)
+
+
+@pytest.mark.parametrize("count", [5, 1, 0])
+def test_dims_that_an_input_gives(count):
+    """They are known by the tensor's own size, though the number is read from data."""
+    body = """start = Constant<value_int=0>() step = Constant<value_int=1>()
+        steps = Range(start, n, step) dims = Shape(steps) y = Expand(x, dims)"""
+    proto = graph(17, "int64 n, float[1] x", body)
+    feeds = {"n": np.array(count, np.int64), "x": np.ones(1, np.float32)}
     assert_matches(load(proto), proto, feeds)
 
 
