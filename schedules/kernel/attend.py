@@ -75,6 +75,9 @@ def attention(kernel: Kernel) -> Attention | Declined:
     seen = view(kernel.func)
     if isinstance(seen, Declined):
         return seen
+    ops = [block.combiner.op if block.combiner else "" for block in seen.reductions]
+    if ops != ["add", "max", "add", "add"]:
+        return Declined("not two products around a softmax")
     try:
         return _read(without_copies(seen))
     except _Declines as reason:
@@ -82,9 +85,6 @@ def attention(kernel: Kernel) -> Attention | Declined:
 
 
 def _read(seen: View) -> Attention:
-    ops = [block.combiner.op if block.combiner else "" for block in seen.reductions]
-    if ops != ["add", "max", "add", "add"]:
-        raise _Declines("not two products around a softmax")
     scores, highest, total, last = seen.reductions
     query, key = _factors(scores)
     probabilities, value = _factors(last)
