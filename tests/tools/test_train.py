@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from tools.train.data import Data, folds, load
 from tools.train.fit import Settings, booster, fit
 from tools.train.judge import judge, text
 from tools.train.report import report
+from tools.zoo import sides
 from tvmext.errors import OptionError
 from tvmext.schedules.cost import weights
 from tvmext.schedules.cost.features import NAMES, VERSION
@@ -150,12 +152,51 @@ def test_the_report_has_its_pictures(data: Data, tmp_path: Path) -> None:
         assert f'alt="{name}"' in page
 
 
-def test_a_network_both_ways(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    found = networks.compared("vtc_shufflenet_unit", "learned", 0.2)
-    assert found["kernels"] >= 3 and set(found["compile_seconds"]) == {"learned", "analytic"}
+def test_a_network_three_ways(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    network = "vtc_shufflenet_unit"
+    kept = ["--libraries", str(tmp_path / "kept")]
+    only = networks.compared(networks.parse([network, *kept, "--seconds", "0"]))
+    assert only["kernels"] >= 3 and only["compiles"] == 1 and not only["stock_error"]
+    assert set(only["compile_cpu"]) == {"learned", "analytic"} and "ratios" not in only
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("it is compiled already")
+
+    monkeypatch.setattr(sides, "compile_sides", never)
+    found = networks.compared(networks.parse([network, *kept, "--seconds", "0.2"]))
     assert set(found["ratios"]) == {"analytic"}
-    rows = iter([{"exit_code": 0} | found, {"exit_code": 5, "error": "no | memory"}])
+    assert set(found["stock_seconds"]) == {"learned", "analytic", "stock"}
+    assert found["stock_ratio"] > 1.5  # loops as they are written, against tiles and vectors
+    (tmp_path / "kept" / "stock.so").write_bytes(b"")
+    broken = networks.compared(networks.parse([network, *kept, "--seconds", "0.2"]))
+    assert broken["stock_error"] and "stock_ratio" not in broken and "ratios" in broken
+    cannot = {"exit_code": 0} | only | {"stock_error": "TVM cannot\n| this"}
+    rows = iter([{"exit_code": 0} | found, cannot, {"exit_code": 5, "error": "no | memory"}])
     monkeypatch.setattr(networks, "run_module", lambda *_: next(rows))
-    command = ["networks", "--only", "vtc_shufflenet*", "--json", str(tmp_path / "t")]
+    command = ["networks", "--only", "vtc_*_small", "--json", str(tmp_path / "t")]
     text = networks.table(parse(command))
-    assert "exit 5: no / memory" in text and text.splitlines()[-1].startswith("1 networks: time ")
+    assert "exit 5: no / memory" in text and "| TVM cannot / this |" in text
+    assert "1 networks: time, stock / learned" in text
+    assert "2 networks: compile time, learned / analytic" in text
+
+
+def test_a_slow_side_takes_few_rounds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The rounds that begin in time, two at least, and every side in each of them."""
+    calls = []
+
+    class Library:
+        def __init__(self, path: Path, **_: object) -> None:
+            self.name = path.stem
+
+        def run(self, _: object) -> None:
+            calls.append(self.name)
+            time.sleep(0.05 if self.name == "slow" else 0.001)
+
+    monkeypatch.setattr(sides.tvmext, "load", Library)
+    np.savez(tmp_path / "inputs.npz", x=np.zeros(1))
+    found = sides.timed_slow(tmp_path, ("fast", "slow"), 0.01)
+    assert calls == ["fast", "slow", *["fast", "fast", "slow"] * sides.LEAST_ROUNDS]
+    assert found["slow"] > 10 * found["fast"]
+    calls.clear()
+    sides.timed_slow(tmp_path, ("fast",), 10.0)
+    assert len(calls) == 1 + 2 * sides.MOST_ROUNDS
