@@ -15,7 +15,7 @@ import numpy as np
 
 from .terms import FAMILIES, Terms
 
-VERSION = 1
+VERSION = 2
 
 PAGE = 4096
 Array = np.ndarray
@@ -49,6 +49,10 @@ class Sizes:
         self.moved = self.lhs + self.rhs + self.out
         self.under_tile = t["item"] * self.height * self.depth
         self.panel = t["item"] * self.width * self.depth
+        self.points = self.cols * self.depth
+        self.row_vectors = np.ceil(self.points / np.maximum(t["lanes"], 1))
+        whole = np.floor(self.points / np.maximum(t["lanes"], 1))
+        self.whole_vectors = np.maximum(t["block"], 1) * whole
         self.block = np.where(t["block"] > 0, t["block"], self.tiles)
 
 
@@ -73,6 +77,19 @@ def _conflicts(s: Sizes) -> Array:
     pitch = np.maximum(s.t["pitch"], 1).astype(np.int64)
     places = np.maximum(s.t["l1"] // PAGE - 1, 1) * (PAGE // np.gcd(pitch, PAGE))
     return s.height / places
+
+
+def _light(values: Array, s: Sizes) -> Array:
+    """Of norms, softmax, reductions and elementwise kernels; 0 elsewhere."""
+    family = s.t["family"]
+    light = (family == FAMILIES.index("rows")) | (family == FAMILIES.index("map"))
+    return np.where(light, values, 0)
+
+
+def _left_over(s: Sizes) -> Array:
+    """Vectors of a row after its last whole step: none leaves out the loop for the rest."""
+    lanes = np.maximum(s.t["lanes"], 1)
+    return np.mod(s.points, lanes * np.maximum(s.t["unroll"], 1)) / lanes
 
 
 def _balance(s: Sizes) -> Array:
@@ -173,6 +190,30 @@ FEATURES: tuple[Feature, ...] = (
     Feature(
         "narrow", "share", "lanes bits / vector_bits",
         lambda s: s.t["lanes"] * 32 / s.t["vector_bits"],
+    ),
+    # light kernels
+    Feature(
+        "row_vectors", "log2", "log2 ceil(cols depth / lanes)",
+        lambda s: _light(_log(s.row_vectors), s),
+    ),
+    Feature(
+        "whole_vectors", "log2", "log2(block floor(cols depth / lanes) + 1): rows taken at a time",
+        lambda s: _light(_log(s.whole_vectors + 1), s),
+    ),
+    Feature(
+        "left_over", "vectors", "(cols depth mod lanes unroll) / lanes",
+        lambda s: _light(_left_over(s), s),
+    ),
+    Feature("map_lanes", "count", "map_lanes", _term("map_lanes")),
+    Feature(
+        "map_left_over", "count", "cols depth mod map_lanes: computed one by one",
+        lambda s: _light(np.mod(s.points, np.maximum(s.t["map_lanes"], 1)), s),
+    ),
+    Feature(
+        "row_steps", "log2", "log2(cols depth / (lanes unroll))",
+        lambda s: _light(
+            _log(s.points / np.maximum(s.t["lanes"], 1) / np.maximum(s.t["unroll"], 1)), s
+        ),
     ),
     # GPUs
     *(

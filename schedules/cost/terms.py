@@ -66,6 +66,7 @@ FIELDS: Mapping[str, Field] = MappingProxyType(
         "values_vectors": Field("count", 0, "vectors of the second product's tile"),
         "values_lanes": Field("count", 0, "lanes of the second product's tile"),
         "unroll": Field("count", 1, "vectors per step of a light stage"),
+        "map_lanes": Field("count", 0, "lanes of light stages that add up nothing"),
         "parts": Field("count", 1, "parts that rows are cut into for the cores"),
         "mode": Field("index", 0, "how light stages run: decision.py, MODES of choices_light.py"),
         "parallel": Field("index", 0, "no, blocks of rows, panels"),

@@ -14,12 +14,15 @@ from tvmext.errors import OptionError
 
 from .features import NAMES, VERSION
 from .forest import Forest
-from .model import Analytic, CostModel, Learned
+from .model import GROUPS, Analytic, CostModel, Learned
 from .terms import FAMILIES
 
 FORMAT = "tvmext cost model"
 SHIPPED = Path(__file__).parent / "weights"
 MOST_BYTES = 5_000_000
+
+CONTENT = ',"content":'
+"""What stands before the content, which goes to the end of the file but for a bracket."""
 
 ANALYTIC, LEARNED = "analytic", "learned"
 
@@ -38,23 +41,20 @@ def cost_model(name: str, kind: str = "cpu") -> CostModel:
 
 def write(model: Learned, path: Path, kind: str, origin: dict[str, Any]) -> None:
     """`origin` says what the weights were made from: plain data."""
-    forest = model.forest
     content = {
         "kind": kind,
         "families": list(FAMILIES),
         "features": list(NAMES),
-        "members": forest.members,
-        "base": forest.base,
-        "feature": forest.feature.tolist(),
-        "threshold": _short(forest.threshold),
-        "leaf": _short(forest.leaf),
+        "groups": [list(group) for group in GROUPS],
+        "forests": [forest and _plain(forest) for forest in model.forests],
         "low": _short(model.low),
         "high": _short(model.high),
         "offsets": _short(model.offsets),
         "origin": origin,
     }
-    head = {"format": FORMAT, "version": VERSION, "sha256": _digest(content)}
-    text = json.dumps({**head, "content": content}, separators=(",", ":"))
+    inner = json.dumps(content, separators=(",", ":"))
+    head = {"format": FORMAT, "version": VERSION, "sha256": _digest(inner)}
+    text = json.dumps(head, separators=(",", ":"))[:-1] + CONTENT + inner + "}"
     if len(text) > MOST_BYTES:
         raise OptionError(f"weights of {len(text)} bytes", hint="fewer or smaller trees")
     path.write_text(text + "\n")
@@ -67,7 +67,8 @@ def read(path: Path, kind: str = "cpu") -> Learned:
     try:
         if path.stat().st_size > MOST_BYTES:
             raise OptionError(f"cost model {path}: larger than {MOST_BYTES} bytes", hint=hint)
-        found = json.loads(path.read_text())
+        text = path.read_text()
+        found = json.loads(text)
     except (OSError, ValueError) as error:
         reason = str(getattr(error, "strerror", None) or error).lower()
         raise OptionError(f"cost model {path}: cannot be read: {reason}", hint=hint) from None
@@ -77,20 +78,42 @@ def read(path: Path, kind: str = "cpu") -> Learned:
         said = f"made for version {found.get('version')} of the features, this is {VERSION}"
         raise OptionError(f"cost model {path}: {said}", hint=hint)
     content = found.get("content")
-    if not isinstance(content, dict) or found.get("sha256") != _digest(content):
+    inner = text.partition(CONTENT)[2].rstrip()[:-1]
+    if not isinstance(content, dict) or found.get("sha256") != _digest(inner):
         raise OptionError(f"cost model {path}: damaged, its digest does not match", hint=hint)
     if content["kind"] != kind:
         said = f"for machines of kind {content['kind']}, not {kind}"
         raise OptionError(f"cost model {path}: {said}", hint=hint)
     if content["features"] != list(NAMES) or content["families"] != list(FAMILIES):
         raise OptionError(f"cost model {path}: other features under the same version", hint=hint)
+    if content["groups"] != [list(group) for group in GROUPS]:
+        raise OptionError(f"cost model {path}: other groups under the same version", hint=hint)
     try:
         return _model(content)
     except (KeyError, TypeError, ValueError) as error:
         raise OptionError(f"cost model {path}: not complete: {error}", hint=hint) from None
 
 
+def _plain(forest: Forest) -> dict[str, Any]:
+    return {
+        "members": forest.members,
+        "base": forest.base,
+        "feature": forest.feature.tolist(),
+        "threshold": _short(forest.threshold),
+        "leaf": _short(forest.leaf),
+    }
+
+
 def _model(content: dict[str, Any]) -> Learned:
+    forests = tuple(one and _forest(one) for one in content["forests"])
+    if len(forests) != len(GROUPS) or len({f.members for f in forests if f}) != 1:
+        raise ValueError("forests of other groups, or of different sizes")
+    low, high = (np.array(content[name], np.float32) for name in ("low", "high"))
+    offsets = np.array([np.nan if v is None else v for v in content["offsets"]], np.float64)
+    return Learned(forests, low, high, offsets)
+
+
+def _forest(content: dict[str, Any]) -> Forest:
     forest = Forest(
         np.array(content["feature"], np.intp),
         np.array(content["threshold"], np.float32),
@@ -103,9 +126,7 @@ def _model(content: dict[str, Any]) -> Learned:
         raise ValueError("trees of different sizes")
     if trees % forest.members or not 0 <= forest.feature.min() <= forest.feature.max() < len(NAMES):
         raise ValueError("trees of other features")
-    low, high = (np.array(content[name], np.float32) for name in ("low", "high"))
-    offsets = np.array([np.nan if v is None else v for v in content["offsets"]], np.float64)
-    return Learned(forest, low, high, offsets)
+    return forest
 
 
 def _short(values: np.ndarray) -> Any:
@@ -115,6 +136,5 @@ def _short(values: np.ndarray) -> Any:
     return [None if np.isnan(v) else float(str(np.float32(v))) for v in values]
 
 
-def _digest(content: dict[str, Any]) -> str:
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()

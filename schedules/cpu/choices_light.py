@@ -175,6 +175,7 @@ class StagedChoices:
             stages=len(workload.stages),
             free=sum(a.size is None for stage in workload.stages for a in stage.axes),
             lanes=[min(how.lanes for how in _plans(decision)) for decision in decisions],
+            map_lanes=[_map_lanes(decision) for decision in decisions],
             unroll=[max(how.unroll for how in _plans(decision)) for decision in decisions],
             block=[nest.block for nest, _ in plans],
             mode=[MODES.index(how.mode) for _, how in plans],
@@ -216,6 +217,11 @@ def _own(decision: tuple[NestPlan, ...], number: int) -> tuple[NestPlan, StagePl
 
 def _plans(decision: tuple[NestPlan, ...]) -> list[StagePlan]:
     return [how for nest in decision for how in nest.plans]
+
+
+def _map_lanes(decision: tuple[NestPlan, ...]) -> int:
+    """Of the widest vectors of stages that add up nothing."""
+    return max((how.lanes for how in _plans(decision) if how.mode == "map"), default=0)
 
 
 def _size(stage: Stage, position: int) -> int:

@@ -21,9 +21,9 @@ from tools.train.report import report
 from tools.zoo import sides
 from tvmext.errors import OptionError
 from tvmext.schedules.cost import weights
-from tvmext.schedules.cost.features import NAMES, VERSION
+from tvmext.schedules.cost.features import NAMES, VERSION, features
 from tvmext.schedules.cost.model import Analytic, Learned
-from tvmext.schedules.cost.terms import FIELDS, Terms
+from tvmext.schedules.cost.terms import FAMILIES, FIELDS, Terms
 
 SMALL = Settings(members=3, trees=30, depth=4, rate=0.3)
 
@@ -70,9 +70,10 @@ def test_it_learns_what_the_analytic_price_denies(data: Data) -> None:
 def test_the_same_again(data: Data, model: Learned) -> None:
     again = fit(data, SMALL)
     for name in ("feature", "threshold", "leaf"):
-        np.testing.assert_array_equal(getattr(model.forest, name), getattr(again.forest, name))
+        one, same = (getattr(found.forests[0], name) for found in (model, again))
+        np.testing.assert_array_equal(one, same)
     other = fit(data, replace(SMALL, seed=1))
-    assert not np.array_equal(model.forest.leaf, other.forest.leaf)
+    assert not np.array_equal(model.forests[0].leaf, other.forests[0].leaf)
 
 
 def test_the_forest_predicts_what_xgboost_does(data: Data) -> None:
@@ -82,7 +83,7 @@ def test_the_forest_predicts_what_xgboost_does(data: Data) -> None:
     base = float(np.median(data.target))
     whole = booster(data, one, base, 0)
     matrix = xgb.DMatrix(data.features[order], feature_names=list(NAMES))
-    (found,) = model.forest.predict(data.features[order])
+    (found,) = model.forests[0].predict(data.features[order])
     np.testing.assert_allclose(found, whole.predict(matrix) + base, rtol=1e-5, atol=1e-6)
 
 
@@ -119,8 +120,8 @@ def test_weights_that_cannot_be_used_are_refused(model: Learned, tmp_path: Path)
             weights.cost_model(str(other), kind)
 
     changed = json.loads(good)
-    changed["content"]["leaf"][0][0] += 1
-    refused(json.dumps(changed), "damaged")
+    changed["content"]["forests"][0]["leaf"][0][0] += 1
+    refused(json.dumps(changed, separators=(",", ":")), "damaged")
     refused(json.dumps({**json.loads(good), "version": VERSION + 1}), "made for version")
     refused(good[: len(good) // 2], "cannot be read")
     refused("{}", "not a file of weights")
@@ -135,11 +136,28 @@ def test_shipped_weights_can_be_used() -> None:
         assert isinstance(weights.cost_model(weights.LEARNED, path.stem), Learned)
 
 
+def test_a_family_has_its_own_trees(data: Data, model: Learned) -> None:
+    """Those of others do not change its prices; without any the analytic one stays."""
+    assert model.forests[0] and not any(model.forests[1:])
+    family = data.family.copy()
+    family[data.group >= 30] = FAMILIES.index("attention")
+    columns = {name: data.terms.column(name) for name in FIELDS} | {"family": family.astype(float)}
+    terms = Terms(columns, len(family))
+    both = fit(replace(data, terms=terms, features=features(terms), family=family), SMALL)
+    alone = fit(data.where(np.flatnonzero(data.group < 30)), SMALL)
+    first = Terms({name: column[family == 0] for name, column in columns.items()}, sum(family == 0))
+    values, groups = features(first), first.column("family").astype(int)
+    np.testing.assert_array_equal(both.members(values, groups), alone.members(values, groups))
+    other = Terms({**columns, "family": np.full(len(family), 3.0)}, len(family))
+    np.testing.assert_array_equal(both.seconds(other), other.seconds)
+    assert both.pick(other) == 0
+
+
 def test_monotone_where_physics_says(data: Data) -> None:
     model = fit(data, SMALL)
     values = np.repeat(data.features[:1], 50, axis=0)
     values[:, NAMES.index("conflicts")] = np.linspace(0, 3, 50)
-    found = model.forest.predict(values).mean(axis=0)
+    found = model.forests[0].predict(values).mean(axis=0)
     assert (np.diff(found) >= -1e-9).all()
 
 
@@ -167,7 +185,9 @@ def test_a_network_three_ways(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     assert set(found["ratios"]) == {"analytic"}
     assert set(found["stock_seconds"]) == {"learned", "analytic", "stock"}
     assert found["stock_ratio"] > 1.5  # loops as they are written, against tiles and vectors
-    (tmp_path / "kept" / "stock.so").write_bytes(b"")
+    library = tmp_path / "kept" / "stock.so"
+    library.unlink()  # a new file: the old one is loaded
+    library.write_bytes(b"")
     broken = networks.compared(networks.parse([network, *kept, "--seconds", "0.2"]))
     assert broken["stock_error"] and "stock_ratio" not in broken and "ratios" in broken
     cannot = {"exit_code": 0} | only | {"stock_error": "TVM cannot\n| this"}

@@ -41,7 +41,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         part.set_defaults(run=run)
     part = commands.add_parser("networks", help="the zoo: learned, analytic, TVM's own")
     part.add_argument("--only", default="*", metavar="PATTERN", help="networks, as 'bert*'")
-    part.add_argument("--seconds", type=float, default=6, help="to time one network for; 0: compile")
+    part.add_argument("--seconds", type=float, default=6, help="to time one for; 0: compile")
     part.add_argument("--compile-seconds", type=float, default=0, help="to compile again for")
     part.add_argument("--libraries", type=Path, metavar="FOLDER", help="kept, and used again")
     part.add_argument("--cost-model", default="learned", help="or a file of weights")

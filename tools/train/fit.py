@@ -16,8 +16,9 @@ one of seconds: with residuals r of a workload and their mean m,
     loss = sum_i w_i ((r_i - m)^2 + SHARED m^2) / 2          w_i = best seconds / seconds_i
 
 so that what shifts all candidates alike counts little, and slow candidates, which nobody will take,
-count less (as in Ansor, arXiv 2006.06762, section 5.2). Members of the ensemble see different
-parts of the workloads.
+count less (as in Ansor, arXiv 2006.06762, section 5.2). Families that compete have trees of their
+own (`GROUPS` of tvmext/schedules/cost/model.py): in common ones those of many workloads took most
+of the leaves. Members of an ensemble see different parts of the workloads.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ import xgboost as xgb
 
 from tvmext.schedules.cost.features import NAMES
 from tvmext.schedules.cost.forest import Forest
-from tvmext.schedules.cost.model import Learned
+from tvmext.schedules.cost.model import GROUP_OF, GROUPS, Learned
 from tvmext.schedules.cost.terms import FAMILIES
 
 from .data import Data
@@ -62,7 +63,7 @@ class Settings:
 
     members: int = 3
     trees: int = 80
-    depth: int = 8
+    depth: int = 7
     rate: float = 0.15
     share: float = 0.7
     seed: int = 0
@@ -74,6 +75,21 @@ class Settings:
 def fit(data: Data, settings: Settings | None = None) -> Learned:
     """The model of a data set; the same one again for the same data and settings."""
     settings = settings or Settings()
+    groups = GROUP_OF[data.family]
+    forests = [
+        _fit(data.where(np.flatnonzero(groups == group)), settings) if group in groups else None
+        for group in range(len(GROUPS))
+    ]
+    offsets = np.full(len(FAMILIES), np.nan)
+    own = data.terms.column("family").astype(int)
+    for family in np.unique(own):
+        offsets[family] = np.median(data.target[own == family])
+    low, high = data.features.min(axis=0), data.features.max(axis=0)
+    return Learned(tuple(forests), low, high, offsets)
+
+
+def _fit(data: Data, settings: Settings) -> Forest:
+    """The trees of families that compete."""
     rng = np.random.default_rng(settings.seed)
     workloads = np.unique(data.group)
     base = float(np.median(data.target))
@@ -84,13 +100,7 @@ def fit(data: Data, settings: Settings | None = None) -> Learned:
         rows = np.flatnonzero(np.isin(data.group, seen))
         dump = booster(data.where(rows), settings, base, member).get_dump(dump_format="json")
         trees.append([json.loads(text) for text in dump])
-    forest = _forest(trees, settings.depth, base)
-    offsets = np.full(len(FAMILIES), np.nan)
-    own = data.terms.column("family").astype(int)
-    for family in np.unique(own):
-        offsets[family] = np.median(data.target[own == family])
-    low, high = data.features.min(axis=0), data.features.max(axis=0)
-    return Learned(forest, low, high, offsets)
+    return _forest(trees, settings.depth, base)
 
 
 def booster(data: Data, settings: Settings, base: float, member: int) -> xgb.Booster:

@@ -63,6 +63,34 @@ def test_values(name: str, expected: list[float]) -> None:
     np.testing.assert_allclose(value(name, PRODUCT), expected, rtol=1e-6)
 
 
+NORM = Terms.of(
+    **machine(FAMILIES["x86-64-v4"]),
+    family=[5, 5, 6, 0],
+    rows=40,
+    cols=[153, 1, 1, 153],
+    depth=[1, 153, 153, 1],
+    lanes=[16, 16, 8, 16],
+    unroll=[4, 1, 1, 4],
+    map_lanes=[16, 8, 8, 0],
+    block=[0, 4, 1, 4],
+)
+"""Rows of 153: as the stage that writes them, as one that sums them up; a product has none."""
+
+
+@pytest.mark.parametrize(
+    "name, expected",
+    [
+        ("row_vectors", [np.log2(10), np.log2(10), np.log2(20), 0]),
+        ("whole_vectors", [np.log2(10), np.log2(37), np.log2(20), 0]),
+        ("left_over", [25 / 16, 9 / 16, 1 / 8, 0]),
+        ("row_steps", [np.log2(153 / 64), np.log2(153 / 16), np.log2(153 / 8), 0]),
+        ("map_left_over", [9, 1, 1, 0]),
+    ],
+)
+def test_values_of_rows(name: str, expected: list[float]) -> None:
+    np.testing.assert_allclose(value(name, NORM), expected, rtol=1e-6)
+
+
 def test_every_feature_is_finite_where_sizes_are_nothing() -> None:
     nothing = Terms.of(**{name: [0.0, 1.0] for name in FIELDS})
     sane = {"cores": 1, "l1": 1, "l2": 1, "l3": 1, "registers": 1, "vector_bits": 128, "ghz": 1}
