@@ -48,10 +48,11 @@ def _interleaving(seen: View) -> tuple[Block | None, dict[Var, int]]:
     """The block that interleaves sums, and how many along which of its axes."""
     for block in seen.blocks:
         if not block.is_reduction and len(block.stores) == 1:
-            strides = _strides(block)
             reads = {load.source for load in block.loads}
-            if strides and any(b.stores[0].buffer in reads for b in seen.reductions):
-                return block, strides
+            if any(b.stores[0].buffer in reads for b in seen.reductions):
+                strides = _strides(block)
+                if strides:
+                    return block, strides
     return None, {}
 
 
