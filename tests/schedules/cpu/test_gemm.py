@@ -37,7 +37,12 @@ def test_a_weight_is_laid_out_in_panels() -> None:
     assert depth == 64
     assert 100 <= panels * width < 100 + width
     assert tuple(result.func.params[1].shape) == (panels, depth, width)
-    assert OWN_ADDRESSES in result.func.attrs
+
+
+@pytest.mark.parametrize("cols, full", [(96, True), (100, False)])
+def test_addresses_of_full_panels_are_left_as_they_are(cols: int, full: bool) -> None:
+    _, result, _ = schedule(op.matmul, ((8, 64), "float32"), ((64, cols), "float32"), weights=[1])
+    assert (OWN_ADDRESSES in result.func.attrs) == full
 
 
 def test_without_a_weight_the_interface_stays() -> None:
