@@ -24,7 +24,7 @@ from .gemm_loops import Passes
 from .gemm_variants import apart, chosen, narrower
 from .in_place import InPlace
 from .one_column import unless_one_column
-from .one_row import OneRow
+from .one_row import OneRow, masks_fit
 from .panel import Panel
 from .panels import Pack, weight
 from .rows import cut
@@ -77,7 +77,8 @@ def _passes(total: Contraction, workload: Workload, decision: Decision, arch: Cp
         tile, words = dot_kernel(total, shape, dot, workload.types, lhs, laid)
         return Passes(total, shape, tile, *common, words, laid, decision.ahead, step, places=places)
     if decision.rhs == "dots":
-        return Passes(total, shape, OneRow(total, shape), *common)
+        in_masks = arch.has_masks and masks_fit(total)
+        return Passes(total, shape, OneRow(total, shape, masked=in_masks), *common)
     masked = arch.has_masks and masks.results_fit(total)
     pack = Pack.of(total, shape) if decision.rhs == "pack" else None
     rhs = laid or pack

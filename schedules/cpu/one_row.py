@@ -26,6 +26,7 @@ from ..kernel.emit import (
     unravel,
     zeros,
 )
+from . import masks
 from .maps import turned
 from .panel import Panel
 from .tile import CHAINS, RegisterTile, Shape, Sums
@@ -46,6 +47,13 @@ def _contiguous(total: Contraction, operand: Operand) -> bool:
     return step is not None and constant(step) == 1
 
 
+def masks_fit(total: Contraction) -> bool:
+    """Whether what is left of the sum after whole vectors can be loaded under masks."""
+    loads = (total.lhs.load, total.rhs.load)
+    fits = total.dtype in masks.TYPES
+    return fits and all(load is not None and str(load.ty.dtype) == total.dtype for load in loads)
+
+
 def columns_at_once(lanes: int) -> Shape:
     """Enough dot products to hide the latency of an FMA, in whole squares of vectors."""
     return Shape(1, max(1, CHAINS // lanes), lanes)
@@ -53,7 +61,12 @@ def columns_at_once(lanes: int) -> Shape:
 
 @dataclass(frozen=True, eq=False)
 class OneRow(RegisterTile):
-    """A tile of one row whose sums are taken in the lanes of vectors."""
+    """A tile of one row whose sums are taken in the lanes of vectors.
+
+    `masked` says that the last steps, fewer than lanes, are loaded under masks (masks.py).
+    """
+
+    masked: bool = False
 
     def _parts(self, height: int) -> int:
         return 1
@@ -65,28 +78,49 @@ class OneRow(RegisterTile):
         _ranges: Mapping[Var, tuple[Expr, Expr]],
         _ahead: Callable[[Expr], tirx.Stmt] | None,
     ) -> tirx.Stmt:
-        lanes, zero = self.shape.lanes, index(0)
         (sums,) = parts
+        body = self._dots(sums, panel, self.shape.cols)
+        last = panel.total % panel.width if isinstance(panel.total, int) else 1
+        if last != 1:
+            return body
+        return tirx.IfThenElse(panel.valid.equal(index(1)), self._dots(sums, panel, 1), body)
+
+    def _dots(self, sums: Sums, panel: Panel, count: int) -> tirx.Stmt:
+        """The first `count` columns, each in as many partial sums as hide the latency."""
+        lanes, zero = self.shape.lanes, index(0)
         (acc,), row = sums.buffers, sums.row(zero)
-        columns = [allocate([lanes], self.sum.dtype, "part") for _ in range(self.shape.cols)]
+        chains = max(1, CHAINS // count)
+        columns = [
+            [allocate([lanes], self.sum.dtype, "part") for _ in range(chains)] for _ in range(count)
+        ]
         *outer, last = (known(axis.extent) for axis in self.sum.reduce)
-        whole = known(last // lanes)
+        rounds, whole = known(last // (lanes * chains)), known(last // lanes)
 
         def term(ks: list[Expr], column: int | Expr) -> Expr:
             at = {axis.var: k for axis, k in zip(self.sum.reduce, ks)}
             return self._product(row, at, panel, index(column))
 
+        def add(others: list[Expr], first: Expr, number: int, part: Var) -> tirx.Stmt:
+            def more(lane: Expr) -> tirx.Stmt:
+                value = part[lane] + term([*others, first + lane], number)
+                return tirx.BufferStore(part, value, [lane])
+
+            return loop(lanes, more, VECTORIZED, "lane")
+
         def step(ks: list[Expr]) -> tirx.Stmt:
             *others, k = ks
+            return block(
+                *(
+                    add(others, (k * chains + chain) * lanes, number, part)
+                    for chain in range(chains)
+                    for number, part in enumerate(column[chain] for column in columns)
+                )
+            )
 
-            def add(number: int, part: Var) -> tirx.Stmt:
-                def more(lane: Expr) -> tirx.Stmt:
-                    value = part[lane] + term([*others, k * lanes + lane], number)
-                    return tirx.BufferStore(part, value, [lane])
-
-                return loop(lanes, more, VECTORIZED, "lane")
-
-            return block(*(add(number, part) for number, part in enumerate(columns)))
+        def left(ks: list[Expr]) -> tirx.Stmt:
+            *others, k = ks
+            first = (rounds * chains + k) * lanes
+            return block(*(add(others, first, n, column[0]) for n, column in enumerate(columns)))
 
         def rest(ks: list[Expr]) -> tirx.Stmt:
             *others, k = ks
@@ -95,34 +129,67 @@ class OneRow(RegisterTile):
                 value = acc[zero, j] + term([*others, whole * lanes + k], j)
                 return tirx.BufferStore(acc, value, [zero, j])
 
-            return loop(self.shape.cols, more, name="j")
+            return loop(count, more, name="j")
 
+        def masked(ks: list[Expr]) -> tirx.Stmt:
+            k, ramp = index(whole * lanes), tirx.Ramp(zero, index(1), lanes)
+            at = {axis.var: k for axis, k in zip(self.sum.reduce, [*ks, k])}
+            mask = masks.first(index(last) - k, lanes)
+            lhs = masks.load(self._lhs(row, at, panel), mask, lanes)
+            return block(
+                *(
+                    tirx.BufferStore(part, part[ramp] + lhs * masks.load(rhs, mask, lanes), [ramp])
+                    for part, rhs in (
+                        (column[0], self._rhs(at, panel, index(number)))
+                        for number, column in enumerate(columns)
+                    )
+                )
+            )
+
+        every = [part for column in columns for part in column]
+        remains = not isinstance(last, int) or last % lanes != 0
+        under_masks = remains and self.masked
         return block(
-            *(tirx.AllocBuffer(part) for part in columns),
-            *(loop(lanes, lambda i, p=part: zeros(p, [i]), VECTORIZED) for part in columns),  # type: ignore[misc]
-            nest([*outer, whole], step),
+            *(tirx.AllocBuffer(part) for part in every),
+            *(loop(lanes, lambda i, p=part: zeros(p, [i]), VECTORIZED) for part in every),  # type: ignore[misc]
+            nest([*outer, rounds], step),
+            *([nest([*outer, known(whole - rounds * chains)], left)] if chains > 1 else []),
+            *([nest(outer, masked)] if under_masks else []),
             self._across(columns, acc),
-            nest([*outer, known(last - whole * lanes)], rest),
+            *([] if under_masks else [nest([*outer, known(last - whole * lanes)], rest)]),
         )
 
     def _product(self, row: Values, ks: Values, panel: Panel, column: Expr) -> Expr:
+        return self._lhs(row, ks, panel) * self._rhs(ks, panel, column)
+
+    def _lhs(self, row: Values, ks: Values, panel: Panel) -> Expr:
+        return substitute(self.sum.lhs.value, {**row, **panel.at, **ks})
+
+    def _rhs(self, ks: Values, panel: Panel, column: Expr) -> Expr:
         """Columns past the last one read the last one."""
         where = panel.start + column
         if panel.ragged:
             where = tirx.min(where, index(size(self.sum.cols)) - 1)
         cols = unravel(where, self.sum.cols)
-        lhs = substitute(self.sum.lhs.value, {**row, **panel.at, **ks})
-        return lhs * substitute(self.sum.rhs.value, {**panel.at, **ks, **cols})
+        return substitute(self.sum.rhs.value, {**panel.at, **ks, **cols})
 
-    def _across(self, columns: list[Var], acc: Var) -> tirx.Stmt:
+    def _across(self, columns: list[list[Var]], acc: Var) -> tirx.Stmt:
         """Sum up the lanes of each column: the vectors of a turned square, added in pairs."""
         lanes = self.shape.lanes
         ramp = tirx.Ramp(index(0), index(1), lanes)
+        nothing = tirx.Broadcast(tirx.const(0, self.sum.dtype), lanes)
+        vectors = [_added([part[ramp] for part in parts]) for parts in columns]
         stmts = []
         for first in range(0, len(columns), lanes):
-            binds, terms = turned([part[ramp] for part in columns[first : first + lanes]])
-            while len(terms) > 1:
-                terms = [a + b for a, b in zip(terms[::2], terms[1::2])]
+            square = vectors[first : first + lanes]
+            binds, terms = turned([*square, *[nothing] * (lanes - len(square))])
             where = [index(0), tirx.Ramp(index(first), index(1), lanes)]
-            stmts.append(block(*binds, tirx.BufferStore(acc, terms[0], where)))
+            stmts.append(block(*binds, tirx.BufferStore(acc, _added(terms), where)))
         return block(*stmts)
+
+
+def _added(terms: list[Expr]) -> Expr:
+    """The sum of a power of two of terms, in pairs."""
+    while len(terms) > 1:
+        terms = [a + b for a, b in zip(terms[::2], terms[1::2])]
+    return terms[0]

@@ -14,7 +14,7 @@ from tvm.relax import op
 
 from tests.schedules.cpu.kernels import ARCH, call, check, composed, kernel, normal, scheduled
 from tests.schedules.cpu.products import compare
-from tvmext.arch import CpuArch, resolve, to_target
+from tvmext.arch import FAMILIES, CpuArch, resolve, to_target
 from tvmext.passes.share_kernels import RANGES
 from tvmext.schedules.cpu.gemm import Decision, Gemm
 from tvmext.schedules.cpu.gemm_variants import apart, variants
@@ -88,12 +88,20 @@ def test_partial_sums_end_with_a_run() -> None:
     assert parts(1, 1, 191, CHAINS, whole=True) == 1
 
 
-@pytest.mark.parametrize("k", [0, 1, 5, 16, 191])
+@pytest.mark.parametrize("k", [0, 1, 5, 16, 128, 191])
 def test_one_column(multiply: Product, k: int) -> None:
-    """Dot products of rows: none, fewer than are taken at once, as many, more."""
-    for m in (0, 1, 2, 15, 16, 17, 40):
+    """Dot products of rows: none, one, fewer than are taken at once, as many, more."""
+    for m in (0, 1, 2, 4, 5, 15, 16, 17, 20, 21, 40):
         x, w = normal(m, k), normal(k, 1, seed=1)
         np.testing.assert_allclose(multiply(x, w), x @ w, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("arch", [ARCH, *([FAMILIES["x86-64-v3"]] if ARCH.has_masks else [])])
+@pytest.mark.parametrize("n, k", [(3, 16), (5, 130), (16, 33), (17, 40), (22, 9)])
+def test_dot_products_of_a_known_number(n: int, k: int, arch: CpuArch) -> None:
+    """Panels of them of which one, most or all are there; masks for the last steps, or none."""
+    x, w = normal(n, k), normal(k, 1, seed=1)
+    compare(op.matmul, [x, w], x @ w, rule="gemm", arch=arch)
 
 
 def column(*shapes: tuple[object, ...], ranges: dict[str, list[int]] | None = None) -> object:
