@@ -136,7 +136,13 @@ class Terms:
         count = sum(part.count for part in parts)
         names = {name for part in parts for name in part.columns}
         stacked = {
-            name: np.concatenate([part.column(name) for part in parts]) for name in sorted(names)
+            name: np.concatenate(
+                [
+                    np.atleast_1d(part[name]) if part.count == 1 else part.column(name)
+                    for part in parts
+                ]
+            )
+            for name in sorted(names)
         }
         return Terms(stacked, count)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 from tvmext.arch import CpuArch, dtype_bits
 
@@ -198,6 +199,7 @@ def _winograd_terms(found: Windows, decision: winograd_choice.Decision, arch: Cp
     )
 
 
+@lru_cache(maxsize=4)  # every candidate asks
 def _taps(total: Contraction) -> int:
     """Elements of the window: reduce axes that an index of the input adds to others."""
     assert total.lhs.load is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 from tvmext.arch import CpuArch, dtype_bits
 
@@ -143,6 +144,7 @@ def tile_columns(tiles: Sequence[Shape]) -> dict[str, list[int]]:
     }
 
 
+@lru_cache(maxsize=4)  # every candidate asks
 def epilogue(found: Contraction) -> int:
     """Vector operations on a result after its sum."""
     return sum(operations(out.value) for out in found.outputs)
