@@ -242,3 +242,10 @@ def test_addresses_stay_as_they_are(filters: tuple[int, ...]) -> None:
     _, result, selection = schedule(nhwc(padding=1), *shapes, weights=[1], rules=found)
     assert getattr(selection.decision, "step", 0) == sum(filters)
     assert OWN_ADDRESSES in result.func.attrs
+
+
+def test_addresses_of_steps_that_are_written_out_are_looked_for() -> None:
+    """Of a picture's three channels."""
+    shapes = ((1, 32, 32, 3), "float32"), ((64, 7, 7, 3), "float32")
+    _, result, _ = schedule(nhwc(strides=2, padding=3), *shapes, weights=[1], rules=rules(()))
+    assert OWN_ADDRESSES not in result.func.attrs
