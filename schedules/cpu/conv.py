@@ -88,11 +88,12 @@ class Conv:
     ) -> Scheduled:
         work = merged_groups(workload, decision.merged) if decision.merged > 1 else workload
         if isinstance(decision, conv_choice.Decision):
-            result = conv_direct.Builder(work.direct, decision).build(kernel)
+            builder = conv_direct.Builder(work.direct, decision)
+            result, own = builder.build(kernel), builder.shared is not None
         else:
             assert work.windows is not None
-            result = winograd_kernel.Builder(work.windows, decision).build(kernel)
-        if not _unrolled(work, decision):
+            result, own = winograd_kernel.Builder(work.windows, decision).build(kernel), False
+        if own or not _unrolled(work, decision):
             result = replace(result, func=result.func.with_attr(OWN_ADDRESSES, True))
         if decision.merged == 1:
             return result

@@ -45,10 +45,11 @@ from .after import followed
 from .conv_choice import Decision, Workload
 from .dot_tile import dot_kernel
 from .panel import Panel, open_panel
-from .panels import Pack, weight
+from .panels import Pack, Weight, weight
 from .rows import Tiles, cut
+from .shared_tile import SharedTile, runs
+from .tile import CHAINS, RegisterTile
 from .tile import Kernel as TileKernel
-from .tile import RegisterTile
 from .turned import Turned
 from .window import Stage, window
 from .words import WordPack, steps_of
@@ -64,6 +65,7 @@ class Builder:
         self.shape = decision.tile
         self.images, self.height, self.width = rows_of(self.total)
         self.turned: Turned | None = None
+        self.shared: SharedTile | None = None
         if decision.turned:
             assert self.height is not None
             self.turned = Turned.of(self.total, decision.block_rows or known(self.height.extent))
@@ -92,6 +94,30 @@ class Builder:
             return self._lhs(at, k) * source.read(panel, k, j)
 
         self.kernel = TileKernel(self.total, self.shape, term)
+        self.shared = self._shared(source)
+
+    def _shared(self, panels: Weight | Pack) -> SharedTile | None:
+        """The tiles that products share, if heights of tiles are mixed and lines lie in runs."""
+        total = self.total
+        if not self.decision.heights:
+            return None
+        rows: Values = {axis.var: axis.var for axis in (*total.batch, *total.rows)}
+        load = self._lhs(rows, {axis.var: axis.var for axis in total.reduce})
+        along = runs(total, load)
+        if along is None:
+            return None
+        return SharedTile(
+            self.total,
+            self._lhs,
+            load.source,
+            along,
+            self.shape,
+            panels,
+            self.kernel,
+            CHAINS,
+            tuple(height for height, _ in self.decision.heights),
+            ahead=self.decision.ahead > 0,
+        )
 
     @property
     def _whole(self) -> bool:
@@ -218,7 +244,7 @@ class Builder:
 
         def body(panel: Panel) -> tirx.Stmt:
             spill = None
-            if self.kernel.heavy or panel.ragged:
+            if self.shared is None and (self.kernel.heavy or panel.ragged):
                 shape = [tiles.rows, self.shape.cols]
                 spill = allocate(shape, self.total.dtype, "sums")
             space = None if spill is None else tirx.AllocBuffer(spill)
@@ -266,6 +292,9 @@ class Builder:
 
             def one(t: Expr) -> tirx.Stmt:
                 number = y * tiles.count + t
+                if self.shared is not None:
+                    shared = self.shared
+                    return tiles.at(t, lambda x, high: shared.tile(along(x), high, panel, number))
                 return tiles.each(
                     t,
                     lambda x, high: tile(along(x), high, number),

@@ -56,13 +56,13 @@ def _as_one(found: Contraction, outer: Axis, inner: Axis) -> bool:
     ana = analyzer([axis for axis in axes if axis not in (outer, inner)], (inner.extent,))
     loads = [load for value in _values(found) for load in collect(value, TensorLoad)]
     for access in (*loads, *found.outputs):
-        far, near = (_step(access, axis, ana) for axis in (outer, inner))
+        far, near = (step_along(access, axis, ana) for axis in (outer, inner))
         if far is None or near is None or not ana.can_prove_equal(far, near * inner.extent):
             return False
     return True
 
 
-def _step(access: TensorLoad | Output, axis: Axis, ana: sym.Analyzer) -> Expr | None:
+def step_along(access: TensorLoad | Output, axis: Axis, ana: sym.Analyzer) -> Expr | None:
     """Elements between neighbours along an axis; None where that is not the same everywhere.
 
     Dim by dim: the difference of two offsets, products of unknowns, does not simplify.

@@ -38,7 +38,7 @@ from ..levels import (
     widest,
 )
 from ..rule import OWN_ADDRESSES, Declined, Kernel, Scheduled
-from . import masks
+from . import masks, shared_tile
 from .dots import Dot, find_dot
 from .gemm_kernel import build
 from .gemm_variants import LEAST_BITS, known_prices, variants
@@ -129,6 +129,8 @@ class Decision:
     """What is taken for one column, where their number is known at run time only."""
     heights: Heights = ()
     """Rows of tiles, with their prices, where the number of rows is not known (rows.py)."""
+    shared: bool = False
+    """Whether tiles are those that products of a library share (shared_tile.py)."""
 
     @property
     def manner(self) -> str:
@@ -156,7 +158,9 @@ class Gemm:
         self, kernel: Kernel, workload: Workload, decision: Decision, arch: CpuArch
     ) -> Scheduled:
         result = build(kernel, workload, decision, arch)
-        if decision.rhs != "weight" or decision.dot is not None or _ragged(workload, decision):
+        if decision.rhs != "weight" or decision.dot is not None:
+            return result
+        if _ragged(workload, decision) and not decision.shared:
             return result
         return replace(result, func=result.func.with_attr(OWN_ADDRESSES, True))
 
@@ -276,8 +280,9 @@ def placed(workload: Workload, shape: Shape, dot: Dot | None, arch: CpuArch) -> 
     busy = workload.rows is None or workload.rows >= AHEAD_ROWS
     if rhs == "weight" and busy and fetches_ahead(width * depth, workload.cols, shape.cols, arch):
         ahead = min(tiles or UNKNOWN_TILES, block_tiles or UNKNOWN_TILES)
+    shared = dot is None and _shares(workload, rhs)
     heights = _heights(workload, shape, dot, arch, far=ahead > 0)
-    return Decision(shape, rhs, block_tiles, parallel, ahead, dot, heights=heights)
+    return Decision(shape, rhs, block_tiles, parallel, ahead, dot, heights=heights, shared=shared)
 
 
 def _varied(workload: Workload, decision: Decision, arch: CpuArch) -> Decision:
@@ -293,6 +298,7 @@ def _varied(workload: Workload, decision: Decision, arch: CpuArch) -> Decision:
             tile=one.tile,
             rhs=one.rhs,
             least_cols=one.cols,
+            shared=_shares(workload, one.rhs),
             heights=_heights(workload, one.tile, None, arch, least=one.rows),
         )
         for one in variants(workload, arch)
@@ -310,13 +316,20 @@ def _alone(workload: Workload, usual: Decision, arch: CpuArch) -> Iterator[Decis
     if prod(size for size in known if size) > ALONE_STEPS:
         return
     alone = replace(usual, block_tiles=0, parallel=False, up_to=ALONE_STEPS)
-    if usual.rhs == "dots":
+    if usual.rhs == "dots" or usual.shared:
         yield alone
     else:
         found, tile = workload.contraction, Shape(ALONE_ROWS, 1, lanes)
         fits = arch.has_masks and workload.rhs == "vectors" and masks.results_fit(found)
         how = "in place" if fits and masks.operand_fits(found, found.rhs) else "pack"
         yield replace(alone, tile=tile, rhs=how, heights=_heights(workload, tile, None, arch))
+
+
+def _shares(workload: Workload, rhs: str) -> bool:
+    """Whether tiles are those that products share: of any height, over panels of a known depth."""
+    ways = ("weight", "pack")
+    found = workload.contraction
+    return workload.rows is None and rhs in ways and shared_tile.runs(found) is not None
 
 
 def _heights(

@@ -28,6 +28,7 @@ from .one_row import OneRow, masks_fit
 from .panel import Panel
 from .panels import Pack, weight
 from .rows import cut
+from .shared_tile import SharedTile, runs
 from .tile import Kernel as TileKernel
 from .tile import hiding
 
@@ -95,6 +96,24 @@ def _passes(total: Contraction, workload: Workload, decision: Decision, arch: Cp
             return lhs(at, k) * rhs.read(panel, k, j)
 
         plain = TileKernel(total, shape, term, chains=chains)
+    shared = None
+    along = runs(total) if decision.shared else None
+    if rhs is not None and along is not None:
+        narrow = [one for one in narrower(shape, total.dtype, arch) if one.lanes == shape.lanes]
+        heights = tuple(height for height, _ in decision.heights)
+        shared = SharedTile(
+            total,
+            lambda at, k: substitute(total.lhs.value, {**at, **k}),
+            total.lhs.value.source,
+            along,
+            shape,
+            rhs,
+            plain,
+            chains,
+            heights,
+            ahead=decision.ahead > 0,
+            narrow=() if laid else tuple(narrow),
+        )
     walked = masked and rhs is None and not plain.heavy and not decision.up_to
     near = arch.l2_bytes // 4 if walked else 0
     return Passes(
@@ -109,6 +128,7 @@ def _passes(total: Contraction, workload: Workload, decision: Decision, arch: Cp
         near_bytes=near,
         places=places,
         columns=down_columns(total),
+        shared=shared,
     )
 
 
@@ -117,7 +137,9 @@ def _with_narrow(
 ) -> Passes:
     """One matrix product; its last panel, where it is not full, in tiles as narrow as that."""
     found, shape = _passes(total, workload, decision, arch), decision.tile
-    if decision.dot or decision.up_to or decision.rhs not in ("pack", "in place"):
+    if found.shared or decision.dot or decision.up_to:
+        return found
+    if decision.rhs not in ("pack", "in place"):
         return found
     copied = decision.rhs == "in place" and not found.masks
     shapes = narrower(shape, workload.dtype, arch)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Protocol
 
 from tvm import tirx
@@ -42,6 +43,7 @@ from .flat_rows import rows_at
 from .panel import Panel, open_panel
 from .panels import Ahead, Weight
 from .rows import Tiles
+from .shared_tile import SharedTile
 from .tile import RegisterTile, Shape
 from .words import steps_of
 
@@ -79,6 +81,8 @@ class Passes:
     """Names of indices over the rows, which are looked up (flat_rows.py)."""
     columns: bool = False
     """Whether the rows are columns in memory (columns.py)."""
+    shared: SharedTile | None = None
+    """What takes tiles of every height by a function that products share."""
 
     def loops(self, tiles: Tiles) -> tirx.Stmt:
         """The loops over batch, blocks of rows and groups of panels, run in parallel as one."""
@@ -200,12 +204,34 @@ class Passes:
 
     def _tiles(self, tiles: Tiles, panel: Panel, group: Expr) -> tirx.Stmt:
         """The tiles of block `group` of rows over one panel."""
-        step, total = self.block_tiles, self.total
+        done = self._shared(tiles, panel, group) if self.shared else self._own(tiles, panel, group)
+        pack = self.pack
+        return done if pack is None else held(pack.buffer, block(pack.fill(panel), done))
+
+    def _of_block(self, tiles: Tiles, group: Expr) -> tuple[Expr, Size]:
+        """The first tile of block `group` of rows, and how many it has."""
+        step = self.block_tiles
+        first = group * step if step else index(0)
+        return first, known(least(step, tiles.count - first)) if step else tiles.count
+
+    def _shared(self, tiles: Tiles, panel: Panel, group: Expr) -> tirx.Stmt:
+        """Tiles by the function that products share, the same code for every height."""
+        first, count = self._of_block(tiles, group)
+        shared, rows = self.shared, self.total.rows
+        assert shared is not None
+
+        def tile(t: Expr, row: Expr, height: Expr) -> tirx.Stmt:
+            return shared.tile(lambda i: unravel(row + i, rows), height, panel, t)
+
+        return loop(count, lambda t: tiles.at(first + t, partial(tile, t)), name="t")
+
+    def _own(self, tiles: Tiles, panel: Panel, group: Expr) -> tirx.Stmt:
+        """Tiles whose every height is code of the kernel's own."""
+        total = self.total
         spill = None
         if self.tile.spills(panel):
             spill = allocate([tiles.rows, self.shape.cols], total.dtype, "sums")
-        first = group * step if step else index(0)
-        count = known(least(step, tiles.count - first)) if step else tiles.count
+        first, count = self._of_block(tiles, group)
 
         def at(row: Expr) -> Callable[[Expr], Values]:
             return lambda i: unravel(row + i, total.rows)
@@ -233,6 +259,4 @@ class Passes:
             return tiles.each(first + t, body, after)
 
         space = None if spill is None else tirx.AllocBuffer(spill)
-        done = block(self.tile.begin(panel), space, loop(count, one, name="t"))
-        pack = self.pack
-        return done if pack is None else held(pack.buffer, block(pack.fill(panel), done))
+        return block(self.tile.begin(panel), space, loop(count, one, name="t"))

@@ -222,6 +222,10 @@ class Pack:
     def read(self, _panel: Panel, k: Values, j: Expr) -> Expr:
         return tirx.BufferLoad(self.buffer, [*(k[axis.var] for axis in self.sum.reduce), j])
 
+    def first(self, _panel: Panel) -> list[Expr]:
+        """The indices of the first element of the panel."""
+        return [index(0)] * len(self.buffer.shape)
+
     def fill(self, panel: Panel) -> tirx.Stmt:
         """Copy the panel, zero past the last column."""
         in_vectors = self._unit_stride_columns()
@@ -232,6 +236,9 @@ class Pack:
         if panel.masks and in_vectors and masks.operand_fits(self.sum, self.sum.rhs):
             return self._under_masks(panel)
         rest = block(self._clear(), copy(panel, panel.valid))
+        if not in_vectors and not panel.never_full:  # turning squares is much code: once
+            clear = tirx.IfThenElse(panel.full, tirx.Evaluate(index(0)), self._clear())
+            return block(clear, copy(panel, panel.valid))
         return rest if panel.never_full else tirx.IfThenElse(panel.full, copy(panel, whole), rest)
 
     def _clear(self) -> tirx.Stmt:

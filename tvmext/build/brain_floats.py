@@ -43,7 +43,7 @@ def _stages() -> tuple[tvm.transform.Pass, Any, Any]:
     def kernels(mod: tvm.IRModule, _ctx: tvm.transform.PassContext) -> tvm.IRModule:
         with _without(_LAST):
             mod = all_but_last(registers.local(without_bits_of_constants(mod)))
-        mod = registers.on_stack(mod)
+        mod = registers.apart(registers.on_stack(mod))
         return tirx.transform.BF16StorageLegalize()(spelled_out(mod))
 
     return kernels, host, device

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import tvm
 from tvm import relax
 from tvm.tirx import PrimFunc
 
+from tvmext.schedules.cpu.tile_function import called_by
 from tvmext.schedules.rule import OWN_ADDRESSES
 
 from . import brain_floats
@@ -107,15 +109,22 @@ def _generated(mod: tvm.IRModule, target: tvm.target.Target) -> relax.VMExecutab
     pipeline = kernel_pipeline(target)
     own = {gvar: f for gvar, f in mod.functions.items() if _has_own_addresses(f)}
     if own:
-        built = tvm.tirx.build(tvm.IRModule(own), code_target(target, own_addresses=True), pipeline)
-        rest = {gvar: f for gvar, f in mod.functions.items() if gvar not in own}
-        mod = tvm.IRModule(rest, attrs=mod.attrs, global_infos=mod.global_infos)
+        alone = tvm.IRModule(_complete(own))
+        built = tvm.tirx.build(alone, code_target(target, own_addresses=True), pipeline)
         mod = mod.with_attr("external_mods", [built])
+    rest = {gvar: f for gvar, f in mod.functions.items() if gvar not in own}
+    mod = tvm.IRModule(_complete(rest), attrs=mod.attrs, global_infos=mod.global_infos)
     return relax.build(mod, code_target(target), relax_pipeline=None, tir_pipeline=pipeline)
 
 
 def _has_own_addresses(function: tvm.ir.BaseFunc) -> bool:
     return isinstance(function, PrimFunc) and OWN_ADDRESSES in function.attrs
+
+
+def _complete(functions: Mapping[Any, tvm.ir.BaseFunc]) -> dict[Any, tvm.ir.BaseFunc]:
+    """Kernels, and the functions that they call."""
+    kernels = [function for function in functions.values() if isinstance(function, PrimFunc)]
+    return {**functions, **called_by(kernels)}
 
 
 def build_kernels(
@@ -130,7 +139,7 @@ def build_kernels(
             some = {name: f for name, f in named.items() if _has_own_addresses(f) == own}
             if some:
                 chosen = code_target(target, own)
-                built.append(tvm.tirx.build(tvm.IRModule(some), chosen, pipeline))
+                built.append(tvm.tirx.build(tvm.IRModule(_complete(some)), chosen, pipeline))
     library, *more = built
     for module in more:
         library.import_module(module)
@@ -156,6 +165,6 @@ def _build_alone(mod: tvm.IRModule, target: tvm.target.Target, report: Report) -
     for gvar, function in mod.functions.items():
         if isinstance(function, PrimFunc):
             report("build", f"function {gvar.name_hint}")
-            alone = tvm.IRModule({gvar: function}, attrs=mod.attrs)
+            alone = tvm.IRModule(_complete({gvar: function}), attrs=mod.attrs)
             chosen = code_target(target, _has_own_addresses(function))
             tvm.tirx.build(alone, chosen, kernel_pipeline(target))

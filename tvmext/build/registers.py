@@ -13,34 +13,70 @@ from __future__ import annotations
 from math import prod
 
 import tvm
+import tvm_ffi
 from tvm import tirx
-from tvm.ir import Var
+from tvm.ir import StringImm, Var
 
 from tvmext.arch import dtype_bits
 from tvmext.passes.rewrite import rewrite_bodies
+from tvmext.schedules.cpu.tile_function import APART, ON_STACK
 from tvmext.schedules.kernel.analysis import collect, constant, substitute
 
 STACK_BYTES = 1024
-"""From this size on TVM takes a buffer from a pool, and not from the stack (kMaxStackAlloca)."""
+"""From this size on TVM takes a buffer from a pool, and not from the stack (kMaxStackAlloca), unless
+it says `ON_STACK`, which its StorageRewrite forgets."""
 
 
 def local(mod: tvm.IRModule) -> tvm.IRModule:
     """A module whose kernels have "local" buffers where those go to the stack."""
-    return _moved(mod, "global", "local")
+
+    def body(func: tirx.PrimFunc) -> tirx.Stmt:
+        found = [alloc.buffer for alloc in collect(func.body, tirx.AllocBuffer) if _stays(alloc)]
+        return substitute(func.body, {one: _like(one, "local") for one in found})
+
+    return rewrite_bodies(mod, body)
 
 
 def on_stack(mod: tvm.IRModule) -> tvm.IRModule:
     """A module whose kernels have such buffers on the stack."""
-    return _moved(mod, "local", "global")
 
-
-def _moved(mod: tvm.IRModule, old: str, new: str) -> tvm.IRModule:
     def body(func: tirx.PrimFunc) -> tirx.Stmt:
-        found = [alloc.buffer for alloc in collect(func.body, tirx.AllocBuffer)]
-        homes = {one: _like(one, new) for one in found if one.scope() == old and _small(one)}
-        return substitute(func.body, homes)
+        allocs = collect(func.body, tirx.AllocBuffer)
+        found = {one.buffer: one for one in allocs if one.buffer.scope() == "local"}
+        homes = {one: _like(one, "global") for one in found}
+        large = {homes[one] for one in found if not _small(one)}
+
+        def kept(alloc: tirx.AllocBuffer) -> tirx.Stmt:
+            if alloc.buffer not in large:
+                return alloc
+            return tirx.AllocBuffer(alloc.buffer, annotations={ON_STACK: tirx.const(1, "int32")})
+
+        moved = substitute(func.body, homes)
+        return tvm_ffi.structural_map(moved, (tirx.AllocBuffer, kept)) if large else moved
 
     return rewrite_bodies(mod, body)
+
+
+def apart(mod: tvm.IRModule) -> tvm.IRModule:
+    """A module whose functions with `APART` are computed by one that no other takes into itself.
+
+    That is how TVM makes the function that a kernel's arguments are passed on to. It is made here,
+    where the memory that a function needs has been found, for it would be passed on as well.
+    """
+
+    def body(func: tirx.PrimFunc) -> tirx.Stmt:
+        if APART not in func.attrs:
+            return func.body
+        name = StringImm(str(func.attrs[APART]))
+        return tirx.AttrStmt(tirx.const(0, "int64"), "compute_scope", name, func.body)
+
+    return rewrite_bodies(mod, body)
+
+
+def _stays(alloc: tirx.AllocBuffer) -> bool:
+    return alloc.buffer.scope() == "global" and (
+        ON_STACK in alloc.annotations or _small(alloc.buffer)
+    )
 
 
 def _like(buffer: Var, scope: str) -> Var:
@@ -51,5 +87,7 @@ def _small(buffer: Var) -> bool:
     sizes = [constant(n) for n in buffer.shape]
     if any(n is None for n in sizes):
         return False
-    bits = dtype_bits(str(buffer.dtype)) * prod(n for n in sizes if n is not None)
+    dtype = str(buffer.dtype)
+    count = prod(n for n in sizes if n is not None) * tvm.DataType(dtype).lanes
+    bits = dtype_bits(dtype) * count
     return bits < 8 * STACK_BYTES

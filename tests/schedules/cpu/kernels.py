@@ -11,6 +11,7 @@ import tvm
 from tvm import relax, te, tirx
 
 from tvmext.arch import CpuArch, from_device, to_target
+from tvmext.build.kernels import build_kernels
 from tvmext.schedules.cpu import RULES
 from tvmext.schedules.kernel.analysis import substitute
 from tvmext.schedules.rule import Kernel
@@ -80,9 +81,12 @@ def run(
     arch: CpuArch = ARCH,
 ) -> list[np.ndarray]:
     """Outputs of a kernel; `arrays` are its inputs by name and give symbolic dims their sizes."""
-    module = tvm.IRModule({"main": function.with_attr("global_symbol", "main")})
-    compiled = tvm.compile(module, tvm.target.Target(to_target(arch)))["main"]
-    return call(compiled, function, arrays, tvm.cpu())
+    return call(built(function, arch), function, arrays, tvm.cpu())
+
+
+def built(function: tirx.PrimFunc, arch: CpuArch = ARCH) -> Callable[..., None]:
+    """A scheduled kernel, compiled as networks' kernels are."""
+    return build_kernels({"main": function}, tvm.target.Target(to_target(arch)))["main"]
 
 
 def call(

@@ -12,9 +12,18 @@ import tvm
 from tvm import te
 from tvm.relax import op
 
-from tests.schedules.cpu.kernels import ARCH, call, check, composed, kernel, normal, scheduled
+from tests.schedules.cpu.kernels import (
+    ARCH,
+    built,
+    call,
+    check,
+    composed,
+    kernel,
+    normal,
+    scheduled,
+)
 from tests.schedules.cpu.products import compare
-from tvmext.arch import FAMILIES, CpuArch, resolve, to_target
+from tvmext.arch import FAMILIES, CpuArch, resolve
 from tvmext.passes.share_kernels import RANGES
 from tvmext.schedules.cpu.gemm import Decision, Gemm
 from tvmext.schedules.cpu.gemm_variants import apart, variants
@@ -27,8 +36,7 @@ Product = Callable[[np.ndarray, np.ndarray], np.ndarray]
 def multiply() -> Product:
     """The kernel of ``[m, k] x [k, n]`` for any size."""
     function, _ = scheduled(kernel(op.matmul, (("m", "k"), "float32"), (("k", "n"), "float32")))
-    module = tvm.IRModule({"main": function.with_attr("global_symbol", "main")})
-    compiled = tvm.compile(module, tvm.target.Target(to_target(ARCH)))["main"]
+    compiled = built(function)
 
     def multiply(x: np.ndarray, w: np.ndarray) -> np.ndarray:
         (result,) = call(compiled, function, {"x0": x, "x1": w}, tvm.cpu())

@@ -14,9 +14,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tvm import relax, te, tirx
 
-from tests.schedules.cpu.kernels import ARCH, call, composed, kernel, normal, run, scheduled
+from tests.schedules.cpu.kernels import (
+    ARCH,
+    built,
+    call,
+    composed,
+    kernel,
+    normal,
+    run,
+    scheduled,
+)
 from tests.schedules.cpu.products import compare, schedule
-from tvmext.arch import FAMILIES, to_target
+from tvmext.arch import FAMILIES
 from tvmext.passes.share_kernels import RANGES
 from tvmext.schedules.cpu.gemm import Gemm, Workload
 from tvmext.schedules.kernel.analysis import collect, constant
@@ -100,8 +109,7 @@ def test_everything_symbolic() -> None:
     function, selection = scheduled(made)
     variants = (selection.decision, *selection.decision.others)
     assert {variant.rhs for variant in variants} == {"pack", "in place"}
-    module = tvm.IRModule({"main": function.with_attr("global_symbol", "main")})
-    compiled = tvm.compile(module, tvm.target.Target(to_target(ARCH)))["main"]
+    compiled = built(function)
     wide = selection.decision.tile.cols
     widths = (0, 1, 7, 16, 17, wide, wide + 1, 2 * wide + 33)
     for m, n, k in [*product((0, 1, 5, 40), widths, (9,)), (4, 5, 0), (33, 64, 16), (1, 1, 1)]:
@@ -137,8 +145,7 @@ def test_all_of_8192_sizes_of_rows() -> None:
     """MikPoly's count of valid runs; what is tuned for samples fails outside of their range."""
     x, w = normal(8192, 4), normal(4, 3, seed=1)
     _, result, _ = schedule(op.matmul, (("m", 4), "float32"), ((4, 3), "float32"), weights=[1])
-    module = tvm.IRModule({"main": result.func.with_attr("global_symbol", "main")})
-    compiled = tvm.compile(module, tvm.target.Target(to_target(ARCH)))["main"]
+    compiled = built(result.func)
     expected, weight = x @ w, tvm.runtime.tensor(relayout(w, result.layouts[1]))
     for m in range(8193):
         out = tvm.runtime.empty((m, 3), "float32")
@@ -352,8 +359,7 @@ def test_nothing_past_the_last_column_is_touched() -> None:
     """Sizes that are 16 rows keep arrays aligned, whatever the number of columns."""
     made = kernel(op.matmul, (("m", "k"), "float32"), (("k", "n"), "float32"))
     function, _ = scheduled(made)
-    module = tvm.IRModule({"main": function.with_attr("global_symbol", "main")})
-    compiled = tvm.compile(module, tvm.target.Target(to_target(ARCH)))["main"]
+    compiled = built(function)
     for n in (1, 7, 8, 9, 15, 16, 17, 23, 31, 33, 47, 48, 49, 113, 1001):
         for m, k in ((1, 16), (16, 16), (96, 2048)):
             if m * n % 16 == 0:

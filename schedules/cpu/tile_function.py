@@ -1,0 +1,146 @@
+"""The register tiles that products share: a function of a library, with tiles of every height.
+
+    tile(x, places, w, sums, ahead, runs, jump, steps, pitch, height, heights):
+        sums[i, j] = sum_rk x[places[i] + r * jump + k] * w[r * steps + k, j]
+                                                           i < height, r < runs, k < steps
+
+Rows of `sums` and `w` are `pitch` apart; what `ahead` points to is fetched into L2 meanwhile. The
+bits of `heights` are the heights that a caller has: the function has those of its callers.
+
+LLVM must not put the function into a kernel: TVM tells it that buffers of other names are other
+memory, and the function has names of its own for what is also the kernel's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+
+from tvm import tirx
+from tvm.ir import Call, Expr, GlobalVar, PointerType, PrimType, TensorLoad, Var
+
+from ..kernel.analysis import REDUCE, SPATIAL, Axis, collect, constant, substitute
+from ..kernel.choice import of_height
+from ..kernel.contraction import Contraction, Operand
+from ..kernel.emit import Size, Values, allocate, block, index
+from .panel import Panel
+from .panels import fetch
+from .tile import Kernel, Shape
+
+TILES = 4
+"""Tiles that fetch the next panel, a part each."""
+
+ON_STACK = "disable_lower_builtin"
+"""Annotation of a buffer that stays on the stack whatever its size (kDisableLowerTVMBuiltin)."""
+
+APART = "tvmext.apart"
+"""Attribute of a function that LLVM must not put into others: the name of what computes it."""
+
+_PREFIX = "tvmext_tile_"
+_NAME = re.compile(_PREFIX + r"(\d+)x(\d+)x(\d+)_(\d+)_(float\d+)")
+
+
+def fetched_elements(shape: Shape) -> int:
+    """Elements of the next panel that a step of a tile fetches: at most a cache line."""
+    return -(-shape.cols // TILES)
+
+
+@cache
+def tile_function(shape: Shape, chains: int, dtype: str) -> GlobalVar:
+    """The function of tiles of `shape`, whose sums are so many `chains` at the least."""
+    return GlobalVar(f"{_PREFIX}{shape.rows}x{shape.vectors}x{shape.lanes}_{chains}_{dtype}")
+
+
+def called_by(kernels: Iterable[tirx.PrimFunc]) -> dict[GlobalVar, tirx.PrimFunc]:
+    """The functions that kernels call, which are to be in their module."""
+    heights: dict[GlobalVar, int] = {}
+    for call in collect([kernel.body for kernel in kernels], Call):
+        if isinstance(call.op, GlobalVar) and call.op.name_hint.startswith(_PREFIX):
+            heights[call.op] = heights.get(call.op, 0) | (constant(call.args[-1]) or 0)
+    return {function: _definition(function.name_hint, bits) for function, bits in heights.items()}
+
+
+@cache
+def _definition(name: str, bits: int) -> tirx.PrimFunc:
+    parsed = _NAME.fullmatch(name)
+    assert parsed is not None, name
+    rows, count, lanes, chains = map(int, parsed.groups()[:4])
+    heights = [n for n in range(rows, 0, -1) if bits >> n & 1]
+    return _defined(name, Shape(rows, count, lanes), heights, chains, parsed[5])
+
+
+def _defined(name: str, shape: Shape, heights: list[int], chains: int, dtype: str) -> tirx.PrimFunc:
+    """The function: one body for every height."""
+    x, w, ahead = (_Pointer.of(name, dtype, [1 << 40]) for name in ("x", "w", "ahead"))
+    places = Var("places", PointerType(PrimType("int64")))
+    names = ("runs", "jump", "steps", "pitch", "height", "heights")
+    count, jump, steps, pitch, height, _ = sizes = [Var(name, "int64") for name in names]
+    sums = _Pointer.of("sums", dtype, [index(shape.rows), pitch])
+    row, column, run, depth = (
+        Axis(Var(name, "int64"), extent, kind)
+        for name, extent, kind in (
+            ("row", height, SPATIAL),
+            ("column", index(shape.cols), SPATIAL),
+            ("run", count, REDUCE),
+            ("k", steps, REDUCE),
+        )
+    )
+
+    def operand(load: TensorLoad) -> Operand:
+        return Operand(load, load, load)
+
+    step = run.var * steps + depth.var
+    left = tirx.BufferLoad(x.buffer, [row.var + run.var * jump + depth.var])
+    right = tirx.BufferLoad(w.buffer, [step * pitch + column.var])
+    operands = (operand(left), operand(right))
+    total = Contraction((), (row,), (column,), (run, depth), *operands, Var("sum", dtype), ())
+
+    def term(at: Values, k: Values, _panel: Panel, j: Expr) -> Expr:
+        return substitute(left * right, {**at, **k, column.var: j})
+
+    def fetched(step: Expr) -> tirx.Stmt:
+        return fetch(tirx.BufferLoad(ahead.buffer, [step * fetched_elements(shape)]))
+
+    tile = Kernel(total, shape, term, chains=chains)
+    panel = Panel(total, {}, index(0), index(0), shape.cols, shape.cols, partial=True)
+
+    def of(rows: int) -> tirx.Stmt:
+        own = allocate([rows], "int64", "place")
+        copied = (tirx.BufferStore(own, _element(places, i), [index(i)]) for i in range(rows))
+        at = lambda i: {row.var: own[i]}  # noqa: E731
+        work = tile.tile(at, rows, panel, sums.buffer, ahead=fetched)
+        return block(tirx.AllocBuffer(own), *copied, work)
+
+    pointers = (x, w, sums, ahead)
+    body = block(
+        *(tirx.DeclBuffer(one.buffer, data=one.pointer) for one in pointers),
+        of_height(heights, height, of),
+    )
+    params = [x.pointer, places, w.pointer, sums.pointer, ahead.pointer, *sizes]
+    func = tirx.PrimFunc(params, body, PrimType("int32"))
+    return func.with_attrs({"tirx.noalias": True, APART: f"{name}_compute_"})
+
+
+def _element(array: Var, place: int) -> Expr:
+    """An element of an array of int64, read as what may be anything's memory.
+
+    LLVM may have the caller read it.
+    """
+    kind = tirx.const(17, "int32")  # kInt64ArrayElem
+    return tirx.call_intrin("int64", "tirx.tvm_struct_get", array, tirx.const(place, "int32"), kind)
+
+
+@dataclass(frozen=True)
+class _Pointer:
+    """A parameter that is a pointer, and what lies there."""
+
+    pointer: Var
+    buffer: Var
+
+    @staticmethod
+    def of(name: str, dtype: str, shape: list[Size]) -> _Pointer:
+        return _Pointer(
+            Var(f"{name}_at", PointerType(PrimType(dtype))), allocate(shape, dtype, name)
+        )
