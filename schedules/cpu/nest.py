@@ -138,24 +138,27 @@ def _loops(stages: Sequence[Stage], plan: NestPlan, outside: set[Var], parallel:
     """The loops over rows around the stages, one loop parallel or none."""
     inner = ForKind.PARALLEL if parallel == "inner" else ForKind.SERIAL
     kind = ForKind.PARALLEL if parallel == "rows" else ForKind.SERIAL
-    count, body = _rows(stages, plan, outside, inner, plan.block)
-    blocks = tirx.floordiv(count, int64(plan.block))
-    parts = [loops.loop(blocks, lambda b: body(b * plan.block), kind, "row")]
-    rest = sym.Analyzer().simplify(count - blocks * plan.block)
-    if constant(rest) != 0:
-        _, body = _rows(stages, plan, outside, inner, 1)
-        parts.append(loops.loop(rest, lambda r: body(blocks * plan.block + r), name="row"))
-    return sequence(parts)
+    count, body = _rows(stages, plan, outside, inner)
+    if constant(sym.Analyzer().simplify(tirx.floormod(count, int64(plan.block)))) == 0:
+        blocks = tirx.floordiv(count, int64(plan.block))
+        return loops.loop(blocks, lambda b: body(b * plan.block, plan.block), kind, "row")
+
+    def some(b: Expr) -> Stmt:
+        first = b * plan.block
+        return body(first, tirx.min(count - first, int64(plan.block)))
+
+    blocks = tirx.floordiv(count + (plan.block - 1), int64(plan.block))
+    return loops.loop(blocks, some, kind, "row")
 
 
 def _rows(
-    stages: Sequence[Stage], plan: NestPlan, outside: set[Var], inner: ForKind, block: int
-) -> tuple[Expr, Callable[[Expr], Stmt]]:
-    """How many rows there are, and the code of `block` rows from one on, stage by stage."""
+    stages: Sequence[Stage], plan: NestPlan, outside: set[Var], inner: ForKind
+) -> tuple[Expr, Callable[[Expr, Expr | int], Stmt]]:
+    """How many rows there are, and the code of some of a block from one on, stage by stage."""
     number = loops.index_var("number")  # of a row in its block
-    homes = _row_buffers(stages, plan, outside, block)
+    homes = _row_buffers(stages, plan, outside, plan.block)
     scalars = {home for home, dims in homes.values() if not dims}
-    row = number if block > 1 else None
+    row = number if plan.block > 1 else None
     code = [with_reciprocals(flattened(relocated(stage, homes, row)), scalars) for stage in stages]
     rows = [[stage.spatial[p] for p in own] for stage, own in zip(code, plan.rows)]
     groups = joined(code, rows)
@@ -171,7 +174,7 @@ def _rows(
         buffers += inside.buffers
         return body
 
-    def some(first: Expr) -> Stmt:
+    def some(first: Expr, many: Expr | int) -> Stmt:
         buffers = [home for home, _ in homes.values()]
         parts = []
         for position in range(len(code)):
@@ -179,7 +182,7 @@ def _rows(
             def each(n: Expr, position: int = position) -> Stmt:
                 return stage_at(position, first + n, {number: n}, buffers)
 
-            parts.append(loops.loop(block, each))
+            parts.append(loops.loop(many, each))
         return scope(sequence(parts), buffers, "row")
 
     return product(extents), some

@@ -1,8 +1,8 @@
 """Reductions inside a row, in one of three ways.
 
 lanes     the last reduction axis is contiguous: partial results in the lanes of a vector, joined
-          at the end: floats by halves (LLVM does not reassociate them, so this is spelled out),
-          integers one by one, which LLVM puts in order itself
+          at the end by halves (LLVM does not reassociate floats, so this is spelled out), products
+          of integers one by one, which LLVM puts in order itself
 columns   another axis is contiguous: one result per lane, the reduction loops inside
 scalar    neither: the loops as they stand, the result in a register
 """
@@ -16,7 +16,7 @@ from tvm.ir import Expr, Var
 from tvm.tirx import BufferStore, ForKind, Stmt
 
 from ..kernel import loops
-from ..kernel.analysis import Axis, constant, substitute
+from ..kernel.analysis import Axis, collect, constant, substitute
 from ..kernel.axes import Group, fused, merged, tiles
 from ..kernel.loops import int64, sequence
 from ..kernel.stages import COMBINE
@@ -119,8 +119,8 @@ def _below(width: int) -> list[int]:
 def _joined(inside: Inside, accs: dict[int, list[Var]], width: int) -> list[Stmt]:
     """The partial results become one.
 
-    Not by halves where they are integers: LLVM 22 takes the first half of such a sum of products
-    of bytes for the whole of it (its vpdpbusd).
+    Not by halves where they are products of integers: LLVM 22 takes the first half of such a sum of
+    products of bytes for the whole of it (its vpdpbusd).
     """
     joins = []
 
@@ -135,7 +135,7 @@ def _joined(inside: Inside, accs: dict[int, list[Var]], width: int) -> list[Stmt
 
             joins.append(loops.vector(w, lane))
 
-    if all(str(acc.dtype).startswith(("int", "uint")) for acc in accs[width]):
+    if _multiplies_integers(inside, accs[width]):
         for w, others in accs.items():
             for i in range(int(w == width), w):
                 join(1, others, i)
@@ -145,6 +145,14 @@ def _joined(inside: Inside, accs: dict[int, list[Var]], width: int) -> list[Stmt
         if w in accs:
             join(w, accs[w], 0)
     return joins
+
+
+def _multiplies_integers(inside: Inside, accs: Sequence[Var]) -> bool:
+    """Whether what is added up holds products of integers; indices of loads do not count."""
+    if not all(str(acc.dtype).startswith(("int", "uint")) for acc in accs):
+        return False
+    values = inside.stage.point.map(lambda load: Var("loaded", load.ty))
+    return any(collect(expr, tirx.Mul) for expr in values.exprs())
 
 
 def _reduction(

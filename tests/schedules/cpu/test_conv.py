@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from tvm import relax
+from tvm import relax, te, tirx, topi
 
-from tests.schedules.cpu.kernels import ARCH, kernel, normal, run
+from tests.schedules.cpu.kernels import ARCH, composed, kernel, normal, run
 from tests.schedules.cpu.products import compare, convolve, schedule
 from tvmext.arch import FAMILIES
 from tvmext.schedules.cpu import rules
 from tvmext.schedules.cpu.conv import Conv
 from tvmext.schedules.cpu.depthwise import Depthwise
 from tvmext.schedules.rule import OWN_ADDRESSES, Declined
+from tvmext.schedules.select import select
 
 op = relax.op
 few = settings(max_examples=12, deadline=None)
@@ -249,3 +250,20 @@ def test_addresses_of_steps_that_are_written_out_are_looked_for() -> None:
     shapes = ((1, 32, 32, 3), "float32"), ((64, 7, 7, 3), "float32")
     _, result, _ = schedule(nhwc(strides=2, padding=3), *shapes, weights=[1], rules=rules(()))
     assert OWN_ADDRESSES not in result.func.attrs
+
+
+def test_addresses_stay_as_they_are_where_each_channel_is_a_picture() -> None:
+    """The steps of the three channels are written out, and lie apart."""
+    shapes = ((1, 3, 32, 32), "float32"), ((64, 7, 7, 3), "float32")
+
+    def conv(x: te.Tensor, w: te.Tensor) -> te.Tensor:
+        def pixel(n: tirx.Var, h: tirx.Var, w: tirx.Var, c: tirx.Var) -> tirx.Expr:
+            inside = tirx.all(h >= 3, h < 35, w >= 3, w < 35)
+            return tirx.if_then_else(inside, x[n, c, h - 3, w - 3], tirx.const(0.0, "float32"))
+
+        return topi.nn.conv(te.compute((1, 38, 38, 3), pixel), w, 2, 0, 1, 1, "NHWC", "OHWI")
+
+    found = replace(composed(conv, *shapes), constant_args=frozenset([1]))
+    result, selection = select(found, ARCH, rules(()))
+    assert selection.rule == "conv"
+    assert OWN_ADDRESSES in result.func.attrs

@@ -138,6 +138,18 @@ def test_layer_norm(rows: int, width: int) -> None:
     )
 
 
+def test_blocks_of_symbolic_rows_are_written_once() -> None:
+    """The last one of fewer rows is the same code."""
+
+    def norm(x: relax.Expr, g: relax.Expr) -> relax.Expr:
+        return op.nn.layer_norm(x, g, g, axes=-1)
+
+    function, selection = scheduled(kernel(norm, (("n", 96), "float32"), ((96,), "float32")))
+    (nest,) = selection.decision
+    assert nest.block == 4 and not nest.least_points
+    assert function.script().count("T.sqrt") + function.script().count("T.rsqrt") == 1
+
+
 @pytest.mark.parametrize("rows", [0, 1, 5, 33])
 def test_norms_of_symbolic_rows(rows: int) -> None:
     x, gamma = normal(rows, 96), normal(96, seed=1)

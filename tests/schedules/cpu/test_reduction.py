@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -92,6 +93,21 @@ def test_integers() -> None:
     x = np.random.default_rng(0).integers(-50, 50, (6, 133)).astype("int32")
     check(lambda x: op.sum(x, 1), [x], x.sum(1))
     check(lambda x: op.max(x, 0), [x], x.max(0))
+
+
+def test_lanes_are_joined_by_halves_but_for_products_of_integers() -> None:
+    """One by one every lane has a statement of its own, the last one too."""
+
+    def script(build: Callable[[relax.Expr], relax.Expr]) -> tuple[str, str]:
+        function, selection = scheduled(kernel(build, (("n", 133), "int32")))
+        ((how,),) = (nest.plans for nest in selection.decision)
+        assert how.mode == "lanes"
+        return function.script(), f"[T.int64({how.lanes * how.unroll - 1})]"
+
+    text, last = script(lambda x: op.sum(x, 1))
+    assert last not in text
+    text, last = script(lambda x: op.sum(op.multiply(x, x), 1))
+    assert last in text
 
 
 def test_prologue_and_epilogue_share_the_loop() -> None:
