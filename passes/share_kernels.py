@@ -187,6 +187,7 @@ class _Kernel:
         self.names = SizeNames.of(self._shapes(), self._others())
         self.fresh = {name: Var(name, "int64") for name in self.names.names}
         self.buffers: dict[Var, Var] = {}
+        self.expressed: dict[Size, Any] = {}
 
     def named(self) -> _Named:
         tensors = {param: self._buffer(param) for param in self.tensors}
@@ -212,41 +213,49 @@ class _Kernel:
             yield from map(self.prims.size, buffer.shape)
 
     def _others(self) -> list[Size]:
-        """The other sizes that the kernel computes with."""
-        found: list[Size] = []
+        """The other sizes that the kernel computes with, each once."""
+        found: dict[Size, None] = {}
 
         def visit(expr: Any) -> Any:
             if self._is_size(expr):
-                found.append(self.prims.size(expr))
+                found[self.prims.size(expr)] = None
                 return tirx.IntImm("int64", 0)  # which ends the walk here
             return expr
 
         tvm_ffi.structural_map(self.func.body, (_SIZES, visit), order="pre")
-        return found
+        return list(found)
 
     def _is_size(self, expr: Any) -> bool:
         """Whether an expression over sizes alone is one of the index algebra (virtual/prims.py)."""
-        if not self._over_sizes(expr) or str(expr.ty.dtype) != "int64":
-            return False
-        return bool(_scalars(expr))
+        return bool(self._dims_below(expr)) and str(expr.ty.dtype) == "int64"
 
-    def _over_sizes(self, expr: Any) -> bool:
-        """Of every index of a kernel: it ends at the first leaf that is not a size."""
+    def _dims_below(self, expr: Any) -> int | None:
+        """How many sizes an expression over sizes and numbers holds; None for any other.
+
+        Of every index of a kernel: it ends at the first leaf that is neither.
+        """
         if isinstance(expr, Var):
-            return expr in self.dims
-        if isinstance(expr, _SIZES):
-            return self._over_sizes(expr.a) and self._over_sizes(expr.b)
-        return isinstance(expr, tirx.IntImm) or (
-            isinstance(expr, tirx.Cast) and self._over_sizes(expr.value)
-        )
+            return 1 if expr in self.dims else None
+        if isinstance(expr, tirx.IntImm):
+            return 0
+        if isinstance(expr, tirx.Cast):
+            return self._dims_below(expr.value)
+        if not isinstance(expr, _SIZES):
+            return None
+        left = self._dims_below(expr.a)
+        right = None if left is None else self._dims_below(expr.b)
+        return None if left is None or right is None else left + right
 
     def _size(self, expr: Any) -> Any:
         """The largest expressions over sizes alone, in terms of names."""
         if not self._is_size(expr):
             return expr
-        size = self.names.express(self.prims.size(expr))
-        assert size is not None
-        return to_prim(size, self.fresh)
+        size = self.prims.size(expr)
+        if size not in self.expressed:
+            named = self.names.express(size)
+            assert named is not None
+            self.expressed[size] = to_prim(named, self.fresh)
+        return self.expressed[size]
 
     def _buffer(self, var: Var) -> Var:
         """The buffer that stands for one whose shape has sizes in it."""
