@@ -31,6 +31,12 @@ from .maps import turned
 from .panel import Panel
 from .tile import CHAINS, RegisterTile, Shape, Sums
 
+LONG_SUM = 1024
+"""Steps of a sum from which on a few columns have code of their own."""
+
+FEW = 4
+"""Columns that are a few."""
+
 
 def contiguous_sum(total: Contraction) -> bool:
     """Whether both operands lie in memory in the order of the sum."""
@@ -80,10 +86,14 @@ class OneRow(RegisterTile):
     ) -> tirx.Stmt:
         (sums,) = parts
         body = self._dots(sums, panel, self.shape.cols)
-        last = panel.total % panel.width if isinstance(panel.total, int) else 1
-        if last != 1:
-            return body
-        return tirx.IfThenElse(panel.valid.equal(index(1)), self._dots(sums, panel, 1), body)
+        last = panel.total % panel.width if isinstance(panel.total, int) else None
+        depth = size(self.sum.reduce)
+        fewer = (FEW, 1) if isinstance(depth, int) and depth >= LONG_SUM else (1,)
+        for few in fewer:
+            if few < self.shape.cols and (last is None or 0 < last <= few):
+                dots = self._dots(sums, panel, few)
+                body = tirx.IfThenElse(panel.valid <= few, dots, body)
+        return body
 
     def _dots(self, sums: Sums, panel: Panel, count: int) -> tirx.Stmt:
         """The first `count` columns, each in as many partial sums as hide the latency."""
