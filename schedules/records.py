@@ -24,7 +24,7 @@ from tvmext.arch import Arch
 from tvmext.errors import OptionError
 
 from .choices import Choices
-from .cost.features import VERSION
+from .cost.terms import VERSION
 from .rule import Kernel, Rule
 from .select import plain
 

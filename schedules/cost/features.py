@@ -1,9 +1,9 @@
 """What the learned model sees: features of candidates, computed from their terms (terms.py).
 
 One table: name, unit, formula. Weights name the VERSION that they were trained with and are refused
-by any other: whoever changes a formula, the order or a term counts it up. Sizes come as logarithms,
-memory as logarithms of its share of a cache, so that what is twice as large on a machine with
-caches twice as large looks the same.
+by any other: whoever changes a formula, the order or a term counts it up. A data set stores terms,
+which have a version of their own. Sizes come as logarithms, memory as logarithms of its share of a
+cache, so that what is twice as large on a machine with caches twice as large looks the same.
 """
 
 from __future__ import annotations
@@ -15,9 +15,16 @@ import numpy as np
 
 from .terms import FAMILIES, Terms
 
-VERSION = 2
+VERSION = 3
 
 PAGE = 4096
+
+ACROSS = 2
+"""`rhs` of products whose columns lie apart in memory."""
+
+LEAST_SHARE = 2.0**-12
+"""Of the work of a product, below which a part of it is none."""
+
 Array = np.ndarray
 
 
@@ -40,7 +47,11 @@ class Sizes:
         self.width = self.vectors * np.maximum(t["lanes"], 1)
         self.tiles = np.ceil(self.rows / self.height)
         self.panels = np.ceil(self.cols / self.width)
-        self.chains = self.height * self.vectors
+        # Tiles are of nearly equal height, and no wider than the product.
+        self.highest = np.ceil(self.rows / self.tiles)
+        self.filled = np.minimum(self.vectors, np.ceil(self.cols / np.maximum(t["lanes"], 1)))
+        self.chains = self.highest * self.filled
+        self.last = self.cols - (self.panels - 1) * self.width
         self.over = np.maximum(t["batch"], 1) * np.maximum(t["lines"], 1)
         self.flops = 2 * self.over * self.rows * self.cols * self.depth
         self.lhs = t["item"] * self.over * self.rows * self.depth / np.maximum(t["taps"], 1)
@@ -90,6 +101,37 @@ def _left_over(s: Sizes) -> Array:
     """Vectors of a row after its last whole step: none leaves out the loop for the rest."""
     lanes = np.maximum(s.t["lanes"], 1)
     return np.mod(s.points, lanes * np.maximum(s.t["unroll"], 1)) / lanes
+
+
+def _panel_fill(s: Sizes) -> Array:
+    """Columns over those computed: what is no weight has a last panel as narrow as it may be."""
+    lanes = np.maximum(s.t["lanes"], 1)
+    narrow = (s.t["packs"] > 0) | (s.t["rhs"] > 0)
+    vectors = (s.panels - 1) * s.vectors + np.ceil(s.last / lanes)
+    return s.cols / (np.where(narrow, vectors, s.panels * s.vectors) * lanes)
+
+
+def _turned(s: Sizes) -> Array:
+    """Elements of `rhs` that are packed in squares, those of whole vectors both ways."""
+    side = np.clip(s.t["lanes"], 1, 16)
+    squares = np.floor(s.width / side) * (s.panels - 1) + np.floor(s.last / side)
+    return squares * np.floor(s.depth / side) * side**2
+
+
+def _packing(elements: Callable[[Sizes], Array]) -> Callable[[Sizes], Array]:
+    """Elements for each multiplication of a vector, where columns are turned to be packed."""
+
+    def share(s: Sizes) -> Array:
+        across = (s.t["rhs"] == ACROSS) & (s.t["packs"] > 0)
+        work = s.rows * s.points / np.maximum(s.t["lanes"], 1)
+        return np.where(across, _log(elements(s) / work + LEAST_SHARE), np.log2(LEAST_SHARE))
+
+    return share
+
+
+def _out_panel(s: Sizes) -> Array:
+    """Bytes of results of a panel: lines that two panels share come again after so many."""
+    return 4 * np.minimum(s.block * s.height, s.rows) * s.width
 
 
 def _balance(s: Sizes) -> Array:
@@ -156,15 +198,32 @@ FEATURES: tuple[Feature, ...] = (
         )
     ),
     Feature("log_block", "log2", "log2(block + 1)", _log_term("block")),
-    # how the decision suits the workload
-    Feature("chains", "count", "tile_rows vectors", lambda s: s.chains),
+    *(
+        Feature(f"log_{name}", "log2", f"log2({name} + 1)", _log_term(name))
+        for name in ("tile_rows", "vectors", "lanes", "values_vectors", "unroll")
+    ),
+    # how the decision suits the workload; highest = ceil(rows / tiles) is the height of most tiles
+    Feature("highest", "count", "ceil(rows / tiles)", lambda s: s.highest),
+    Feature("chains", "count", "highest min(vectors, ceil(cols / lanes))", lambda s: s.chains),
     Feature(
-        "registers_used", "share", "(chains + vectors + 1) / registers",
-        lambda s: (s.chains + s.vectors + 1) / s.t["registers"],
+        "tile_steps", "log2", "log2(chains depth): of a tile, unrolled where sums are short",
+        lambda s: _log(s.chains * s.depth),
     ),
     Feature(
-        "loads_per_fma", "ratio", "(tile_rows + vectors) units / (2 chains)",
-        lambda s: (s.height + s.vectors) * s.t["units"] / (2 * s.chains),
+        "tile_cycles", "log2", "log2(cycles / (batch lines tiles panels))",
+        lambda s: _log(s.t["cycles"] / (s.over * s.tiles * s.panels)),
+    ),
+    Feature(
+        "stores", "log2", "log2((1 + epilogue) / depth): for each multiplication",
+        lambda s: _log((1 + s.t["epilogue"]) / s.depth),
+    ),
+    Feature(
+        "registers_used", "share", "(chains + vectors + 1) / registers",
+        lambda s: (s.chains + s.filled + 1) / s.t["registers"],
+    ),
+    Feature(
+        "loads_per_fma", "ratio", "(highest + vectors) units / (2 chains)",
+        lambda s: (s.highest + s.filled) * s.t["units"] / (2 * s.chains),
     ),
     Feature(
         "latency", "ratio", "4 units / chains: above 1 sums wait for each other",
@@ -184,6 +243,23 @@ FEATURES: tuple[Feature, ...] = (
     Feature(
         "ragged", "count", "cols mod lanes",
         lambda s: np.mod(s.cols, np.maximum(s.t["lanes"], 1)),
+    ),
+    Feature(
+        "last_vectors", "count", "ceil((cols - (panels - 1) width) / lanes)",
+        lambda s: np.ceil(s.last / np.maximum(s.t["lanes"], 1)),
+    ),
+    Feature("panel_fill", "share", "cols / columns computed, a last panel narrowed", _panel_fill),
+    Feature(
+        "packed_turned", "log2", "log2(packed in squares / (rows cols depth / lanes))",
+        _packing(_turned),
+    ),
+    Feature(
+        "packed_singly", "log2", "log2(packed one by one / (rows cols depth / lanes))",
+        _packing(lambda s: s.points - _turned(s)),
+    ),
+    Feature(
+        "depth_over", "count", "depth mod lanes where columns lie apart: packed one by one",
+        lambda s: np.where(s.t["rhs"] == ACROSS, np.mod(s.depth, np.maximum(s.t["lanes"], 1)), 0),
     ),
     Feature("conflicts", "ratio", "tile_rows / places of L1 for rows `pitch` apart", _conflicts),
     Feature("balance", "share", "tasks / (ceil(tasks / cores) cores)", _balance),
@@ -243,6 +319,10 @@ FEATURES: tuple[Feature, ...] = (
             ("rhs", "l3", "item batch cols depth", lambda s: _log(s.rhs / s.t["l3"])),
             ("lhs", "l2", "item batch lines rows depth / taps",
              lambda s: _log(s.lhs / s.t["l2"])),
+            ("out_panel", "l1", "4 min(block tile_rows, rows) width",
+             lambda s: _log(_out_panel(s) / s.t["l1"])),
+            ("out_panel", "l2", "4 min(block tile_rows, rows) width",
+             lambda s: _log(_out_panel(s) / s.t["l2"])),
             ("out", "l2", "4 batch lines rows cols", lambda s: _log(s.out / s.t["l2"])),
             ("all", "l3", "lhs + rhs + out", lambda s: _log(s.moved / s.t["l3"])),
         )

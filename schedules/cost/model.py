@@ -1,10 +1,11 @@
 """Models that price candidates: the analytic one, and the learned one that corrects it.
 
-    seconds = analytic seconds * exp(mean over members of the family's forest(features))
+    seconds = analytic seconds * exp((trees(features) + perceptrons(features)) / 2)
 
-The learned model has for families that compete (`GROUPS`) an ensemble of boosted trees (XGBoost,
-trained by tools/train), whose members saw different workloads. It takes another candidate than the
-analytic price does only where that gains on average, and none outside of what was measured.
+The learned model has for families that compete (`GROUPS`) an ensemble of boosted trees (XGBoost)
+and one of multilayer perceptrons, trained by tools/train; either takes the mean over its members.
+It leaves the rule's choice only where that gains by the mean of both, and never outside of what was
+measured.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 
 from .features import features
 from .forest import Forest
+from .perceptron import Perceptrons
 from .terms import FAMILIES, Terms
 
 GROUPS = (
@@ -62,7 +64,7 @@ class Analytic:
 
 @dataclass(frozen=True, eq=False)
 class Learned:
-    """`forests` are those of `GROUPS`, None for a group that was not measured.
+    """`forests` and `perceptrons` are those of `GROUPS`, None for one that was not measured.
 
     `low` and `high` are the ranges of the features in the training set.
 
@@ -72,6 +74,7 @@ class Learned:
     """
 
     forests: tuple[Forest | None, ...]
+    perceptrons: tuple[Perceptrons | None, ...]
     low: np.ndarray
     high: np.ndarray
     offsets: np.ndarray
@@ -81,7 +84,7 @@ class Learned:
         family = terms.column("family").astype(int)
         offset = np.nan_to_num(self.offsets[family])
         inside = self.knows(values, family)
-        learned = self.members(values, family).mean(axis=0)
+        learned = self.corrections(values, family)
         return terms.seconds * np.exp(np.where(inside, learned, offset))
 
     def pick(self, terms: Terms) -> int:
@@ -90,18 +93,19 @@ class Learned:
         inside = self.knows(values, family)
         if not inside[0]:
             return 0
-        members = self.members(values, family) + np.log(terms.seconds)
-        gains = (members[:, :1] - members).mean(axis=0)
+        prices = self.corrections(values, family) + np.log(terms.seconds)
+        gains = prices[0] - prices
         best = int(np.argmax(np.where(inside, gains, -np.inf)))
         return best if gains[best] > LEAST_GAIN else 0
 
-    def members(self, values: np.ndarray, family: np.ndarray) -> np.ndarray:
-        """[members, candidates] of corrections, 0 where there is no forest."""
-        found = np.zeros((max(f.members for f in self.forests if f), len(values)))
-        for group, forest in enumerate(self.forests):
-            own = np.flatnonzero(GROUP_OF[family] == group)
-            if forest and len(own):
-                found[:, own] = forest.predict(values[own])
+    def corrections(self, values: np.ndarray, family: np.ndarray) -> np.ndarray:
+        """Logarithms of learned over analytic seconds, 0 where nothing was learned."""
+        groups, found = GROUP_OF[family], np.zeros(len(values))
+        for group, (forest, perceptrons) in enumerate(zip(self.forests, self.perceptrons)):
+            own = np.flatnonzero(groups == group)
+            if forest and perceptrons and len(own):
+                both = (one.predict(values[own]).mean(axis=0) for one in (forest, perceptrons))
+                found[own] = sum(both) / 2
         return found
 
     def knows(self, values: np.ndarray, family: np.ndarray) -> np.ndarray:

@@ -21,6 +21,10 @@ FAMILIES = ("gemm", "conv", "winograd", "depthwise", "attention", "rows", "map",
 products by matrix instructions of GPUs, whose register tile is that of a warp."""
 
 
+VERSION = 2
+"""Of the terms: a data set names the one that its rows were described with."""
+
+
 class Field(NamedTuple):
     """A column: its unit, what it is where a family has no such thing, and what it means."""
 

@@ -29,8 +29,7 @@ from tools.collect.measure import collect
 from tvmext.arch import resolve
 from tvmext.measure import turns
 from tvmext.measure.turns import DeviceLost
-from tvmext.schedules.cost.features import VERSION
-from tvmext.schedules.cost.terms import FIELDS, Terms
+from tvmext.schedules.cost.terms import FIELDS, VERSION, Terms
 
 SPEC = {"kind": "gemm", "m": 24, "n": 40, "k": 30, "epilogue": "bias"}
 TERMS = {name: field.default for name, field in FIELDS.items()}

@@ -15,17 +15,21 @@ from tools.collect.journal import ONCE, SCHEMA, write
 from tools.train import networks
 from tools.train.__main__ import parse
 from tools.train.data import Data, folds, load
-from tools.train.fit import Settings, booster, fit
-from tools.train.judge import judge, text
+from tools.train.fit import booster, fit
+from tools.train.judge import APART, judge, text
+from tools.train.loss import Loss
+from tools.train.perceptron import _back
 from tools.train.report import report
+from tools.train.settings import Settings
 from tools.zoo import sides
 from tvmext.errors import OptionError
-from tvmext.schedules.cost import weights
+from tvmext.schedules.cost import terms, weights
 from tvmext.schedules.cost.features import NAMES, VERSION, features
-from tvmext.schedules.cost.model import Analytic, Learned
+from tvmext.schedules.cost.model import GROUPS, Analytic, Learned
+from tvmext.schedules.cost.perceptron import LIMIT, forward
 from tvmext.schedules.cost.terms import FAMILIES, FIELDS, Terms
 
-SMALL = Settings(members=3, trees=30, depth=4, rate=0.3)
+SMALL = Settings(members=2, trees=30, depth=4, rate=0.3, perceptrons=2, hidden=(16,), steps=200)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +47,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
             row = dict.fromkeys(SCHEMA.names, "") | own
             row |= {"key": f"{workload}-{number}", "workload": str(workload), "rule": "gemm"}
             row |= {"picked": height == 8, "seconds": seconds, "least": seconds, "spread": 0.0}
-            row |= {"samples": 9, "noisy": False, "threads": 1, "features": VERSION} | ONCE
+            row |= {"samples": 9, "noisy": False, "threads": 1, "features": terms.VERSION} | ONCE
             rows.append(row)
     path = tmp_path_factory.mktemp("data") / "cpu.parquet"
     write(rows, path)
@@ -63,6 +67,7 @@ def test_it_learns_what_the_analytic_price_denies(data: Data) -> None:
     assert found.analytic < 0.65 and found.pick > 0.9
     assert found.top[0] > 0.9 and found.pairwise > 0.85 and found.far_pairs > 0.85
     assert "gemm" in text({"gemm": found})
+    assert len(found.pairs) == len(APART) and all(0.8 < share <= 1 for share in found.pairs)
     held = [(Analytic(), rows) for _, rows in folds(data, 3, 0)]
     assert judge(data, held)["all"].pick == pytest.approx(found.analytic)
 
@@ -72,12 +77,14 @@ def test_the_same_again(data: Data, model: Learned) -> None:
     for name in ("feature", "threshold", "leaf"):
         one, same = (getattr(found.forests[0], name) for found in (model, again))
         np.testing.assert_array_equal(one, same)
+    for one, same in zip(model.perceptrons[0].weights, again.perceptrons[0].weights):
+        np.testing.assert_array_equal(one, same)
     other = fit(data, replace(SMALL, seed=1))
     assert not np.array_equal(model.forests[0].leaf, other.forests[0].leaf)
 
 
 def test_the_forest_predicts_what_xgboost_does(data: Data) -> None:
-    one = Settings(members=1, trees=12, depth=4, share=1.0)
+    one = replace(SMALL, members=1, trees=12)
     model = fit(data, one)
     order = np.random.default_rng(0).permutation(len(data.seconds))
     base = float(np.median(data.target))
@@ -85,6 +92,55 @@ def test_the_forest_predicts_what_xgboost_does(data: Data) -> None:
     matrix = xgb.DMatrix(data.features[order], feature_names=list(NAMES))
     (found,) = model.forests[0].predict(data.features[order])
     np.testing.assert_allclose(found, whole.predict(matrix) + base, rtol=1e-5, atol=1e-6)
+
+
+def test_perceptrons_predict_what_their_formula_says(data: Data, model: Learned) -> None:
+    found = model.perceptrons[0]
+    values = data.features[:700].copy()
+    values[0, found.used[0]] = 1e9  # far out: as far as the limit
+    inputs = np.clip((values[:, found.used] - found.mean) * found.scale, -LIMIT, LIMIT)
+    for member in range(SMALL.perceptrons):
+        (first, last), (shift, end) = (
+            [array[member].astype(np.float64) for array in arrays]
+            for arrays in (found.weights, found.biases)
+        )
+        expected = np.maximum(inputs @ first + shift, 0) @ last + end
+        said = found.predict(values)[member]
+        np.testing.assert_allclose(said, expected[:, 0] + found.base, rtol=1e-4, atol=1e-5)
+    halves = [one.predict(values).mean(axis=0) / 2 for one in (model.forests[0], found)]
+    both = model.corrections(values, np.zeros(len(values), int))
+    np.testing.assert_allclose(both, sum(halves), rtol=1e-12)
+
+
+def test_gradients_of_layers() -> None:
+    rng = np.random.default_rng(0)
+    layers = [
+        (rng.normal(size=size), rng.normal(size=size[1])) for size in ((5, 4), (4, 3), (3, 1))
+    ]
+    inputs, slope = rng.normal(size=(7, 5)), rng.normal(size=7)
+    found = _back(layers, forward(inputs, layers), slope)
+    parameters = [array for layer in layers for array in layer]
+    assert [g.shape for g in found] == [p.shape for p in parameters]
+    for parameter, gradient in zip(parameters, found):
+        for at in np.ndindex(parameter.shape):
+            sums, kept = [], parameter[at]
+            for away in (1e-6, -1e-6):
+                parameter[at] = kept + away
+                sums.append(float(slope @ forward(inputs, layers)[-1][:, 0]))
+            parameter[at] = kept
+            assert gradient[at] == pytest.approx((sums[0] - sums[1]) / 2e-6, rel=1e-4, abs=1e-6)
+
+
+def test_the_loss_of_some_workloads(data: Data) -> None:
+    """Is that of a data set of these alone, whatever the order of the rows."""
+    rows = np.concatenate([own[::-1] for own in list(data.workloads())[9:4:-1]])
+    found, target = np.linspace(-1, 1, len(rows)), data.target[rows]
+    order = np.argsort(rows)
+    part = Loss.of(data).part(rows).gradients(found, target)
+    alone = Loss.of(data.where(rows[order])).gradients(found[order], target[order])
+    for one, other in zip(part, alone):
+        np.testing.assert_allclose(one[order], other, rtol=1e-9, atol=1e-12)
+    assert np.abs(part[0]).max() > 0.01
 
 
 def test_outside_of_what_was_measured_it_stays_analytic(data: Data, model: Learned) -> None:
@@ -120,9 +176,16 @@ def test_weights_that_cannot_be_used_are_refused(model: Learned, tmp_path: Path)
             weights.cost_model(str(other), kind)
 
     changed = json.loads(good)
-    changed["content"]["forests"][0]["leaf"][0][0] += 1
+    changed["content"]["forests"][0]["base"] += 1
     refused(json.dumps(changed, separators=(",", ":")), "damaged")
     refused(json.dumps({**json.loads(good), "version": VERSION + 1}), "made for version")
+    net = model.perceptrons[0]
+    assert net
+    narrow = replace(net, weights=(net.weights[0][:, 1:], *net.weights[1:]))
+    weights.write(replace(model, perceptrons=(narrow, *model.perceptrons[1:])), path, "cpu", {})
+    refused(path.read_text(), "layers of other sizes")
+    weights.write(replace(model, perceptrons=(None,) * len(GROUPS)), path, "cpu", {})
+    refused(path.read_text(), "perceptrons of other groups")
     refused(good[: len(good) // 2], "cannot be read")
     refused("{}", "not a file of weights")
     refused(good, "of kind cpu, not sm_90", kind="sm_90")
@@ -147,7 +210,8 @@ def test_a_family_has_its_own_trees(data: Data, model: Learned) -> None:
     alone = fit(data.where(np.flatnonzero(data.group < 30)), SMALL)
     first = Terms({name: column[family == 0] for name, column in columns.items()}, sum(family == 0))
     values, groups = features(first), first.column("family").astype(int)
-    np.testing.assert_array_equal(both.members(values, groups), alone.members(values, groups))
+    one, same = (found.corrections(values, groups) for found in (both, alone))
+    np.testing.assert_array_equal(one, same)
     other = Terms({**columns, "family": np.full(len(family), 3.0)}, len(family))
     np.testing.assert_array_equal(both.seconds(other), other.seconds)
     assert both.pick(other) == 0
@@ -162,7 +226,7 @@ def test_monotone_where_physics_says(data: Data) -> None:
 
 
 def test_the_report_has_its_pictures(data: Data, tmp_path: Path) -> None:
-    said = report(data, replace(SMALL, trees=3), tmp_path)
+    said = report(data, replace(SMALL, trees=3, steps=20), tmp_path)
     assert "| gemm | 60 |" in said
     page = (tmp_path / "index.html").read_text()
     for name in ("measured", "top-k", "ratio", "importance", "learning"):

@@ -27,8 +27,7 @@ from tvmext.passes import run
 from tvmext.passes.catch import Catch
 from tvmext.passes.pipeline import pipeline
 from tvmext.schedules.choices import Choices
-from tvmext.schedules.cost.features import VERSION
-from tvmext.schedules.cost.terms import Terms
+from tvmext.schedules.cost.terms import VERSION, Terms
 from tvmext.schedules.rule import Declined, Kernel, Rule
 from tvmext.schedules.rules import choices_for, rules_for
 from tvmext.schedules.schedule import ScheduleKernels, constant_args

@@ -19,8 +19,9 @@ from tvmext.schedules.cost.terms import FAMILIES, Terms
 from tvmext.schedules.cost.weights import SHIPPED, read, write
 
 from .data import Data, families, folds, load
-from .fit import Settings, fit
+from .fit import fit
 from .judge import judge, text
+from .settings import Settings
 
 FOLDS = 5
 

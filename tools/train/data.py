@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from tvmext.schedules.cost.features import VERSION, features
-from tvmext.schedules.cost.terms import FAMILIES, FIELDS, Terms
+from tvmext.schedules.cost.features import features
+from tvmext.schedules.cost.terms import FAMILIES, FIELDS, VERSION, Terms
 
 LEAST_SECONDS = 5e-7
 
@@ -67,7 +67,7 @@ def load(path: Path) -> Data:
     table = pq.read_table(path)
     versions = set(table["features"].to_pylist())
     if versions != {VERSION}:
-        raise ValueError(f"{path}: features of version {sorted(versions)}, this is {VERSION}")
+        raise ValueError(f"{path}: terms of version {sorted(versions)}, this is {VERSION}")
     names = (*FIELDS, "seconds", "noisy", "picked")
     columns = {name: table[name].to_numpy() for name in names}
     owners = zip(*(table[n].to_pylist() for n in ("workload", "rule", "threads", "arch", "device")))

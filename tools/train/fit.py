@@ -1,30 +1,17 @@
-"""Boosted trees that correct the analytic price.
+"""Boosted trees and multilayer perceptrons that correct the analytic price.
 
     target_i = log(seconds_i / analytic_i)
 
-The loss tells a pick from the candidates beside it rather than one workload from another. It is
-nine parts a ranking of the n candidates of a workload, by the predicted logarithms p of seconds
-and the measured ones y, over its pairs (RankNet, Burges 2005; TLP ranks schedules by such a loss as
-well, arXiv 2211.03578),
-
-    rank = 4 / n sum_ij max(w_i, w_j) cross entropy(sigmoid((y_i - y_j) / BLUR),
-                                                    sigmoid((p_i - p_j) / SOFT))
-
-whose truth is as uncertain as the measurements are, and one part a regression that keeps the price
-one of seconds: with residuals r of a workload and their mean m,
-
-    loss = sum_i w_i ((r_i - m)^2 + SHARED m^2) / 2          w_i = best seconds / seconds_i
-
-so that what shifts all candidates alike counts little, and slow candidates, which nobody will take,
-count less (as in Ansor, arXiv 2006.06762, section 5.2). Families that compete have trees of their
-own (`GROUPS` of tvmext/schedules/cost/model.py): in common ones those of many workloads took most
-of the leaves. Members of an ensemble see different parts of the workloads.
+is learned by the loss of loss.py. Families that compete have an ensemble of their own (`GROUPS` of
+tvmext/schedules/cost/model.py): of common trees those of many workloads took most of the leaves.
+Its members differ by the rows and features that trees are drawn from, and by where perceptrons
+(perceptron.py) begin and in which order they see workloads. Trees tell what single sizes decide,
+perceptrons what ratios do; where one sort errs the other often does not.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -33,21 +20,13 @@ import xgboost as xgb
 from tvmext.schedules.cost.features import NAMES
 from tvmext.schedules.cost.forest import Forest
 from tvmext.schedules.cost.model import GROUP_OF, GROUPS, Learned
+from tvmext.schedules.cost.perceptron import Perceptrons
 from tvmext.schedules.cost.terms import FAMILIES
 
+from . import perceptron
 from .data import Data
-
-SHARED = 0.05
-"""What the common shift of a workload counts: it matters between kernels, not candidates."""
-
-RANKING = 0.9
-"""The part of the ranking in the loss."""
-
-BLUR, SOFT = 0.02, 0.1
-"""Logarithms of times by which pairs are told apart: measured ones, and predicted ones."""
-
-LEAST_CURVE = 0.02
-"""Of a pair that is in order already, so that no step is too long."""
+from .loss import Loss
+from .settings import Settings
 
 MONOTONE = {"conflicts": 1, "memory_share": 1}
 """What can only cost beside the analytic price, which leaves it out: rows that compete for a set of
@@ -57,48 +36,30 @@ NEVER = float(np.finfo(np.float32).max)
 """A threshold that no value reaches."""
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How to train; `share` is the part of the workloads that a member sees."""
-
-    members: int = 3
-    trees: int = 80
-    depth: int = 7
-    rate: float = 0.15
-    share: float = 0.7
-    seed: int = 0
-    monotone: bool = True
-    lightest: float = 1.0
-    """The least weight of a leaf."""
-
-
 def fit(data: Data, settings: Settings | None = None) -> Learned:
     """The model of a data set; the same one again for the same data and settings."""
     settings = settings or Settings()
     groups = GROUP_OF[data.family]
-    forests = [
-        _fit(data.where(np.flatnonzero(groups == group)), settings) if group in groups else None
-        for group in range(len(GROUPS))
-    ]
+    forests: list[Forest | None] = [None] * len(GROUPS)
+    perceptrons: list[Perceptrons | None] = [None] * len(GROUPS)
+    for group in np.unique(groups):
+        own_rows = data.where(np.flatnonzero(groups == group))
+        forests[group] = _fit(own_rows, settings)
+        perceptrons[group] = perceptron.fit(own_rows, settings)
     offsets = np.full(len(FAMILIES), np.nan)
     own = data.terms.column("family").astype(int)
     for family in np.unique(own):
         offsets[family] = np.median(data.target[own == family])
     low, high = data.features.min(axis=0), data.features.max(axis=0)
-    return Learned(tuple(forests), low, high, offsets)
+    return Learned(tuple(forests), tuple(perceptrons), low, high, offsets)
 
 
 def _fit(data: Data, settings: Settings) -> Forest:
     """The trees of families that compete."""
-    rng = np.random.default_rng(settings.seed)
-    workloads = np.unique(data.group)
     base = float(np.median(data.target))
     trees: list[list[dict[str, Any]]] = []
     for member in range(settings.members):
-        count = max(1, round(settings.share * len(workloads)))
-        seen = rng.choice(workloads, count, replace=False)
-        rows = np.flatnonzero(np.isin(data.group, seen))
-        dump = booster(data.where(rows), settings, base, member).get_dump(dump_format="json")
+        dump = booster(data, settings, base, member).get_dump(dump_format="json")
         trees.append([json.loads(text) for text in dump])
     return _forest(trees, settings.depth, base)
 
@@ -114,56 +75,14 @@ def booster(data: Data, settings: Settings, base: float, member: int) -> xgb.Boo
         "min_child_weight": settings.lightest,
         "lambda": 1.0,
         "subsample": 0.5,
-        "colsample_bytree": 0.7,
+        "colsample_bytree": 0.5,
         "monotone_constraints": constraints,
         "base_score": 0.0,
         "seed": 1000 * settings.seed + member,
         "nthread": 1,
         "disable_default_eval_metric": True,
     }
-    return xgb.train(options, matrix, settings.trees, obj=Loss(data))
-
-
-class Loss:
-    """The loss above, as gradients for XGBoost."""
-
-    def __init__(self, data: Data) -> None:
-        groups = np.unique(data.group, return_inverse=True)[1]
-        best = np.full(groups.max() + 1, np.inf)
-        np.minimum.at(best, groups, data.seconds)
-        self.groups = groups
-        self.weight = best[groups] / data.seconds
-        self.total = np.bincount(groups, self.weight)
-        self.analytic = np.log(data.terms.seconds)
-        own = [rows[np.stack(np.triu_indices(len(rows), 1))] for rows in data.workloads()]
-        self.one, self.other = np.concatenate(own, axis=1)
-        measured = np.log(data.seconds)
-        self.truth = _sigmoid((measured[self.one] - measured[self.other]) / BLUR)
-        heavier = np.maximum(self.weight[self.one], self.weight[self.other])
-        self.pairs = 4 * heavier / np.bincount(groups)[groups[self.one]]
-
-    def __call__(self, found: np.ndarray, matrix: xgb.DMatrix) -> tuple[np.ndarray, np.ndarray]:
-        residual = found - matrix.get_label()
-        mean = np.bincount(self.groups, self.weight * residual) / self.total
-        shift = mean[self.groups]
-        gradient, curve = self._ranking(found + self.analytic)
-        slope = (1 - RANKING) * self.weight * (residual - shift + SHARED * shift)
-        return slope + RANKING * gradient, (1 - RANKING) * self.weight + RANKING * curve
-
-    def _ranking(self, price: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Gradients of the pairs, and what bounds their curve, in units of SOFT squared."""
-        said = _sigmoid((price[self.one] - price[self.other]) / SOFT)
-        slope = self.pairs * (said - self.truth) * SOFT
-        curve = self.pairs * np.maximum(said * (1 - said), LEAST_CURVE)
-        count = len(price)
-        up, down = (np.bincount(at, slope, count) for at in (self.one, self.other))
-        one, other = (np.bincount(at, curve, count) for at in (self.one, self.other))
-        return up - down, one + other
-
-
-def _sigmoid(values: np.ndarray) -> np.ndarray:
-    found: np.ndarray = 1 / (1 + np.exp(-np.clip(values, -30, 30)))
-    return found
+    return xgb.train(options, matrix, settings.trees, obj=Loss.of(data))
 
 
 def _forest(members: list[list[dict[str, Any]]], depth: int, base: float) -> Forest:

@@ -3,7 +3,8 @@
 top-k is the latency of the best candidate over that of the best among the model's first k (TenSet,
 TLP); "pick" the same for what `CostModel.pick` takes, which may stay with the analytic choice.
 "pairwise" is the share of pairs of candidates, more than 2 % apart, that are in the right order;
-"far pairs" the same of those that are further apart than what is measured again may be.
+the same follows for those more than 3 and 5 % apart, and for "far pairs", which are further apart
+than what is measured again may be.
 """
 
 from __future__ import annotations
@@ -17,27 +18,32 @@ from tvmext.schedules.cost.model import CostModel
 
 from .data import Data, families
 
-NEAR = 0.02
-
-FAR = 0.1
-"""The logarithm of times within which nine tenths of the candidates are that are measured again in
-another process, by other memory."""
+APART = (0.02, 0.03, 0.05, 0.1)
+"""Logarithms of times by which pairs are apart that are counted: within the last nine tenths of the
+candidates are that are measured again in another process, by other memory."""
 
 KS = (1, 5)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Geometric means over workloads; `pairwise` is a share of pairs."""
+    """Geometric means over workloads; `pairs` are shares of the pairs that are `APART`."""
 
     workloads: int
     top: tuple[float, ...]
     pick: float
     analytic: float
     worst: float
-    pairwise: float
+    pairs: tuple[float, ...]
     analytic_pairwise: float
-    far_pairs: float
+
+    @property
+    def pairwise(self) -> float:
+        return self.pairs[0]
+
+    @property
+    def far_pairs(self) -> float:
+        return self.pairs[-1]
 
 
 def judge(data: Data, models: Sequence[tuple[CostModel, np.ndarray]]) -> dict[str, Verdict]:
@@ -59,9 +65,9 @@ def _workload(one: Data, model: CostModel) -> tuple[float, ...]:
     order = np.argsort(prices, kind="stable")
     tops = [best / one.seconds[order[:k]].min() for k in KS]
     pick = best / one.seconds[model.pick(one.terms)]
-    analytic_right, _ = _pairs(one.terms.seconds, one.seconds, NEAR)
-    near, far = (_pairs(prices, one.seconds, apart) for apart in (NEAR, FAR))
-    return (*tops, pick, best / one.seconds[0], analytic_right, *near, *far)
+    analytic_right, _ = _pairs(one.terms.seconds, one.seconds, APART[0])
+    rights, counts = zip(*(_pairs(prices, one.seconds, apart) for apart in APART))
+    return (*tops, pick, best / one.seconds[0], analytic_right, *rights, *counts)
 
 
 def _pairs(prices: np.ndarray, seconds: np.ndarray, apart: float) -> tuple[float, int]:
@@ -75,16 +81,16 @@ def _pairs(prices: np.ndarray, seconds: np.ndarray, apart: float) -> tuple[float
 def _verdict(rows: list[tuple[float, ...]]) -> Verdict:
     table = np.array(rows)
     count = len(KS)
-    analytic_right, right, pairs, far_right, far_pairs = table[:, count + 2 :].sum(axis=0)
+    analytic_right, *sums = table[:, count + 2 :].sum(axis=0)
+    rights, pairs = np.split(np.array(sums), 2)
     return Verdict(
         len(rows),
         tuple(_mean(table[:, k]) for k in range(count)),
         _mean(table[:, count]),
         _mean(table[:, count + 1]),
         float(table[:, count].min()),
-        right / max(pairs, 1),
-        analytic_right / max(pairs, 1),
-        far_right / max(far_pairs, 1),
+        tuple((rights / np.maximum(pairs, 1)).tolist()),
+        float(analytic_right / max(pairs[0], 1)),
     )
 
 
@@ -101,6 +107,8 @@ HEAD = (
     "worst pick",
     "pairwise",
     "analytic",
+    "> 3 %",
+    "> 5 %",
     "far pairs",
 )
 
@@ -116,7 +124,7 @@ def text(verdicts: dict[str, Verdict]) -> str:
             v.worst,
             v.pairwise,
             v.analytic_pairwise,
-            v.far_pairs,
+            *v.pairs[1:],
         )
         cells = [name, str(v.workloads), *(f"{n:.3f}" for n in numbers)]
         lines.append(f"| {' | '.join(cells)} |")

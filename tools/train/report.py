@@ -20,8 +20,9 @@ from tvmext.schedules.cost.features import NAMES
 from tvmext.schedules.cost.features import table as feature_table
 
 from .data import Data, families, folds
-from .fit import Settings, booster, fit
+from .fit import booster, fit
 from .judge import Verdict, judge, text
+from .settings import Settings
 
 FOLDS = 5
 SHARES = (0.125, 0.25, 0.5, 1.0)

@@ -91,6 +91,42 @@ def test_values_of_rows(name: str, expected: list[float]) -> None:
     np.testing.assert_allclose(value(name, NORM), expected, rtol=1e-6)
 
 
+ACROSS = Terms.of(
+    **machine(FAMILIES["x86-64-v4"]),
+    rows=10,
+    cols=40,
+    depth=24,
+    tile_rows=[7, 7, 12],
+    vectors=[2, 1, 4],
+    lanes=[8, 16, 16],
+    rhs=[2, 2, 0],
+    packs=[1, 1, 0],
+    epilogue=2,
+    cycles=[3 * 2 * 64.0, 1, 1],
+)
+"""Columns that lie apart: packed in squares of 8 and of 16, what is left one by one; a weight."""
+
+
+@pytest.mark.parametrize(
+    "name, expected",
+    [
+        ("highest", [5, 5, 10]),
+        ("chains", [10, 5, 30]),
+        ("last_vectors", [1, 1, 3]),
+        ("panel_fill", [1, 40 / 48, 40 / 64]),
+        ("packed_turned", [np.log2(960 / 1200 + 2**-12), np.log2(512 / 600 + 2**-12), -12]),
+        ("packed_singly", [-12, np.log2(448 / 600 + 2**-12), -12]),
+        ("depth_over", [0, 8, 0]),
+        ("stores", [np.log2(3 / 24)] * 3),
+        ("tile_steps", [np.log2(n * 24) for n in (10, 5, 30)]),
+        ("tile_cycles", [6, np.log2(1 / 6), 0]),
+        ("out_panel_in_l1", [np.log2(4 * 10 * n / 32768) for n in (16, 16, 64)]),
+    ],
+)
+def test_values_of_products_that_are_packed(name: str, expected: list[float]) -> None:
+    np.testing.assert_allclose(value(name, ACROSS), expected, rtol=1e-6)
+
+
 def test_every_feature_is_finite_where_sizes_are_nothing() -> None:
     nothing = Terms.of(**{name: [0.0, 1.0] for name in FIELDS})
     sane = {"cores": 1, "l1": 1, "l2": 1, "l3": 1, "registers": 1, "vector_bits": 128, "ghz": 1}
