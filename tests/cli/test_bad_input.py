@@ -88,6 +88,12 @@ def test_a_wrong_command_line_is_explained(
     assert os.listdir(tmp_path) == ["garbage.so"]
 
 
+@pytest.mark.parametrize("verb", ["verify", "bench"])
+def test_the_model_goes_first(tvmext: Call, tiny: Path, tiny_library: Path, verb: str) -> None:
+    result = tvmext(verb, tiny_library, tiny)
+    assert_told(result, 2, rf"is a library.*\n.*the model goes first: \S*{tiny.name}")
+
+
 @pytest.mark.parametrize(
     ("options", "pattern"),
     [

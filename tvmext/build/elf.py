@@ -17,6 +17,7 @@ METADATA_SECTION = ".tvmext"
 MACHINES = {62: "x86_64", 183: "aarch64"}
 """e_machine -> the name of `platform.machine()`."""
 
+_MAGIC = b"\x7fELF"
 _HEADER = struct.Struct(
     "<4sBB10xHH20xQ10xHHH"
 )  # magic class data type machine shoff size n strings
@@ -34,6 +35,15 @@ class Section:
     machine: str
 
 
+def is_elf(path: Path) -> bool:
+    """Whether it is a file that begins as an ELF file does."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_MAGIC)) == _MAGIC
+    except OSError:
+        return False
+
+
 def read_section(path: Path, name: str) -> Section:
     """The section called `name` of a 64-bit little-endian ELF file.
 
@@ -45,7 +55,7 @@ def read_section(path: Path, name: str) -> Section:
             magic, bits, order, _, machine, table, each, count, strings = _HEADER.unpack(
                 _read(file, 0, _HEADER.size, size)
             )
-            if magic != b"\x7fELF" or (bits, order) != (2, 1) or each != _SECTION.size:
+            if magic != _MAGIC or (bits, order) != (2, 1) or each != _SECTION.size:
                 raise ValueError("it is not a 64-bit ELF file")
             headers = list(_SECTION.iter_unpack(_read(file, table, count * each, size)))
             names = _read(file, headers[strings][1], headers[strings][2], size)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from tvmext.errors import OptionError
+from tvmext.build.elf import is_elf
+from tvmext.errors import ArtifactError, OptionError
 
 from . import arrays, parameters
 from .model import bind_inputs
@@ -64,11 +65,17 @@ def opened(
 ) -> CompiledModel:
     """The library, or without one what `model` compiles to as the command line says.
 
-    With `rivals` that is for them to compile, too.
+    With `rivals` that is for them to compile, too. Raises ArtifactError if the two are the wrong
+    way round.
     """
     import tvmext
 
     if library is not None:
+        if is_elf(model) and not is_elf(library):
+            raise ArtifactError(
+                f"{model} is a library, and {library} is none",
+                hint=f"the model goes first: {library} {model}",
+            )
         if not rivals:
             _refuse_to_compile(library)
         return tvmext.load(library, given["device"], given["num_threads"])
