@@ -5,8 +5,8 @@
 The learned model has for families that compete (`GROUPS`) an ensemble of boosted trees (XGBoost)
 and one of multilayer perceptrons, trained by tools/train; either takes the mean over its members.
 It leaves the rule's choice only where that gains by the mean of both, and never outside of what was
-measured, nor for the other method of a convolution: Winograd's is measured mostly with F(4, 3), which
-says nothing of F(2, 3), and of 134 workloads that have both only 5 would gain or lose by it.
+measured, nor for the other method of a convolution: Winograd's is measured mostly with F(4, 3),
+which says nothing of F(2, 3), and of 134 workloads that have both only 5 would change theirs.
 """
 
 from __future__ import annotations

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tvm import relax
 
 import tvmext
 from tests.cli import networks
-from tests.schedules.cpu.kernels import kernel
 from tvmext.arch import FAMILIES, resolve
 from tvmext.errors import OptionError
 from tvmext.options import Options
 from tvmext.schedules.choices import Priced
 from tvmext.schedules.cost.model import Learned
 from tvmext.schedules.cost.weights import SHIPPED
-from tvmext.schedules.cpu import winograd_choice
 from tvmext.schedules.rules import rules_for
 
 ARCH = FAMILIES["x86-64-v4"]
@@ -45,25 +41,6 @@ def test_learned_weights_choose_for_the_families_that_list_candidates(name: str)
     }
     assert [rule.name for rule in rules] == [rule.name for rule in rules_for(ARCH, Options())]
     assert all(isinstance(r.model, Learned) for r in rules if isinstance(r, Priced))
-
-
-def test_a_convolution_keeps_its_method() -> None:
-    """The model prices a window over U-Net's 32 channels below Winograd's method: it is slower."""
-    settings = {"padding": 1, "data_layout": "NHWC", "kernel_layout": "OHWI"}
-    made = kernel(
-        lambda x, w: relax.op.nn.conv2d(x, w, **settings),
-        ((1, 128, 128, 32), "float32"),
-        ((32, 3, 3, 32), "float32"),
-    )
-    arch, (rule,) = replace(ARCH, cores=1), _learned("conv")
-    workload = rule.match(replace(made, constant_args=frozenset([1])))
-    methods = [type(one.choose(workload, arch)) for one in (rule.rule, rule)]
-    assert methods == [winograd_choice.Decision] * 2
-
-
-def _learned(name: str) -> list[Priced]:
-    rules = rules_for(ARCH, Options(cost_model="learned"))
-    return [rule for rule in rules if isinstance(rule, Priced) and rule.name == name]
 
 
 def test_gpus_stay_analytic() -> None:

@@ -143,6 +143,26 @@ def test_the_loss_of_some_workloads(data: Data) -> None:
     assert np.abs(part[0]).max() > 0.01
 
 
+def test_a_convolution_keeps_its_method(data: Data) -> None:
+    """The fastest candidate is taken, but not where it is of the other method than the rule's."""
+
+    def pick(fastest: str) -> int:
+        columns = {name: data.terms.column(name) for name in FIELDS}
+        kinds = np.where(columns["tile_rows"] == 4, fastest, "conv")
+        columns["family"] = np.array([float(FAMILIES.index(kind)) for kind in kinds])
+        found = Terms(columns, len(kinds))
+        found_values = features(found)
+        every = np.full(len(kinds), FAMILIES.index("conv"))
+        model = fit(replace(data, terms=found, features=found_values, family=every), SMALL)
+        own = next(r for r in data.workloads() if model.knows(found_values[r], every[r]).all())
+        order = [*own[data.picked[own]], *own[~data.picked[own]]]
+        picked = model.pick(Terms({name: column[order] for name, column in columns.items()}, 4))
+        return int(columns["tile_rows"][order[picked]])
+
+    assert pick("conv") == 4
+    assert pick("winograd") == 2
+
+
 def test_outside_of_what_was_measured_it_stays_analytic(data: Data, model: Learned) -> None:
     columns = {name: data.terms.column(name)[:4] for name in FIELDS}
     assert model.pick(Terms(columns, 4)) != 3
