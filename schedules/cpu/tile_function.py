@@ -4,8 +4,9 @@
         sums[i, j] = sum_rk x[places[i] + r * jump + k] * w[r * steps + k, j]
                                                            i < height, r < runs, k < steps
 
-Rows of `sums` and `w` are `pitch` apart; what `ahead` points to is fetched into L2 meanwhile. The
-bits of `heights` are the heights that a caller has: the function has those of its callers.
+Rows of `sums` and `w` are `pitch` apart; what `ahead` points to is fetched into L2 meanwhile, but
+not by tiles of one vector. The bits of `heights` are the heights that a caller has: the function
+has those of its callers.
 
 LLVM must not put the function into a kernel: TVM tells it that buffers of other names are other
 memory, and the function has names of its own for what is also the kernel's.
@@ -103,6 +104,7 @@ def _defined(name: str, shape: Shape, heights: list[int], chains: int, dtype: st
     def fetched(step: Expr) -> tirx.Stmt:
         return fetch(tirx.BufferLoad(ahead.buffer, [step * fetched_elements(shape)]))
 
+    beside = fetched if shape.vectors > 1 else None  # loads are the limit of one vector
     tile = Kernel(total, shape, term, chains=chains)
     panel = Panel(total, {}, index(0), index(0), shape.cols, shape.cols, partial=True)
 
@@ -110,7 +112,7 @@ def _defined(name: str, shape: Shape, heights: list[int], chains: int, dtype: st
         own = allocate([rows], "int64", "place")
         copied = (tirx.BufferStore(own, _element(places, i), [index(i)]) for i in range(rows))
         at = lambda i: {row.var: own[i]}  # noqa: E731
-        work = tile.tile(at, rows, panel, sums.buffer, ahead=fetched)
+        work = tile.tile(at, rows, panel, sums.buffer, ahead=beside)
         return block(tirx.AllocBuffer(own), *copied, work)
 
     pointers = (x, w, sums, ahead)
