@@ -18,6 +18,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("pytest", "pluggy", "iniconfig", "packaging", "pygments", "click")
 """Written in Python alone: they run on any host. In place of hypothesis, which is not, drawn.py."""
 FOLDER = "tvmext"
+MEASUREMENTS = ROOT / "tools/collect/data"
+"""Of CPUs: a third of the archive, and a GPU host has no use for them."""
 SOURCES = ("tvmext", "passes", "schedules", "frontends", "tests", "tools", "pyproject.toml")
 
 
@@ -54,5 +56,6 @@ def _sources() -> Iterator[Path]:
             yield ROOT / name
         for folder, inner, files in os.walk(ROOT / name):
             yield from (Path(folder, each) for each in inner if Path(folder, each).is_symlink())
-            inner[:] = [each for each in inner if each != "__pycache__" and each[0] != "."]
+            left = ("__pycache__", MEASUREMENTS.name if Path(folder) == MEASUREMENTS.parent else "")
+            inner[:] = [each for each in inner if each not in left and each[0] != "."]
             yield from (Path(folder, each) for each in files if not each.endswith(".pyc"))
