@@ -22,7 +22,7 @@ from . import conv_choice, conv_direct, winograd_choice, winograd_kernel
 from .conv_groups import Groups, groups, merged, spread
 from .gemm import known_size, register_units, unfit
 from .panels import weight
-from .tile import UNROLL, Shape
+from .tile import UNROLL, Shape, hiding
 from .turned import crosses
 from .window import window
 from .winograd_tiles import Windows, windows
@@ -90,7 +90,9 @@ class Conv:
     ) -> Scheduled:
         work = merged_groups(workload, decision.merged) if decision.merged > 1 else workload
         if isinstance(decision, conv_choice.Decision):
-            builder = conv_direct.Builder(work.direct, decision)
+            bits = decision.tile.lanes * dtype_bits(work.direct.contraction.dtype)
+            chains = hiding(arch.fmas_per_cycle(bits))
+            builder = conv_direct.Builder(work.direct, decision, chains)
             result, own = builder.build(kernel), builder.shared is not None
         else:
             assert work.windows is not None

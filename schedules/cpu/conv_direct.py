@@ -48,8 +48,8 @@ from .panel import Panel, open_panel
 from .panels import Pack, Weight, weight
 from .rows import Tiles, cut
 from .shared_tile import SharedTile, runs
-from .tile import CHAINS, RegisterTile
 from .tile import Kernel as TileKernel
+from .tile import RegisterTile
 from .turned import Turned
 from .window import Stage, window
 from .words import WordPack, steps_of
@@ -58,7 +58,7 @@ from .words import WordPack, steps_of
 class Builder:
     """One convolution kernel under construction."""
 
-    def __init__(self, workload: Workload, decision: Decision) -> None:
+    def __init__(self, workload: Workload, decision: Decision, chains: int) -> None:
         self.total = workload.contraction
         self.workload = workload
         self.decision = decision
@@ -93,7 +93,7 @@ class Builder:
         def term(at: Values, k: Values, panel: Panel, j: Expr) -> Expr:
             return self._lhs(at, k) * source.read(panel, k, j)
 
-        self.kernel = TileKernel(self.total, self.shape, term)
+        self.kernel = TileKernel(self.total, self.shape, term, chains=chains)
         self.shared = self._shared(source)
 
     def _shared(self, panels: Weight | Pack) -> SharedTile | None:
@@ -107,15 +107,11 @@ class Builder:
         if along is None:
             return None
         return SharedTile(
-            self.total,
-            self._lhs,
-            load.source,
-            along,
-            self.shape,
-            panels,
             self.kernel,
-            CHAINS,
-            tuple(height for height, _ in self.decision.heights),
+            self._lhs,
+            along,
+            panels,
+            heights=tuple(height for height, _ in self.decision.heights),
             ahead=self.decision.ahead > 0,
         )
 

@@ -47,6 +47,7 @@ from .one_column import free_columns, of_one_column
 from .one_row import columns_at_once, contiguous_sum
 from .panels import weight
 from .tile import Shape
+from .tile_function import TILES
 from .turned import crosses
 from .words import factor_types
 
@@ -64,9 +65,6 @@ ALONE_ROWS = 4
 
 ALONE_STEPS = 1 << 13
 """Steps of one vector that one core has taken when a parallel launch is through, some 3 us."""
-
-UNKNOWN_TILES = 4
-"""Tiles that fetch the next panel when their number is known at run time only: not many."""
 
 TYPES = ("float32", "float64", "int32")
 """What sums are kept in; half types and 64-bit integers are left to other rules."""
@@ -279,7 +277,7 @@ def placed(workload: Workload, shape: Shape, dot: Dot | None, arch: CpuArch) -> 
     ahead = 0
     busy = workload.rows is None or workload.rows >= AHEAD_ROWS
     if rhs == "weight" and busy and fetches_ahead(width * depth, workload.cols, shape.cols, arch):
-        ahead = min(tiles or UNKNOWN_TILES, block_tiles or UNKNOWN_TILES)
+        ahead = min(tiles or TILES, block_tiles or TILES)
     shared = dot is None and _shares(workload, rhs)
     heights = _heights(workload, shape, dot, arch, far=ahead > 0)
     return Decision(shape, rhs, block_tiles, parallel, ahead, dot, heights=heights, shared=shared)

@@ -100,17 +100,12 @@ def _passes(total: Contraction, workload: Workload, decision: Decision, arch: Cp
     along = runs(total) if decision.shared else None
     if rhs is not None and along is not None:
         narrow = [one for one in narrower(shape, total.dtype, arch) if one.lanes == shape.lanes]
-        heights = tuple(height for height, _ in decision.heights)
         shared = SharedTile(
-            total,
-            lambda at, k: substitute(total.lhs.value, {**at, **k}),
-            total.lhs.value.source,
-            along,
-            shape,
-            rhs,
             plain,
-            chains,
-            heights,
+            lambda at, k: substitute(total.lhs.value, {**at, **k}),
+            along,
+            rhs,
+            heights=tuple(height for height, _ in decision.heights),
             ahead=decision.ahead > 0,
             narrow=() if laid else tuple(narrow),
         )

@@ -92,18 +92,13 @@ def _apart(found: Contraction) -> tuple[list[Axis], dict[Var, Expr]]:
 class SharedTile:
     """The tiles of one product by way of the function that products share."""
 
-    sum: Contraction
+    own: RegisterTile
+    """The tile whose place the function takes; the epilogue stays its own."""
     lhs: Callable[[Values, Values], Expr]
     """The broadcast operand at a row and at a step of the sum: a load."""
-    source: Var
-    """What it is loaded from."""
     runs: Runs
-    shape: Shape
     panels: Weight | Pack
     """Where `w` is."""
-    finish: RegisterTile
-    """What knows the epilogue."""
-    chains: int
     heights: tuple[int, ...]
     ahead: bool = False
     """Whether tiles fetch the next panel."""
@@ -114,64 +109,66 @@ class SharedTile:
         self, row: Callable[[Expr], Values], height: Expr, panel: Panel, number: Expr
     ) -> tirx.Stmt:
         """The `number`-th tile over a panel, of `height` rows, its epilogue and its stores."""
-        shape, dtype = self.shape, self.sum.dtype
+        shape, dtype = self.own.shape, self.own.sum.dtype
         sums, own_sums = _on_stack([shape.rows, shape.cols], dtype, shape.lanes, "sums")
         places, own_places = _on_stack([shape.rows], "int64", shape.rows, "places")
 
         def place(i: Expr) -> tirx.Stmt:
-            first = self._first({**panel.at, **row(i)})
-            return tirx.BufferStore(places, flat_index(first), [i])
+            return tirx.BufferStore(places, flat_index(self._first(panel, row(i))), [i])
+
+        x = _start(self._first(panel, row(index(0))).source)
 
         return block(
             own_sums,
             own_places,
             loop(height, place, name="i"),
-            self._summed(places, sums, panel, number, height),
+            self._summed(x, places, sums, panel, number, height),
             self._finished(row, height, panel, sums),
         )
 
-    def _first(self, row: Values) -> TensorLoad:
+    def _first(self, panel: Panel, row: Values) -> TensorLoad:
         """The first element of a row."""
-        load = self.lhs(row, {axis.var: index(0) for axis in self.sum.reduce})
+        zero = {axis.var: index(0) for axis in self.own.sum.reduce}
+        load = self.lhs({**panel.at, **row}, zero)
         assert isinstance(load, TensorLoad)
         return load
 
     def _summed(
-        self, places: Var, sums: Var, panel: Panel, number: Expr, height: Expr
+        self, x: Expr, places: Var, sums: Var, panel: Panel, number: Expr, height: Expr
     ) -> tirx.Stmt:
+        shape, chains = self.own.shape, self.own.chains
         steps = self.runs.count * self.runs.steps
         start = self.panels.first(panel)
         following = start
         if self.ahead:
-            each = steps * fetched_elements(self.shape)
+            each = steps * fetched_elements(shape)
             done = panel.width * steps + least(number, TILES - 1) * each
             following = [*start[:-1], start[-1] + done]
-        x = _start(self.source)
         w, ahead = (
             tirx.address_of(tirx.BufferLoad(self.panels.buffer, place))
             for place in (start, following)
         )
         sizes = [index(self.runs.count), self.runs.jump, index(self.runs.steps)]
-        sizes += [index(self.shape.cols), height]
+        sizes += [index(shape.cols), height]
         bits = sum(1 << height for height in self.heights)
         args = [x, _start(places), w, _start(sums), ahead, *sizes, index(bits)]
 
-        def call(shape: Shape) -> tirx.Stmt:
-            function = tile_function(shape, self.chains, self.sum.dtype)
+        def call(one: Shape) -> tirx.Stmt:
+            function = tile_function(one, chains, self.own.sum.dtype)
             return tirx.Evaluate(Call(function, args, ret_ty="int32"))
 
-        body = call(self.shape)
-        for shape in reversed(self.narrow if panel.ragged else ()):
-            body = tirx.IfThenElse(panel.valid <= shape.cols, call(shape), body)
+        body = call(shape)
+        for one in reversed(self.narrow if panel.ragged else ()):
+            body = tirx.IfThenElse(panel.valid <= one.cols, call(one), body)
         return body
 
     def _finished(
         self, row: Callable[[Expr], Values], height: Expr, panel: Panel, sums: Var
     ) -> tirx.Stmt:
         """The epilogue and the stores, no element past the last column touched."""
-        lanes, count = self.shape.lanes, self.shape.vectors
+        lanes, count = self.own.shape.lanes, self.own.shape.vectors
         if panel.ragged and not panel.masks:
-            each = lambda i: lambda j: self.finish.store(panel, row(i), j, sums[i, j])  # noqa: E731
+            each = lambda i: lambda j: self.own.store(panel, row(i), j, sums[i, j])  # noqa: E731
             return loop(height, lambda i: panel.each(lanes, each(i)), name="i")
 
         def store(i: Expr) -> tirx.Stmt:
@@ -179,8 +176,8 @@ class SharedTile:
             return vectors(
                 count,
                 lanes,
-                lambda j: self.finish.store(panel, at, j, sums[i, j]),
-                unroll=not self.finish.heavy,
+                lambda j: self.own.store(panel, at, j, sums[i, j]),
+                unroll=not self.own.heavy,
             )
 
         def masked(i: Expr) -> tirx.Stmt:
@@ -194,12 +191,12 @@ class SharedTile:
 
     def _masked(self, row: Values, panel: Panel, sums: Var, i: Expr, first: Expr) -> tirx.Stmt:
         def at(lane: Expr) -> dict[Var, Expr]:
-            total = {self.sum.total: sums[i, lane + first]}
+            total = {self.own.sum.total: sums[i, lane + first]}
             return {**row, **panel.at, **panel.cols(lane + first), **total}
 
-        lanes = self.shape.lanes
+        lanes = self.own.shape.lanes
         mask = masks.first(panel.valid - first, lanes)
-        return masks.store_results(self.sum, at, mask, lanes)
+        return masks.store_results(self.own.sum, at, mask, lanes)
 
 
 def _on_stack(shape: list[int], dtype: str, lanes: int, name: str) -> tuple[Var, tirx.Stmt]:

@@ -31,7 +31,7 @@ from .panels import fetch
 from .tile import Kernel, Shape
 
 TILES = 4
-"""Tiles that fetch the next panel, a part each."""
+"""Tiles that fetch the next panel, a part each, when their number is known at run time only."""
 
 ON_STACK = "disable_lower_builtin"
 """Annotation of a buffer that stays on the stack whatever its size (kDisableLowerTVMBuiltin)."""
