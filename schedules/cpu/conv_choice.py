@@ -20,7 +20,8 @@ from ..levels import (
 )
 from .decision import StagePlan
 from .dots import Dot, find_dot
-from .gemm import PARALLEL_FLOPS, fetches_ahead, register_units
+from .gemm import PARALLEL_FLOPS, register_units
+from .gemm_blocks import fetches_ahead
 from .heights import tile_heights
 from .tile import Shape
 from .turned import Turned

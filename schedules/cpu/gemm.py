@@ -40,6 +40,7 @@ from ..levels import (
 from ..rule import OWN_ADDRESSES, Declined, Kernel, Scheduled
 from . import masks, shared_tile
 from .dots import Dot, find_dot
+from .gemm_blocks import block_tiles_for, fetches_ahead, near_rows
 from .gemm_kernel import build
 from .gemm_variants import LEAST_BITS, known_prices, variants
 from .heights import tile_heights
@@ -127,6 +128,8 @@ class Decision:
     """What is taken for one column, where their number is known at run time only."""
     heights: Heights = ()
     """Rows of tiles, with their prices, where the number of rows is not known (rows.py)."""
+    near_rows: int = 0
+    """Rows above which, where their number is not known, a block is one tile; 0 is never."""
     shared: bool = False
     """Whether tiles are those that products of a library share (shared_tile.py)."""
 
@@ -269,7 +272,7 @@ def placed(workload: Workload, shape: Shape, dot: Dot | None, arch: CpuArch) -> 
     depth = UNKNOWN_DEPTH if workload.reduce is None else workload.reduce
     width = 1 if dot else 4
     tiles = None if workload.rows is None else -(-workload.rows // shape.rows)
-    block_tiles = 0 if rhs == "pack" else _block_tiles(tiles, width * depth * shape.rows, arch)
+    block_tiles = 0 if rhs == "pack" else block_tiles_for(tiles, width * depth * shape.rows, arch)
     lines = shape.rows if workload.rows is None else max(THIN_ROWS, workload.rows)
     lines = max(lines * (workload.batch or 1), workload.least_rows)
     flops = 2 * depth * (workload.cols or UNKNOWN_COLS) * lines
@@ -278,9 +281,22 @@ def placed(workload: Workload, shape: Shape, dot: Dot | None, arch: CpuArch) -> 
     busy = workload.rows is None or workload.rows >= AHEAD_ROWS
     if rhs == "weight" and busy and fetches_ahead(width * depth, workload.cols, shape.cols, arch):
         ahead = min(tiles or TILES, block_tiles or TILES)
-    shared = dot is None and _shares(workload, rhs)
-    heights = _heights(workload, shape, dot, arch, far=ahead > 0)
-    return Decision(shape, rhs, block_tiles, parallel, ahead, dot, heights=heights, shared=shared)
+    near = 0
+    if rhs == "weight" and workload.cols is not None and workload.cols > shape.cols:
+        near = near_rows(workload.cols, width * depth, workload.dtype, arch)
+    if near and (workload.rows or 0) > near:
+        block_tiles = 1
+    return Decision(
+        shape,
+        rhs,
+        block_tiles,
+        parallel,
+        ahead,
+        dot,
+        heights=_heights(workload, shape, dot, arch, far=ahead > 0),
+        near_rows=near if workload.rows is None else 0,
+        shared=dot is None and _shares(workload, rhs),
+    )
 
 
 def _varied(workload: Workload, decision: Decision, arch: CpuArch) -> Decision:
@@ -376,17 +392,3 @@ def _rhs(workload: Workload, shape: Shape, arch: CpuArch) -> str:
     ways = [(shape, how) for how in ("pack", "in place")]
     packed, in_place = known_prices(workload, ways, arch)
     return "in place" if workload.rhs == "vectors" and fits and in_place < packed else "pack"
-
-
-def _block_tiles(tiles: int | None, tile_bytes: int, arch: CpuArch) -> int:
-    """Tiles per block of rows, equal blocks of at most half of L2; 0 if `lhs` fits as a whole."""
-    limit = max(4, arch.l2_bytes // 2 // max(1, tile_bytes))
-    if tiles is None:
-        return limit
-    return 0 if tiles * tile_bytes <= arch.l2_bytes else -(-tiles // -(-tiles // limit))
-
-
-def fetches_ahead(column_bytes: int, cols: int | None, width: int, arch: CpuArch) -> bool:
-    """Whether a weight comes from beyond L2, and two of its panels fit there."""
-    total, panel = column_bytes * (cols or width), column_bytes * width
-    return total > arch.l2_bytes // 2 and 2 * panel <= arch.l2_bytes

@@ -76,7 +76,18 @@ def _passes(total: Contraction, workload: Workload, decision: Decision, arch: Cp
     if dot is not None:
         assert workload.types is not None
         tile, words = dot_kernel(total, shape, dot, workload.types, lhs, laid)
-        return Passes(total, shape, tile, *common, words, laid, decision.ahead, step, places=places)
+        return Passes(
+            total,
+            shape,
+            tile,
+            *common,
+            words,
+            laid,
+            decision.ahead,
+            step,
+            places=places,
+            near_rows=decision.near_rows,
+        )
     if decision.rhs == "dots":
         in_masks = arch.has_masks and masks_fit(total)
         return Passes(total, shape, OneRow(total, shape, masked=in_masks), *common)
@@ -124,6 +135,7 @@ def _passes(total: Contraction, workload: Workload, decision: Decision, arch: Cp
         places=places,
         columns=down_columns(total),
         shared=shared,
+        near_rows=decision.near_rows,
     )
 
 

@@ -30,6 +30,7 @@ from ..kernel.emit import (
     block,
     ceildiv,
     held,
+    hidden,
     index,
     known,
     least,
@@ -65,7 +66,7 @@ class Passes:
     shape: Shape
     tile: RegisterTile
     parallel: bool
-    block_tiles: int = 0
+    block_tiles: Size = 0
     pack: Packing | None = None
     laid: Weight | None = None
     ahead: int = 0
@@ -83,11 +84,22 @@ class Passes:
     """Whether the rows are columns in memory (columns.py)."""
     shared: SharedTile | None = None
     """What takes tiles of every height by a function that products share."""
+    near_rows: int = 0
 
     def loops(self, tiles: Tiles) -> tirx.Stmt:
         """The loops over batch, blocks of rows and groups of panels, run in parallel as one."""
-        total, step = self.total, self.block_tiles
-        blocks = ceildiv(tiles.count, step) if step else 1
+        blocks = 1 if self._is_one_block else ceildiv(tiles.count, self.block_tiles)
+        if not self.near_rows:
+            return self._loops(tiles, blocks)
+        far = size(self.total.rows) > index(self.near_rows)
+        step, count = Var("step", "int64"), Var("blocks", "int64")
+        loops = replace(self, block_tiles=step)._loops(tiles, count)
+        counted = tirx.Select(far, index(tiles.count), index(blocks))
+        stepped = tirx.Select(far, index(1), index(self.block_tiles))
+        return hidden(stepped, step, hidden(counted, count, loops))
+
+    def _loops(self, tiles: Tiles, blocks: Size) -> tirx.Stmt:
+        total = self.total
         every = ceildiv(size(total.cols), self.shape.cols)
         if any(constant(n) == 0 for n in (every, tiles.count, size(total.batch))):
             return tirx.Evaluate(index(0))
@@ -190,9 +202,8 @@ class Passes:
         body: Callable[[Callable[[Expr], Values], int], tirx.Stmt],
     ) -> tirx.Stmt:
         """``body(rows, height)`` for the tiles of block `group` of rows."""
-        step, total = self.block_tiles, self.total
-        first = group * step if step else index(0)
-        count = known(least(step, tiles.count - first)) if step else tiles.count
+        total = self.total
+        first, count = self._of_block(tiles, group)
 
         def one(row: Expr, height: int) -> tirx.Stmt:
             return rows_at(total.rows, row, height, lambda at: body(at, height), self.places)
@@ -210,9 +221,14 @@ class Passes:
 
     def _of_block(self, tiles: Tiles, group: Expr) -> tuple[Expr, Size]:
         """The first tile of block `group` of rows, and how many it has."""
-        step = self.block_tiles
-        first = group * step if step else index(0)
-        return first, known(least(step, tiles.count - first)) if step else tiles.count
+        if self._is_one_block:
+            return index(0), tiles.count
+        first = group * self.block_tiles
+        return first, known(least(self.block_tiles, tiles.count - first))
+
+    @property
+    def _is_one_block(self) -> bool:
+        return isinstance(self.block_tiles, int) and self.block_tiles == 0
 
     def _shared(self, tiles: Tiles, panel: Panel, group: Expr) -> tirx.Stmt:
         """Tiles by the function that products share, the same code for every height."""

@@ -19,7 +19,8 @@ from ..levels import (
     streamed_cycles,
 )
 from ..rule import Matrix
-from .gemm import PARALLEL_FLOPS, fetches_ahead, known_size
+from .gemm import PARALLEL_FLOPS, known_size
+from .gemm_blocks import fetches_ahead
 from .tile import Shape
 from .winograd import FILTERS
 from .winograd_tiles import Tiles, Windows
