@@ -224,7 +224,7 @@ DEFAULTS: dict[str, tuple[float, float]] = {
 class Steps:
     """When a sequence of a direction is at which step."""
 
-    backward: bool
+    backward: bool | Expr
     length: Expr | None
     steps: Expr
 
@@ -234,12 +234,13 @@ class Steps:
 
     def time(self, step: Expr) -> Expr:
         """The position of a step in the sequence."""
-        if not self.backward:
+        if self.backward is False:
             return step
         last = self.steps if self.length is None else self.length
         back = last - _one() - step
-        active = self.active(step)
-        return back if active is None else tirx.Select(active, back, step)
+        turned = [self.active(step), None if self.backward is True else self.backward]
+        conditions = [condition for condition in turned if condition is not None]
+        return tirx.Select(tirx.all(*conditions), back, step) if conditions else back
 
 
 def kept(active: Expr | None, new: Expr, old: Expr) -> Expr:

@@ -7,13 +7,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tvm
-from tvm import relax
+from tvm import relax, tirx
 
 from tests.schedules.cpu.kernels import ARCH, kernel
 from tvmext.arch import from_target, to_target
 from tvmext.frontends.recurrence import DEFAULTS, GATES, Activation, Form
 from tvmext.frontends.recurrence import kernel as plain
 from tvmext.schedules.cpu.recurrence import Recurrence
+from tvmext.schedules.cpu.recurrence_steps import LEAST_STEPS
+from tvmext.schedules.kernel.analysis import collect
 from tvmext.schedules.layout import relayout
 from tvmext.schedules.rule import Declined, Kernel
 
@@ -69,9 +71,36 @@ def test_known_sizes(kind, hidden):
     check(form(kind), hidden, 4, 1)
 
 
-@pytest.mark.parametrize("steps, batch", [(0, 2), (3, 0), (3, 7)])
-def test_free_sizes(steps, batch):
-    check(form("LSTM", 2, extras=("peepholes", "lengths")), 20, steps, batch, free=True)
+@pytest.mark.parametrize("hidden", [20, LEAST_STEPS + 1])
+@pytest.mark.parametrize("steps, batch", [(0, 2), (3, 0), (3, 1), (3, 8), (3, 11)])
+def test_free_sizes(hidden, steps, batch):
+    check(form("LSTM", 2, extras=("peepholes", "lengths")), hidden, steps, batch, free=True)
+
+
+@pytest.mark.parametrize("free", [False, True])
+def test_directions_with_functions_of_their_own(free):
+    one = form("GRU", 2)
+    other = (Activation("hardsigmoid", *DEFAULTS["hardsigmoid"]), *one.functions[0][1:])
+    check(replace(one, functions=(one.functions[0], other)), 20, 3, 6, free=free)
+
+
+@pytest.mark.parametrize("kind", GATES)
+def test_code_is_shared(kind):
+    """By directions of the same functions, by groups and single sequences if states are long."""
+    one = form(kind, 2)
+    other = (Activation("relu", 0.0, 0.0), *one.functions[0][1:])
+    apart = replace(one, functions=(one.functions[0], other))
+    for wanted, unscheduled in (
+        (1, plain(one, 3, 4, LEAST_STEPS, "float32")),
+        (1, plain(one, None, None, LEAST_STEPS, "float32")),
+        (2, plain(one, None, None, LEAST_STEPS - 1, "float32")),
+        (2, plain(apart, None, None, LEAST_STEPS, "float32")),
+    ):
+        rule, unscheduled = Recurrence(), Kernel("cell", unscheduled, frozenset())
+        workload = rule.match(unscheduled)
+        func = rule.apply(unscheduled, workload, rule.choose(workload, ARCH), ARCH).func
+        states = [a for a in collect(func.body, tirx.AllocBuffer) if a.buffer.name == "next"]
+        assert len(states) == wanted
 
 
 def test_cores_share_the_sequences():
