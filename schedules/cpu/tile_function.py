@@ -15,14 +15,13 @@ memory, and the function has names of its own for what is also the kernel's.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 
 from tvm import tirx
-from tvm.ir import Call, Expr, GlobalVar, PointerType, PrimType, TensorLoad, Var
+from tvm.ir import Expr, GlobalVar, PointerType, PrimType, TensorLoad, Var
 
-from ..kernel.analysis import REDUCE, SPATIAL, Axis, collect, constant, substitute
+from ..kernel.analysis import REDUCE, SPATIAL, Axis, substitute
 from ..kernel.choice import of_height
 from ..kernel.contraction import Contraction, Operand
 from ..kernel.emit import Size, Values, allocate, block, index
@@ -54,19 +53,11 @@ def tile_function(shape: Shape, chains: int, dtype: str) -> GlobalVar:
     return GlobalVar(f"{_PREFIX}{shape.rows}x{shape.vectors}x{shape.lanes}_{chains}_{dtype}")
 
 
-def called_by(kernels: Iterable[tirx.PrimFunc]) -> dict[GlobalVar, tirx.PrimFunc]:
-    """The functions that kernels call, which are to be in their module."""
-    heights: dict[GlobalVar, int] = {}
-    for call in collect([kernel.body for kernel in kernels], Call):
-        if isinstance(call.op, GlobalVar) and call.op.name_hint.startswith(_PREFIX):
-            heights[call.op] = heights.get(call.op, 0) | (constant(call.args[-1]) or 0)
-    return {function: _definition(function.name_hint, bits) for function, bits in heights.items()}
-
-
-@cache
-def _definition(name: str, bits: int) -> tirx.PrimFunc:
+def definition(name: str, bits: int) -> tirx.PrimFunc | None:
+    """The function of that name with the heights that `bits` has; None if it is none of these."""
     parsed = _NAME.fullmatch(name)
-    assert parsed is not None, name
+    if parsed is None:
+        return None
     rows, count, lanes, chains = map(int, parsed.groups()[:4])
     heights = [n for n in range(rows, 0, -1) if bits >> n & 1]
     return _defined(name, Shape(rows, count, lanes), heights, chains, parsed[5])
@@ -74,11 +65,11 @@ def _definition(name: str, bits: int) -> tirx.PrimFunc:
 
 def _defined(name: str, shape: Shape, heights: list[int], chains: int, dtype: str) -> tirx.PrimFunc:
     """The function: one body for every height."""
-    x, w, ahead = (_Pointer.of(name, dtype, [1 << 40]) for name in ("x", "w", "ahead"))
+    x, w, ahead = (Pointer.of(name, dtype, [1 << 40]) for name in ("x", "w", "ahead"))
     places = Var("places", PointerType(PrimType("int64")))
     names = ("runs", "jump", "steps", "pitch", "height", "heights")
     count, jump, steps, pitch, height, _ = sizes = [Var(name, "int64") for name in names]
-    sums = _Pointer.of("sums", dtype, [index(shape.rows), pitch])
+    sums = Pointer.of("sums", dtype, [index(shape.rows), pitch])
     row, column, run, depth = (
         Axis(Var(name, "int64"), extent, kind)
         for name, extent, kind in (
@@ -121,6 +112,11 @@ def _defined(name: str, shape: Shape, heights: list[int], chains: int, dtype: st
         of_height(heights, height, of),
     )
     params = [x.pointer, places, w.pointer, sums.pointer, ahead.pointer, *sizes]
+    return private(name, params, body)
+
+
+def private(name: str, params: list[Var], body: tirx.Stmt) -> tirx.PrimFunc:
+    """A function that kernels call and that LLVM does not put into them."""
     func = tirx.PrimFunc(params, body, PrimType("int32"))
     return func.with_attrs({"tirx.noalias": True, APART: f"{name}_compute_"})
 
@@ -135,14 +131,14 @@ def _element(array: Var, place: int) -> Expr:
 
 
 @dataclass(frozen=True)
-class _Pointer:
+class Pointer:
     """A parameter that is a pointer, and what lies there."""
 
     pointer: Var
     buffer: Var
 
     @staticmethod
-    def of(name: str, dtype: str, shape: list[Size]) -> _Pointer:
-        return _Pointer(
+    def of(name: str, dtype: str, shape: list[Size]) -> Pointer:
+        return Pointer(
             Var(f"{name}_at", PointerType(PrimType(dtype))), allocate(shape, dtype, name)
         )

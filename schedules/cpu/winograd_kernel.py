@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from tvm import tirx
-from tvm.ir import Expr, Var
+from tvm.ir import Call, Expr, Var
 
 from ..kernel.analysis import REDUCE, SPATIAL, Axis, substitute
 from ..kernel.contraction import Contraction, Operand, Output, size
@@ -42,6 +42,7 @@ from .panel import Panel, open_panel
 from .panels import Weight, weight
 from .rows import Tiles as Cuts
 from .rows import cut
+from .rows_function import rows_function
 from .tile import Kernel as TileKernel
 from .winograd import Point, transform
 from .winograd_choice import Decision
@@ -72,6 +73,7 @@ class Builder:
         self.row = Axis(Var("tile", "int64"), index(self.held), SPATIAL)
         self.chunk = Axis(Var("chunk", "int64"), index(chunks), REDUCE)
         self.lane = Axis(Var("lane", "int64"), index(lanes), REDUCE)
+        self.shared = bool(decision.heights) and not decision.ahead
         self.laid, self.kernel = self._product()
         self.epilogue = replace(self.kernel, sum=total)
 
@@ -257,6 +259,8 @@ class Builder:
         def one(at: Values) -> tirx.Stmt:
             here = {**panel.at, **at}
             full = Panel(self.kernel.sum, here, panel.number, index(0), width, width)
+            if self.shared:
+                return self._calls(full, [at[axis.var] for axis in self.positions], cuts)
 
             def run(t: Expr) -> tirx.Stmt:
                 ahead = None
@@ -274,6 +278,29 @@ class Builder:
             return loop(cuts.count, run, name="r")
 
         return bind_each(unravel(position, self.positions), one)
+
+    def _calls(self, panel: Panel, position: list[Expr], cuts: Cuts) -> tirx.Stmt:
+        """The product by the function that kernels share: all tiles of a height in a call."""
+        lanes = known(self.lane.extent)
+        assert isinstance(lanes, int)
+        function = rows_function(self.shape, lanes, self.total.dtype)
+        bits = index(sum(1 << height for height in cuts.heights))
+        jump, pitch = self.held * lanes, size(self.positions) * self.shape.cols
+        w = self.laid.first(panel)
+
+        def tiles(height: int, first: Size, end: Size) -> tirx.Stmt:
+            row = cuts.first(first)
+            x = [*position, index(0), row, index(0)]
+            out = [row, *position, index(0)]
+            pairs = ((self.inputs, x), (self.laid.buffer, w), (self.products, out))
+            places = [tirx.address_of(tirx.BufferLoad(buffer, at)) for buffer, at in pairs]
+            count = known(end - first)
+            sizes = [count, self.chunk.extent, jump, pitch, height]
+            call = Call(function, [*places, *map(index, sizes), bits], ret_ty="int32")
+            return tirx.IfThenElse(index(count) > 0, tirx.Evaluate(call), None)
+
+        ends = [*cuts.ends, cuts.count]
+        return block(*map(tiles, cuts.heights, [0, *ends], ends))
 
     def _leave(self, at: Values, tile: Expr, panel: Panel) -> tirx.Stmt:
         """The outputs of one tile over a panel."""

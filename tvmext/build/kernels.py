@@ -10,7 +10,7 @@ import tvm
 from tvm import relax
 from tvm.tirx import PrimFunc
 
-from tvmext.schedules.cpu.tile_function import called_by
+from tvmext.schedules.cpu.functions import called_by
 from tvmext.schedules.rule import OWN_ADDRESSES
 
 from . import brain_floats

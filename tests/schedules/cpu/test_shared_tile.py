@@ -18,8 +18,8 @@ from tests.schedules.cpu.products import compare, convolve, schedule
 from tvmext.arch import to_target
 from tvmext.build.kernels import build_kernels
 from tvmext.schedules.cpu import RULES
+from tvmext.schedules.cpu.functions import called_by
 from tvmext.schedules.cpu.shared_tile import LEAST_STEPS, runs
-from tvmext.schedules.cpu.tile_function import called_by
 from tvmext.schedules.kernel.read_contraction import contraction
 from tvmext.schedules.layout import relayout
 from tvmext.schedules.select import select

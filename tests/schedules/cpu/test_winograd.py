@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import tvm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tvm import relax
@@ -13,10 +14,13 @@ from tvm import relax
 from tests.schedules.cpu.kernels import ARCH, normal
 from tests.schedules.cpu.products import compare, convolve, schedule
 from tests.schedules.cpu.test_conv import nhwc
-from tvmext.arch import FAMILIES, CpuArch
+from tvmext.arch import FAMILIES, CpuArch, to_target
+from tvmext.build.kernels import build_kernels
 from tvmext.schedules.cpu import rules, winograd_choice
 from tvmext.schedules.cpu.conv import Conv, Workload
+from tvmext.schedules.cpu.functions import called_by
 from tvmext.schedules.cpu.winograd import FILTERS
+from tvmext.schedules.layout import relayout
 
 op = relax.op
 ALWAYS = replace(ARCH, fma_units=1)
@@ -114,6 +118,42 @@ def test_symbolic_sizes(n: int, h: int, w: int, family: str) -> None:
     assert uses(selection) == 2
 
 
+def test_kernels_share_their_products() -> None:
+    """If the number of tiles is not known, kernels of one tile call one function."""
+
+    def called(ci: int, co: int, *size: str | int) -> set[str]:
+        shapes = (("n", *size, ci), "float32"), ((co, 3, 3, ci), "float32")
+        _, result, selection = schedule(nhwc(padding=1), *shapes, weights=[1])
+        assert uses(selection) == 2
+        return {function.name_hint for function in called_by([result.func])}
+
+    free = called(32, 32, "h", "w")
+    assert len(free) == 1
+    assert called(64, 96, "h", "w") == free
+    assert called(24, 96, "h", "w").isdisjoint(free)  # channels in vectors of 8
+    assert not called(512, 512, "h", "w")  # panels are fetched ahead
+    _, known, _ = schedule(
+        nhwc(padding=1), ((1, 14, 14, 32), "float32"), ((32, 3, 3, 32), "float32"), weights=[1]
+    )
+    assert not called_by([known.func])
+
+
+def test_two_kernels_of_one_library() -> None:
+    """One function serves kernels of other channels and sizes."""
+    kernels, wanted = {}, {}
+    for name, ci, co in (("first", 16, 32), ("second", 48, 64)):
+        x, weight = normal(2, 9, 11, ci), normal(co, 3, 3, ci, seed=1)
+        shapes = (("n", "h", "w", ci), "float32"), (weight.shape, "float32")
+        _, result, _ = schedule(nhwc(padding=1), *shapes, weights=[1])
+        kernels[name] = result.func
+        wanted[name] = (x, relayout(weight, result.layouts[1]), convolve(x, weight, 1, 1))
+    built = build_kernels(kernels, tvm.target.Target(to_target(ARCH)))
+    for name, (x, weight, expected) in wanted.items():
+        got = tvm.runtime.tensor(np.zeros(expected.shape, "float32"))
+        built[name](tvm.runtime.tensor(x), tvm.runtime.tensor(weight), got)
+        np.testing.assert_allclose(got.numpy(), expected, rtol=1e-5, atol=1e-5 * 50)
+
+
 @pytest.mark.parametrize("size", [(5, 9), (16, 16), (7, 6)])
 @pytest.mark.parametrize("dilation, groups", [(2, 1), (3, 2), (1, 4)])
 def test_dilation_and_groups(size: tuple[int, int], dilation: int, groups: int) -> None:
@@ -177,7 +217,8 @@ def test_blocks_and_panels_on_two_cores() -> None:
 
 
 @pytest.mark.parametrize("step", FILTERS)
-def test_an_odd_number_of_channels(step: int) -> None:
+@pytest.mark.parametrize("dims", [None, [("n", "h", "w", 9), (256, 3, 3, 9)]])
+def test_an_odd_number_of_channels(step: int, dims: list | None) -> None:
     """Channels go in vectors of what divides their number: one here."""
     x, w = normal(1, 28, 28, 9), normal(256, 3, 3, 9, seed=1)
     selection = compare(
@@ -185,6 +226,7 @@ def test_an_odd_number_of_channels(step: int) -> None:
         [x, w],
         convolve(x, w, 1, 1),
         weights=[1],
+        dims=dims,
         rules=[Winograd([step])],
         tolerance=1e-4,
     )
