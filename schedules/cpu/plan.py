@@ -10,7 +10,7 @@ from tvm.ir import TensorLoad
 
 from tvmext.arch import CpuArch
 
-from ..kernel.access import accesses, crossing, loads, stores, strides, vectorizable
+from ..kernel.access import accesses, crossing, divides, loads, stores, strides, vectorizable
 from ..kernel.analysis import Axis, buffer_of, called_ops, collect, constant, variables
 from ..kernel.axes import merged
 from ..kernel.rows import Rows, shared_rows
@@ -167,6 +167,8 @@ def stage_plan(stage: Stage, rows: tuple[int, ...], arch: CpuArch) -> StagePlan:
     if not stage.is_reduction:
         if not inner or not vectorizable(stage, inner[-1], vector_code):
             return StagePlan("map", 1)
+        if divides(stage, inner[-1]) and not _costly(stage):
+            return StagePlan("map", 1)
         if _interleaves(stage, inner):
             return StagePlan("interleave", _whole(inner[-2].size, min(lanes, 16)))
         across = _transposes(stage, inner, min(lanes, 16))
@@ -247,8 +249,12 @@ def _bits(stage: Stage, inner: Sequence[Axis]) -> list[int]:
 def cost_ns(stage: Stage) -> float:
     """A rough price of a stage on one core, in nanoseconds; symbolic dims count as 64."""
     points = _size(stage.axes)
-    costly = sum(len(called_ops(expr) & COSTLY) for expr in stage.point.exprs())
-    return points * (0.05 * len(accesses(stage)) + 0.3 * costly + 0.05)
+    return points * (0.05 * len(accesses(stage)) + 0.3 * _costly(stage) + 0.05)
+
+
+def _costly(stage: Stage) -> int:
+    """How many functions a stage computes for an element."""
+    return sum(len(called_ops(expr) & COSTLY) for expr in stage.point.exprs())
 
 
 def _size(axes: Iterable[Axis]) -> int:

@@ -22,6 +22,8 @@ from .analysis import (
 )
 from .stages import Point, Stage, Write
 
+_DIVISIONS = (tirx.FloorDiv, tirx.FloorMod, tirx.Div, tirx.Mod)
+
 
 def stores(stage: Stage) -> tuple[Write, ...]:
     """What a stage leaves in memory: the epilogue's stores if it has one."""
@@ -198,6 +200,27 @@ def _bound_to(stage: Stage, axis: Axis) -> set[Var]:
         if variables(value) & (found | {axis.var}):
             found.add(var)
     return found
+
+
+def divides(stage: Stage, axis: Axis) -> bool:
+    """Whether the stage divides integers that move along `axis` by one that is no constant.
+
+    Processors have no vectors of such divisions, so that vectors of them are taken apart, element
+    by element, quotient and remainder one by one. Indices of one offset may need no division.
+    """
+    stage = flattened(stage)
+    moving = _bound_to(stage, axis) | {axis.var}
+    points = [stage.point] + ([stage.epilogue.point] if stage.epilogue else [])
+    return any(
+        constant(node.b) is None and _is_integer(node) and variables(node) & moving
+        for point in points
+        for expr in point.exprs()
+        for node in collect(expr, _DIVISIONS)
+    )
+
+
+def _is_integer(expr: Expr) -> bool:
+    return str(expr.ty.dtype).startswith(("int", "uint"))
 
 
 def mergeable(stage: Stage, outer: Axis, inner: Axis) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import ml_dtypes
@@ -278,6 +279,45 @@ def test_unknown_sizes_decide_when_they_run() -> None:
     for rows in (0, 3, 5000):
         x = normal(rows, 64)
         check(op.nn.relu, [x], np.maximum(x, 0), dims=[("n", 64)], arch=arch)
+
+
+@pytest.mark.parametrize("width", [5, 40])
+def test_divisions_by_sizes_have_no_vectors(width: int) -> None:
+    """Elements of each row of `x` at `places`, counted over all rows."""
+
+    def taken(x: te.Tensor, places: te.Tensor) -> te.Tensor:
+        cols, rows = x.shape[1], x.shape[0]
+
+        def at(i: tirx.Var, j: tirx.Var) -> tirx.Expr:
+            place = te.indexmod(places[j] + i * cols, rows * cols)
+            return x[te.indexdiv(place, cols), te.indexmod(place, cols)] + 1
+
+        return te.compute([rows, places.shape[0]], at, name="taken")
+
+    x, places = normal(3, width), np.arange(2, width * 2)
+    dims: list[tuple] = [("n", "m"), ("k",)]
+    expected = x.ravel()[(places + width * np.arange(3)[:, None]) % x.size] + 1
+    check(taken, [x, places], expected, dims=dims, how=composed, rule="elementwise")
+
+    def lanes(build: Callable[..., te.Tensor], *shapes: tuple) -> int:
+        _, selection = scheduled(composed(build, *shapes))
+        return selection.decision[0].plans[0].lanes
+
+    index = ((96,), "int64")
+    assert lanes(taken, (("n", "m"), "float32"), index) == 1
+    assert lanes(taken, ((8, 64), "float32"), index) > 1  # constants are multiplied with
+
+    def joined(x: te.Tensor) -> te.Tensor:
+        rows, cols = x.shape
+        return te.compute(
+            [rows * cols], lambda i: x[te.indexdiv(i, cols), te.indexmod(i, cols)] + 1
+        )
+
+    def with_exponentials(x: te.Tensor, places: te.Tensor) -> te.Tensor:
+        return te.compute(places.shape, lambda j: te.exp(x[te.indexmod(places[j], x.shape[0])]))
+
+    assert lanes(with_exponentials, (("n",), "float32"), index) > 1
+    assert lanes(joined, (("n", "m"), "float32")) > 1  # one offset, no division
 
 
 def test_parallel_only_where_it_pays() -> None:
