@@ -29,7 +29,7 @@ from tvmext.schedules.cost.model import GROUPS, Analytic, Learned
 from tvmext.schedules.cost.perceptron import LIMIT, forward
 from tvmext.schedules.cost.terms import FAMILIES, FIELDS, Terms
 
-SMALL = Settings(members=2, trees=30, depth=4, rate=0.3, perceptrons=2, hidden=(16,), steps=200)
+SMALL = Settings(members=2, trees=30, depth=4, rate=0.3, perceptrons=2, hidden=(16,), rounds=200)
 
 
 @pytest.fixture(scope="module")
@@ -246,7 +246,7 @@ def test_monotone_where_physics_says(data: Data) -> None:
 
 
 def test_the_report_has_its_pictures(data: Data, tmp_path: Path) -> None:
-    said = report(data, replace(SMALL, trees=3, steps=20), tmp_path)
+    said = report(data, replace(SMALL, trees=3, rounds=20), tmp_path)
     assert "| gemm | 60 |" in said
     page = (tmp_path / "index.html").read_text()
     for name in ("measured", "top-k", "ratio", "importance", "learning"):

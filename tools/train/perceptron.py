@@ -65,14 +65,16 @@ def _train(
     loss = Loss.of(data)
     parameters = [array for layer in layers for array in layer]
     means, squares = ([np.zeros_like(p) for p in parameters] for _ in range(2))
-    batches = _batches(list(data.workloads()), rng)
-    for step in range(1, settings.steps + 1):
+    workloads = list(data.workloads())
+    steps = settings.rounds * _batches(workloads)
+    batches = _drawn(workloads, rng)
+    for step in range(1, steps + 1):
         rows = next(batches)
         values = forward(inputs[rows], layers)
         slope, _ = loss.part(rows).gradients(values[-1][:, 0].astype(np.float64), target[rows])
         found = _back(layers, values, (slope * (GAIN / len(rows))).astype(np.float32))
-        rate = RATE * (1 + cos(pi * step / settings.steps)) / 2
-        decay = settings.decay * rate / (RATE * settings.steps / 2)
+        rate = RATE * (1 + cos(pi * step / steps)) / 2
+        decay = settings.decay * rate / (RATE * steps / 2)
         for parameter, gradient, first, second in zip(parameters, found, means, squares):
             first += (1 - FIRST) * (gradient - first)
             second += (1 - SECOND) * (gradient**2 - second)
@@ -83,11 +85,16 @@ def _train(
     return [(_half(weight), _half(bias)) for weight, bias in layers]
 
 
-def _batches(workloads: list[np.ndarray], rng: np.random.Generator) -> Iterator[np.ndarray]:
+def _batches(workloads: list[np.ndarray]) -> int:
+    """Steps of a round."""
+    return max(1, round(len(workloads) / BATCH))
+
+
+def _drawn(workloads: list[np.ndarray], rng: np.random.Generator) -> Iterator[np.ndarray]:
     """Rows of some workloads, again and again, all of them in every round."""
     while True:
         order = rng.permutation(len(workloads))
-        for part in np.array_split(order, max(1, round(len(order) / BATCH))):
+        for part in np.array_split(order, _batches(workloads)):
             yield np.concatenate([workloads[i] for i in part])
 
 

@@ -20,6 +20,7 @@ class Settings:
     perceptrons: int = 3
     hidden: tuple[int, ...] = (256, 64)
     """Outputs of the layers but the last."""
-    steps: int = 800
-    decay: float = 1.5
+    rounds: int = 100
+    """How often a perceptron sees each workload."""
+    decay: float = 3.0
     """The sum over steps of what they take off a weight, as a share of it."""
