@@ -13,7 +13,7 @@ from ..kernel.access import accesses
 from ..kernel.analysis import called_ops
 from ..kernel.stages import COSTLY, Stage, Stages
 from ..levels import UNKNOWN_COLS, UNKNOWN_ROWS, UNKNOWN_SIDE
-from . import attention, depthwise
+from . import attention, depthwise, depthwise_ahead
 from .choices_gemm import FAR, MOST_TILES, epilogue, tile_columns
 from .decision import NestPlan, StagePlan
 from .plan import UNKNOWN_DIM, cost_ns, plan
@@ -63,6 +63,7 @@ class DepthwiseChoices:
             free=sum(size is None for size in sizes),
             block=[d.block_rows for d in decisions],
             unroll=[d.group for d in decisions],
+            ahead=[images * height * width > d.near_pixels for d in decisions],
             parallel=[d.parallel for d in decisions],
             cycles=[images * height * prices[d.tile] for d in decisions],
         )
@@ -79,6 +80,11 @@ class DepthwiseChoices:
             for rows in {4, 16, height} - {decision.block_rows}:
                 if rows <= height:
                     yield replace(decision, block_rows=rows)
+        pixels = (workload.images or 1) * height * (workload.width or UNKNOWN_SIDE)
+        if pixels > decision.near_pixels:
+            yield replace(decision, near_pixels=depthwise_ahead.EVERY)
+        elif pixels > decision.near_pixels // 4:
+            yield replace(decision, near_pixels=0)
 
 
 class AttentionChoices:

@@ -42,6 +42,7 @@ from ..kernel.read_contraction import contraction
 from ..levels import UNKNOWN_SIDE
 from ..rule import Declined, Kernel, Scheduled
 from .after import followed
+from .depthwise_ahead import EVERY, Below, near_pixels
 from .depthwise_row import Guard, Row
 from .depthwise_tile import MOST_TAPS, RowTile, known_index
 from .gemm import PARALLEL_FLOPS, TYPES, known_size
@@ -69,6 +70,8 @@ class Workload:
     """Elements of the window along the row."""
     stride: int
     step: int
+    moved: int
+    """Pixels of the input for each of the results."""
     weight_arg: int | None
     dtype: str
     contraction: Contraction = field(repr=False, compare=False)
@@ -84,6 +87,8 @@ class Decision:
     """Vectors of channels, in tiles, that pass down a block of rows together."""
     block_rows: int
     parallel: bool
+    near_pixels: int = EVERY
+    """Pixels of the results beyond which tiles fetch what they need a row below."""
 
 
 class Depthwise:
@@ -103,6 +108,7 @@ class Depthwise:
         if isinstance(across, Declined):
             return across
         tap, steps = across
+        down = Declined("no rows") if height is None else slides_along(found, height)
         view = _as_columns(found)
         position = found.constant_rhs(kernel)
         channels = found.batch[-1].size or 1
@@ -116,6 +122,7 @@ class Depthwise:
             known_size(axis for axis in found.reduce if axis is not tap),
             tap.size,
             *steps,
+            steps[0] * (1 if isinstance(down, Declined) else down[1][0]),
             position,
             found.dtype,
             view,
@@ -147,7 +154,8 @@ def placed(work: Workload, tile: Shape, arch: CpuArch) -> Decision:
     # The rows under a tile and the weights stay in L1 while the tile moves down.
     bytes_ = lines * (_columns(tile.rows, taps, work) + taps) * tile.cols * 4
     group = max(1, arch.l1_bytes * 3 // 4 // bytes_)
-    return Decision(tile, group, max(1, block_rows), parallel)
+    near = near_pixels(work.channels, work.moved, work.dtype, arch)
+    return Decision(tile, group, max(1, block_rows), parallel, near)
 
 
 def tiles(work: Workload, arch: CpuArch) -> list[tuple[Shape, float]]:
@@ -221,6 +229,7 @@ class _Builder:
         rows = decision.tile.rows
         self.row = Row(self.width, workload.stride, rows, self.padding)
         self.spill: Var | None = None
+        self.below: Below | None = None
 
     def build(self, kernel: Kernel) -> Scheduled:
         params = list(kernel.func.params)
@@ -241,6 +250,9 @@ class _Builder:
 
         work, shape = self.workload, self.shape
         self.tile = RowTile(self.total, shape, term, self.width, work.tap, work.stride, work.step)
+        if self._may_be_far:
+            across = (work.tap, work.stride)
+            self.below = Below.of(self.total, value, self.height, self.width, across)
         if TileKernel(self.total, shape, term).heavy:
             self.spill = allocate([shape.rows, shape.cols], self.total.dtype, "sums")
         body = followed(self.total, self._blocks(), shape.lanes, self.decision.parallel)
@@ -321,6 +333,25 @@ class _Builder:
 
         def body(start: Expr) -> tirx.Stmt:
             panel = Panel(self.total, batch, index(0), start, width, width)
-            return self.tile.code(x, pixels, fixed, panel, ranges, guard, there, self.spill)
+            tile = self.tile.code(x, pixels, fixed, panel, ranges, guard, there, self.spill)
+            if self.below is None:
+                return tile
+            below = self.below.fetch(fixed, x, pixels, panel)
+            return block(tirx.IfThenElse(self._is_far, below, None), tile)
 
         return bind(known_index(start), body, "channel")
+
+    @property
+    def _pixels(self) -> Size:
+        """Of all images."""
+        return known(size((*self.total.batch, *self.total.rows)))
+
+    @property
+    def _is_far(self) -> Expr:
+        """Whether the images come from memory."""
+        return self._pixels > index(self.decision.near_pixels)
+
+    @property
+    def _may_be_far(self) -> bool:
+        pixels = self._pixels
+        return not isinstance(pixels, int) or pixels > self.decision.near_pixels

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from tvm import relax, te, tirx, topi
+from tvm.ir import Call, Op
 
 from tests.schedules.cpu.kernels import ARCH, composed, kernel, normal, run
 from tests.schedules.cpu.products import compare, convolve
@@ -47,6 +50,35 @@ def test_edges_of_rows(
     compare(build, [x, w], expected, weights=[1], rule="depthwise", **arch)
     dims = [("n", "h", "w", channels), w.shape]
     compare(build, [x, w], expected, weights=[1], rule="depthwise", dims=dims, **arch)
+
+
+@pytest.mark.parametrize(
+    "stride, dilation, k", [(1, 1, 3), (2, 1, 3), (3, 1, 2), (1, 2, 5), (2, 1, 15)]
+)
+def test_images_from_memory_are_fetched_a_row_ahead(stride: int, dilation: int, k: int) -> None:
+    x, w = normal(2, 17, 23, 40), normal(40, k, k, 1, seed=1)
+    pad = dilation * (k // 2)
+    expected = convolve(x, w, stride, pad, dilation, 40)
+    arch = replace(ARCH, l3_bytes=40 * 4 * 400)
+    build = nhwc(40, strides=stride, padding=pad, dilation=dilation)
+    for dims in (None, [("n", "h", "w", 40), w.shape]):
+        compare(build, [x, w], expected, weights=[1], rule="depthwise", dims=dims, arch=arch)
+
+
+def test_fetching_ahead_is_a_question_of_the_size_of_all_images() -> None:
+    def fetches(*dims: int | str) -> int:
+        shapes = (((*dims, 64), "float32"), ((64, 3, 3, 1), "float32"))
+        one = kernel(nhwc(64, padding=1), *shapes)
+        workload = Depthwise().match(one)
+        assert not isinstance(workload, Declined)
+        result = Depthwise().apply(one, workload, Depthwise().choose(workload, arch), arch)
+        calls = collect(result.func.body, Call)
+        return sum(call.op.name == "tirx.prefetch" for call in calls if isinstance(call.op, Op))
+
+    arch = replace(ARCH, l3_bytes=32 << 20)
+    assert not fetches(1, 112, 112)
+    assert fetches(2, 112, 112)
+    assert fetches("n", "h", "w")
 
 
 @pytest.mark.parametrize("width", [19, 5])
