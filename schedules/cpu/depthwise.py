@@ -250,9 +250,9 @@ class _Builder:
 
         work, shape = self.workload, self.shape
         self.tile = RowTile(self.total, shape, term, self.width, work.tap, work.stride, work.step)
-        if self._may_be_far:
-            across = (work.tap, work.stride)
-            self.below = Below.of(self.total, value, self.height, self.width, across)
+        across = (work.tap, work.stride)
+        near = self.decision.near_pixels
+        self.below = Below.of(self.total, value, self.height, self.width, across, near)
         if TileKernel(self.total, shape, term).heavy:
             self.spill = allocate([shape.rows, shape.cols], self.total.dtype, "sums")
         body = followed(self.total, self._blocks(), shape.lanes, self.decision.parallel)
@@ -279,11 +279,12 @@ class _Builder:
                 ),
             )
 
-        return bind(
+        blocks = bind(
             ceildiv(rows, step),
             lambda blocks: loop(count, lambda flat: task(flat, blocks), kind, "task"),
             "blocks",
         )
+        return blocks if self.below is None else self.below.named(blocks)
 
     def _groups(self, at: Values, first: Expr, count: Size) -> tirx.Stmt:
         """Groups of channels, one after another, over a block of `count` rows."""
@@ -336,22 +337,6 @@ class _Builder:
             tile = self.tile.code(x, pixels, fixed, panel, ranges, guard, there, self.spill)
             if self.below is None:
                 return tile
-            below = self.below.fetch(fixed, x, pixels, panel)
-            return block(tirx.IfThenElse(self._is_far, below, None), tile)
+            return block(self.below.fetch(fixed, x, pixels, panel), tile)
 
         return bind(known_index(start), body, "channel")
-
-    @property
-    def _pixels(self) -> Size:
-        """Of all images."""
-        return known(size((*self.total.batch, *self.total.rows)))
-
-    @property
-    def _is_far(self) -> Expr:
-        """Whether the images come from memory."""
-        return self._pixels > index(self.decision.near_pixels)
-
-    @property
-    def _may_be_far(self) -> bool:
-        pixels = self._pixels
-        return not isinstance(pixels, int) or pixels > self.decision.near_pixels

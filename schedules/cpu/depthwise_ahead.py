@@ -9,13 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tvm import tirx
-from tvm.ir import Expr, TensorLoad
+from tvm.ir import Expr, TensorLoad, Var
 
 from tvmext.arch import CpuArch, dtype_bits
 
 from ..kernel.analysis import Axis, collect, substitute, variables
-from ..kernel.contraction import Contraction, slides_along
-from ..kernel.emit import Values, block, index, known
+from ..kernel.contraction import Contraction, size, slides_along
+from ..kernel.emit import Size, Values, block, hidden, index, known, loop
 from ..levels import LINE_BYTES
 from ..rule import Declined
 from .panel import Panel
@@ -48,18 +48,40 @@ class Below:
     width: Axis
     lines: tuple[Axis, int]
     tap: tuple[Axis, int]
+    far: Size
+    """Whether the images come from memory, as 0 or 1: a name of what is known at run time only."""
+    is_far: Expr
 
     @staticmethod
     def of(
-        total: Contraction, value: Expr, height: Axis | None, width: Axis, tap: tuple[Axis, int]
+        total: Contraction,
+        value: Expr,
+        height: Axis | None,
+        width: Axis,
+        tap: tuple[Axis, int],
+        near: int,
     ) -> Below | None:
-        """Of a sum over ``value * weight``; None where no window moves down a column."""
+        """Of a sum over ``value * weight``, for images of more than `near` pixels in all.
+
+        None where there are no such, or no window moves down a column.
+        """
         across = Declined("no rows") if height is None else slides_along(total, height)
+        pixels = known(size((*total.batch, *total.rows)))
         if height is None or isinstance(across, Declined):
+            return None
+        if isinstance(pixels, int) and pixels <= near:
             return None
         lines, (stride, _) = across
         loads = tuple(one for one in collect(value, TensorLoad) if height.var in variables(one))
-        return Below(total, loads, height, width, (lines, stride), tap)
+        far = 1 if isinstance(pixels, int) else Var("far", "int64")
+        is_far = index(pixels) > index(near)
+        return Below(total, loads, height, width, (lines, stride), tap, far, is_far)
+
+    def named(self, code: tirx.Stmt) -> tirx.Stmt:
+        """`code`, where `far` is known."""
+        if isinstance(self.far, int):
+            return code
+        return hidden(tirx.Select(self.is_far, index(1), index(0)), self.far, code)
 
     def fetch(self, at: Values, x: Expr, pixels: int, panel: Panel) -> tirx.Stmt:
         """Bring into L2 what pixels x .. x + `pixels` need below `at` and this row does not.
@@ -69,19 +91,21 @@ class Below:
         """
         below = {**at, **panel.at, self.height.var: at[self.height.var] + 1}
         line = LINE_BYTES * 8 // dtype_bits(self.total.dtype)
-        parts = []
-        for i in range(pixels):
+
+        def pixel(i: Expr) -> tirx.Stmt:
+            parts = []
             for j in range(0, panel.width, line):
                 point = {**below, self.width.var: x + i, **panel.cols(index(j))}
-                read = [
+                parts += [
                     substitute(load, {**point, **k}) for load in self.loads for k in self._new()
                 ]
-                written = [
+                parts += [
                     tirx.BufferLoad(out.buffer, [substitute(n, point) for n in out.indices])
                     for out in self.total.outputs
                 ]
-                parts += [fetch(one) for one in (*read, *written)]
-        return block(*parts)
+            return block(*map(fetch, parts))
+
+        return loop(known(self.far * pixels), pixel, name="below")
 
     def _new(self) -> list[Values]:
         """The elements of a window that are in none to the left of it, nor in one above."""
