@@ -14,6 +14,7 @@ not known, the last tile of pixels are moved back to end with the row: they do s
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from tvm import tirx
 from tvm.ir import Expr, Var
@@ -250,9 +251,9 @@ class _Builder:
 
         work, shape = self.workload, self.shape
         self.tile = RowTile(self.total, shape, term, self.width, work.tap, work.stride, work.step)
-        across = (work.tap, work.stride)
-        near = self.decision.near_pixels
-        self.below = Below.of(self.total, value, self.height, self.width, across, near)
+        if _unrolled(work) == work.taps and len(self.total.reduce) == 2:
+            across, near = (work.tap, work.stride), self.decision.near_pixels
+            self.below = Below.of(self.total, value, self.height, self.width, across, near)
         if TileKernel(self.total, shape, term).heavy:
             self.spill = allocate([shape.rows, shape.cols], self.total.dtype, "sums")
         body = followed(self.total, self._blocks(), shape.lanes, self.decision.parallel)
@@ -334,9 +335,9 @@ class _Builder:
 
         def body(start: Expr) -> tirx.Stmt:
             panel = Panel(self.total, batch, index(0), start, width, width)
-            tile = self.tile.code(x, pixels, fixed, panel, ranges, guard, there, self.spill)
-            if self.below is None:
-                return tile
-            return block(self.below.fetch(fixed, x, pixels, panel), tile)
+            ahead = None
+            if self.below is not None:
+                ahead = partial(self.below.fetch, fixed, x, pixels, panel)
+            return self.tile.code(x, pixels, fixed, panel, ranges, guard, there, self.spill, ahead)
 
         return bind(known_index(start), body, "channel")

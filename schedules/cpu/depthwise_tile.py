@@ -67,12 +67,14 @@ class RowTile:
         guard: Guard | None,
         count: Size,
         spill: Var | None,
+        ahead: Callable[[Expr], tirx.Stmt] | None = None,
     ) -> tirx.Stmt:
         """Pixels x .. x + `pixels` of the row at `fixed`, of which the first `count` are stored.
 
         `ranges` gives the reduce axes, other than `tap`, that do not run over their whole extent.
         `guard` says of a column, counted from stride * x, whether it is inside of the picture. The
-        sums go through the epilogue, or to `spill` if that is not now.
+        sums go through the epilogue, or to `spill` if that is not now. `ahead` fetches a part of
+        what comes next; it is called for each of the window's lines, counted from the first inside.
         """
         row: Callable[[Expr], Values] = lambda i: {**fixed, self.width.var: x + i}  # noqa: E731
         sums = Sums.of(pixels, self.shape, self.sum.dtype, row)
@@ -94,7 +96,7 @@ class RowTile:
         return block(
             sums.allocate(),
             sums.each(lambda buffer, i, j, _at: zeros(buffer, [i, j])),
-            self._reduce(sums, pixels, row, panel, ranges, guard),
+            self._reduce(sums, pixels, row, panel, ranges, guard, ahead),
             sums.each_row(store) if spill is None else sums.each_chunk(keep),
             None if spill is None else kernel.copy_out(row, index(count), panel, spill),
         )
@@ -107,6 +109,7 @@ class RowTile:
         panel: Panel,
         ranges: Ranges,
         guard: Guard | None,
+        ahead: Callable[[Expr], tirx.Stmt] | None,
     ) -> tirx.Stmt:
         unrolled = self.tap.size is not None and self.tap.size <= MOST_TAPS
         outer = [axis for axis in self.sum.reduce if not (unrolled and axis is self.tap)]
@@ -114,7 +117,8 @@ class RowTile:
 
         def taps(at: list[Expr]) -> tirx.Stmt:
             places = {axis.var: k + first for axis, (first, _), k in zip(outer, spans, at)}
-            return bind_each(places, columns)
+            fetched = ahead(at[-1]) if ahead is not None else None
+            return block(fetched, bind_each(places, columns))
 
         def columns(ks: Values) -> tirx.Stmt:
             if not unrolled:
