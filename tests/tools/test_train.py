@@ -13,8 +13,8 @@ import xgboost as xgb
 
 from tools.collect.journal import ONCE, SCHEMA, write
 from tools.train import networks
-from tools.train.__main__ import parse
-from tools.train.data import Data, folds, load
+from tools.train.__main__ import machines_held_out, parse
+from tools.train.data import Data, by_machine, folds, load
 from tools.train.fit import booster, fit
 from tools.train.judge import APART, judge, text
 from tools.train.loss import Loss
@@ -48,6 +48,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
             row |= {"key": f"{workload}-{number}", "workload": str(workload), "rule": "gemm"}
             row |= {"picked": height == 8, "seconds": seconds, "least": seconds, "spread": 0.0}
             row |= {"samples": 9, "noisy": False, "threads": 1, "features": terms.VERSION} | ONCE
+            row |= {"arch": json.dumps({"family": f"machine {workload % 2}"})}
             rows.append(row)
     path = tmp_path_factory.mktemp("data") / "cpu.parquet"
     write(rows, path)
@@ -67,7 +68,8 @@ def test_it_learns_what_the_analytic_price_denies(data: Data) -> None:
     assert found.analytic < 0.65 and found.pick > 0.9
     assert found.top[0] > 0.9 and found.pairwise > 0.85 and found.far_pairs > 0.85
     assert "gemm" in text({"gemm": found})
-    assert len(found.pairs) == len(APART) and all(0.8 < share <= 1 for share in found.pairs)
+    assert len(found.pairs) == len(APART) + 1 and all(0.8 < share <= 1 for share in found.pairs)
+    assert found.told == found.pairwise and found.told_of == 1  # of one session each
     held = [(Analytic(), rows) for _, rows in folds(data, 3, 0)]
     assert judge(data, held)["all"].pick == pytest.approx(found.analytic)
 
@@ -304,3 +306,23 @@ def test_a_slow_side_takes_few_rounds(monkeypatch: pytest.MonkeyPatch, tmp_path:
     calls.clear()
     sides.timed_slow(tmp_path, ("fast",), 10.0)
     assert len(calls) == 1 + 2 * sides.MOST_ROUNDS
+
+
+def test_pairs_that_differ_less_than_their_sessions_are_not_told(data: Data) -> None:
+    doubtful = replace(data, apart=np.where(data.terms.column("tile_rows") > 4, 2.0, 0.0))
+    rows = np.arange(len(data.seconds))
+    found = judge(doubtful, [(Analytic(), rows)])["all"]
+    same = judge(data, [(Analytic(), rows)])["all"]
+    assert found.pairwise == same.pairwise and found.told_of == pytest.approx(1 / 6)
+    assert same.told_of == 1
+
+
+def test_what_was_drawn_once_is_held_out_on_all_machines(data: Data) -> None:
+    """Workloads of the same name, of two machines."""
+    assert [name for name, _ in by_machine(data)] == ["machine 0", "machine 1"]
+    joined = replace(data, spec=data.group // 2)
+    for seen, held in folds(joined, 3, 0):
+        assert not set(joined.spec[seen]) & set(joined.spec[held])
+        assert len(np.unique(data.machine[held])) == 2
+    for number, (name, _, rows) in enumerate(machines_held_out(data, SMALL)):
+        assert name == data.machines[number] and set(data.machine[rows]) == {number}

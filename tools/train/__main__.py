@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from tvmext.schedules.cost.model import CostModel, Learned
 from tvmext.schedules.cost.terms import FAMILIES, Terms
 from tvmext.schedules.cost.weights import SHIPPED, read, write
 
-from .data import Data, families, folds, load
+from .data import Data, by_machine, families, folds, load
 from .fit import fit
 from .judge import judge, text
 from .settings import Settings
@@ -96,6 +96,10 @@ def _judge(args: argparse.Namespace) -> None:
     print(text(judge(data, held_out(data, settings))), end="\n\n")
     print("families held out\n")
     print(text(judge(data, families_held_out(data, settings))))
+    if len(data.machines) > 1:
+        print("\nmachines held out\n")
+        for name, model, rows in machines_held_out(data, settings):
+            print(name, text(judge(data, [(model, rows)])), sep="\n", end="\n\n")
 
 
 def families_held_out(data: Data, settings: Settings) -> list[tuple[CostModel, object]]:
@@ -105,6 +109,15 @@ def families_held_out(data: Data, settings: Settings) -> list[tuple[CostModel, o
         others = [r for r in range(len(data.seconds)) if data.family[r] != data.family[rows[0]]]
         found.append((fit(data.where(others), settings), rows))
     return found
+
+
+def machines_held_out(
+    data: Data, settings: Settings
+) -> Iterator[tuple[str, CostModel, np.ndarray]]:
+    """For each kind of machine a model of what was measured on the others, and its rows."""
+    for name, rows in by_machine(data):
+        others = np.flatnonzero(data.machine != data.machine[rows[0]])
+        yield name, fit(data.where(others), settings), rows
 
 
 def _report(args: argparse.Namespace) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,13 @@ class Data:
     group: np.ndarray
     family: np.ndarray
     picked: np.ndarray
+    apart: np.ndarray
+    """Logarithm of the longest over the shortest time of a row's sessions, 0 for one alone."""
+    spec: np.ndarray
+    """Numbers what was drawn: the same on every machine, and for any number of cores."""
+    machine: np.ndarray
+    """A place in `machines`, kinds of processors."""
+    machines: tuple[str, ...]
     sha256: str
 
     @property
@@ -47,6 +55,10 @@ class Data:
             self.group[rows],
             self.family[rows],
             self.picked[rows],
+            self.apart[rows],
+            self.spec[rows],
+            self.machine[rows],
+            self.machines,
             self.sha256,
         )
 
@@ -68,13 +80,16 @@ def load(path: Path) -> Data:
     versions = set(table["features"].to_pylist())
     if versions != {VERSION}:
         raise ValueError(f"{path}: terms of version {sorted(versions)}, this is {VERSION}")
-    names = (*FIELDS, "seconds", "noisy", "picked")
+    names = (*FIELDS, "seconds", "noisy", "picked", "apart")
     columns = {name: table[name].to_numpy() for name in names}
     owners = zip(*(table[n].to_pylist() for n in ("workload", "rule", "threads", "arch", "device")))
     groups = np.unique([" ".join(map(str, owner)) for owner in owners], return_inverse=True)[1]
+    specs = np.unique(table["workload"].to_pylist(), return_inverse=True)[1]
+    kinds = [json.loads(text)["family"] for text in table["arch"].to_pylist()]
+    machines, machine = np.unique(kinds, return_inverse=True)
     # A sure order: by workload, then by what the keys are.
     order = np.lexsort((np.array(table["key"].to_pylist()), groups))
-    groups = groups[order]
+    groups, specs, machine = groups[order], specs[order], machine[order]
     columns = {name: column[order] for name, column in columns.items()}
     good = ~columns["noisy"].astype(bool)
     picked = columns["picked"].astype(bool)
@@ -90,16 +105,39 @@ def load(path: Path) -> Data:
     family = np.where(family == FAMILIES.index("winograd"), FAMILIES.index("conv"), family)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     seconds = columns["seconds"][good]
-    return Data(terms, features(terms), seconds, group, family, picked[good], digest)
+    return Data(
+        terms,
+        features(terms),
+        seconds,
+        group,
+        family,
+        picked[good],
+        columns["apart"][good],
+        np.unique(specs[good], return_inverse=True)[1],
+        machine[good],
+        tuple(machines.tolist()),
+        digest,
+    )
 
 
 def folds(data: Data, count: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(training rows, test rows), whole workloads held out, `count` times, each one once."""
-    number = data.group.max() + 1
+    """(training rows, test rows), whole workloads held out, `count` times, each one once.
+
+    What was drawn once and measured on several machines is held out on all of them.
+    """
+    number = data.spec.max() + 1
     fold = np.random.default_rng(seed).permutation(number) % count
     for each in range(count):
-        held = fold[data.group] == each
+        held = fold[data.spec] == each
         yield np.flatnonzero(~held), np.flatnonzero(held)
+
+
+def by_machine(data: Data) -> Iterable[tuple[str, np.ndarray]]:
+    """The kinds of machines that there are, and their rows."""
+    for number, name in enumerate(data.machines):
+        rows = np.flatnonzero(data.machine == number)
+        if len(rows):
+            yield name, rows
 
 
 def families(data: Data) -> Iterable[tuple[str, np.ndarray]]:

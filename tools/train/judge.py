@@ -2,9 +2,10 @@
 
 top-k is the latency of the best candidate over that of the best among the model's first k (TenSet,
 TLP); "pick" the same for what `CostModel.pick` takes, which may stay with the analytic choice.
-"pairwise" is the share of pairs of candidates, more than 2 % apart, that are in the right order;
-the same follows for those more than 3 and 5 % apart, and for "far pairs", which are further apart
-than what is measured again may be.
+"pairwise" is the share of pairs of candidates, more than 2 % apart, that are in the right order.
+Of these "told" are those whose order the measurements tell: the medians lie further apart than both
+differ from session to session. The same follows for pairs more than 5 % apart, and for "far pairs",
+which are further apart than what is measured again may be.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from tvmext.schedules.cost.model import CostModel
 
 from .data import Data, families
 
-APART = (0.02, 0.03, 0.05, 0.1)
+APART = (0.02, 0.05, 0.1)
 """Logarithms of times by which pairs are apart that are counted: within the last nine tenths of the
 candidates are that are measured again in another process, by other memory."""
 
@@ -27,7 +28,8 @@ KS = (1, 5)
 
 @dataclass(frozen=True)
 class Verdict:
-    """Geometric means over workloads; `pairs` are shares of the pairs that are `APART`."""
+    """Geometric means over workloads; `pairs` are shares of the pairs that are `APART`, and then of
+    those that are told from each other."""
 
     workloads: int
     top: tuple[float, ...]
@@ -36,14 +38,20 @@ class Verdict:
     worst: float
     pairs: tuple[float, ...]
     analytic_pairwise: float
+    told_of: float
+    """The share of pairs that are told from each other."""
 
     @property
     def pairwise(self) -> float:
         return self.pairs[0]
 
     @property
-    def far_pairs(self) -> float:
+    def told(self) -> float:
         return self.pairs[-1]
+
+    @property
+    def far_pairs(self) -> float:
+        return self.pairs[-2]
 
 
 def judge(data: Data, models: Sequence[tuple[CostModel, np.ndarray]]) -> dict[str, Verdict]:
@@ -65,17 +73,21 @@ def _workload(one: Data, model: CostModel) -> tuple[float, ...]:
     order = np.argsort(prices, kind="stable")
     tops = [best / one.seconds[order[:k]].min() for k in KS]
     pick = best / one.seconds[model.pick(one.terms)]
-    analytic_right, _ = _pairs(one.terms.seconds, one.seconds, APART[0])
-    rights, counts = zip(*(_pairs(prices, one.seconds, apart) for apart in APART))
+    found = np.log(one.seconds)
+    distance = np.abs(found[:, None] - found[None, :])
+    told = distance > (one.apart[:, None] + one.apart[None, :]) / 2
+    kinds = [*(distance > apart for apart in APART), told & (distance > APART[0])]
+    analytic_right, _ = _pairs(one.terms.seconds, found, kinds[0])
+    rights, counts = zip(*(_pairs(prices, found, kind) for kind in kinds))
     return (*tops, pick, best / one.seconds[0], analytic_right, *rights, *counts)
 
 
-def _pairs(prices: np.ndarray, seconds: np.ndarray, apart: float) -> tuple[float, int]:
-    """Pairs in the right order, and pairs; a tie of prices is half right."""
-    far = np.triu(np.abs(np.log(seconds[:, None] / seconds[None, :])) > apart, 1)
+def _pairs(prices: np.ndarray, times: np.ndarray, counted: np.ndarray) -> tuple[float, int]:
+    """Of the pairs that are `counted` those in the right order, and all; a tie is half right."""
+    counted = np.triu(counted, 1)
     asked = np.sign(prices[:, None] - prices[None, :])
-    true = np.sign(seconds[:, None] - seconds[None, :])
-    return float(((asked == true) + 0.5 * (asked == 0))[far].sum()), int(far.sum())
+    true = np.sign(times[:, None] - times[None, :])
+    return float(((asked == true) + 0.5 * (asked == 0))[counted].sum()), int(counted.sum())
 
 
 def _verdict(rows: list[tuple[float, ...]]) -> Verdict:
@@ -91,6 +103,7 @@ def _verdict(rows: list[tuple[float, ...]]) -> Verdict:
         float(table[:, count].min()),
         tuple((rights / np.maximum(pairs, 1)).tolist()),
         float(analytic_right / max(pairs[0], 1)),
+        float(pairs[-1] / max(pairs[0], 1)),
     )
 
 
@@ -107,9 +120,10 @@ HEAD = (
     "worst pick",
     "pairwise",
     "analytic",
-    "> 3 %",
     "> 5 %",
     "far pairs",
+    "told",
+    "told / pairs",
 )
 
 
@@ -125,6 +139,7 @@ def text(verdicts: dict[str, Verdict]) -> str:
             v.pairwise,
             v.analytic_pairwise,
             *v.pairs[1:],
+            v.told_of,
         )
         cells = [name, str(v.workloads), *(f"{n:.3f}" for n in numbers)]
         lines.append(f"| {' | '.join(cells)} |")
