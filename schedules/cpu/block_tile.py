@@ -12,7 +12,7 @@ bits: shifted there, no more. Where x is infinite, y is NaN.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from tvm import tirx
@@ -38,7 +38,7 @@ from ..kernel.emit import (
 from ..kernel.packed_weight import MANTISSA, ONE
 from ..rule import Layout
 from .panel import Panel
-from .tile import RegisterTile, Shape, Sums
+from .tile import Ahead, RegisterTile, Shape, Sums
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +124,7 @@ class FewRows(RegisterTile):
         parts: list[Sums],
         panel: Panel,
         _ranges: Mapping[Var, tuple[Expr, Expr]],
-        _ahead: Callable[[Expr], tirx.Stmt] | None,
+        _ahead: Ahead | None,
     ) -> tirx.Stmt:
         (sums,) = parts
         own = tuple(allocate(buffer.shape, "float32", "part") for buffer in sums.buffers)

@@ -21,7 +21,8 @@ from ..kernel.contraction import Contraction
 from ..kernel.emit import Values, block
 from ..levels import LINE_BYTES
 from .panel import Panel
-from .panels import Ahead, fetch
+from .panels import fetch
+from .tile import Ahead
 
 STEPS_AHEAD = 24
 """Steps of the sum by which a line is fetched before it is read: some 100 ns of a tile."""
@@ -51,9 +52,10 @@ def columns_ahead(
     k = found.reduce[0].var
     ends = sorted({0, height - 1})
 
-    def ahead(step: Expr) -> tirx.Stmt:
-        later = {k: step + STEPS_AHEAD}
-        rows = [{**at(tirx.const(i, "int64")), **panel.at, **later} for i in ends]
-        return block(*(fetch(substitute(load, row), level=1) for row in rows))
+    def ahead(step: Expr, count: int) -> tirx.Stmt:
+        rows = [{**at(tirx.const(i, "int64")), **panel.at} for i in ends]
+        steps = [{k: step + (STEPS_AHEAD + n)} for n in range(count)]
+        places = (substitute(load, {**row, **later}) for later in steps for row in rows)
+        return block(*(fetch(place, level=1) for place in places))
 
     return ahead

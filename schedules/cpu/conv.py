@@ -22,8 +22,9 @@ from . import conv_choice, conv_direct, winograd_choice, winograd_kernel
 from .conv_groups import Groups, groups, merged, spread
 from .gemm import known_size, register_units, unfit
 from .panels import weight
-from .tile import UNROLL, Shape, hiding
+from .tile import UNROLL, Shape
 from .turned import crosses
+from .turns import hiding
 from .window import window
 from .winograd_tiles import Windows, windows
 from .words import factor_types

@@ -37,7 +37,7 @@ from ..kernel.emit import (
 from .dots import Dot
 from .panel import Panel
 from .panels import Weight
-from .tile import RegisterTile, Shape, Sums
+from .tile import Ahead, RegisterTile, Shape, Sums
 from .words import WordPack, Words, laid_words, word
 
 
@@ -102,7 +102,7 @@ class DotKernel(RegisterTile):
         parts: list[Sums],
         panel: Panel,
         _ranges: Mapping[Var, tuple[Expr, Expr]],
-        ahead: Callable[[Expr], tirx.Stmt] | None,
+        ahead: Ahead | None,
     ) -> tirx.Stmt:
         *outer, words = self._extents
         rest = known(self.sum.reduce[-1].extent % self.dot.step)
@@ -113,7 +113,7 @@ class DotKernel(RegisterTile):
             def step(q: Expr) -> tirx.Stmt:
                 fetch = None
                 if ahead is not None and len(parts) == 1:
-                    fetch = ahead(ravel([*ks, q], [*outer, words]))
+                    fetch = ahead(ravel([*ks, q], [*outer, words]), 1)
                 at = [q * len(parts) + p for p in range(len(parts))]
                 return block(fetch, *(self._step(s, panel, point, q) for s, q in zip(parts, at)))
 

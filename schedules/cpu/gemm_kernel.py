@@ -30,7 +30,7 @@ from .panels import Pack, weight
 from .rows import cut
 from .shared_tile import SharedTile, runs
 from .tile import Kernel as TileKernel
-from .tile import hiding
+from .turns import hiding
 
 if TYPE_CHECKING:
     from .gemm import Decision, Workload

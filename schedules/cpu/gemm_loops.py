@@ -42,10 +42,10 @@ from ..kernel.emit import (
 from .columns import columns_ahead
 from .flat_rows import rows_at
 from .panel import Panel, open_panel
-from .panels import Ahead, Weight
+from .panels import Weight
 from .rows import Tiles
 from .shared_tile import SharedTile
-from .tile import RegisterTile, Shape
+from .tile import Ahead, RegisterTile, Shape
 from .words import steps_of
 
 

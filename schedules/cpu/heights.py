@@ -9,7 +9,8 @@ from ..kernel.contraction import Contraction, known_size
 from ..kernel.ranges import ANY, Span
 from ..levels import FAR_CYCLES, STREAM_CYCLES, UNKNOWN_DEPTH, streamed_cycles
 from .dots import Dot
-from .tile import Shape, hiding, parts
+from .tile import Shape
+from .turns import hiding, parts
 
 
 def tile_heights(

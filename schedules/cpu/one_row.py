@@ -6,7 +6,7 @@ acc[j] = sum over lanes of part[j, lane]                  a square of vectors, t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tvm import tirx
@@ -29,7 +29,8 @@ from ..kernel.emit import (
 from . import masks
 from .maps import turned
 from .panel import Panel
-from .tile import CHAINS, RegisterTile, Shape, Sums
+from .tile import Ahead, RegisterTile, Shape, Sums
+from .turns import CHAINS
 
 LONG_SUM = 1024
 """Steps of a sum from which on a few columns have code of their own."""
@@ -82,7 +83,7 @@ class OneRow(RegisterTile):
         parts: list[Sums],
         panel: Panel,
         _ranges: Mapping[Var, tuple[Expr, Expr]],
-        _ahead: Callable[[Expr], tirx.Stmt] | None,
+        _ahead: Ahead | None,
     ) -> tirx.Stmt:
         (sums,) = parts
         body = self._dots(sums, panel, self.shape.cols)

@@ -48,10 +48,9 @@ from . import masks
 from .in_place import in_line
 from .maps import turned
 from .panel import Panel
-from .tile import Shape
+from .tile import Ahead, Shape
 
 Reader = Callable[[Panel, Values, Expr], Expr]
-Ahead = Callable[[Expr], tirx.Stmt]
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,11 +76,11 @@ class Weight:
         line = LINE_BYTES * 8 // dtype_bits(str(self.buffer.dtype))
         at = self.first(panel)
 
-        def ahead(step: Expr) -> tirx.Stmt:
+        def ahead(step: Expr, count: int) -> tirx.Stmt:
             following = index(row) * steps
             done = least(tile, tiles - 1) * steps + step
             first = at[-1] + following + done * elements
-            places = [[*at[:-1], first + more] for more in range(0, elements, line)]
+            places = [[*at[:-1], first + more] for more in range(0, elements * count, line)]
             return block(*(fetch(tirx.BufferLoad(self.buffer, place)) for place in places))
 
         return ahead

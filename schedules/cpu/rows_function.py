@@ -21,8 +21,9 @@ from ..kernel.choice import of_height
 from ..kernel.contraction import Contraction, Operand, Output
 from ..kernel.emit import Values, block, index, loop
 from .panel import Panel
-from .tile import CHAINS, Kernel, Shape
+from .tile import Kernel, Shape
 from .tile_function import Pointer, private
+from .turns import CHAINS
 
 _PREFIX = "tvmext_rows_"
 _NAME = re.compile(_PREFIX + r"(\d+)x(\d+)x(\d+)_(\d+)_(float\d+)")

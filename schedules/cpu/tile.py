@@ -12,7 +12,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import ceil
 from types import MappingProxyType
 
 from tvm import tirx
@@ -37,19 +36,10 @@ from ..kernel.emit import (
     vectors,
     zeros,
 )
-from ..levels import FMA_LATENCY, LOADS
 from . import masks
 from .math import approximate
 from .panel import Panel
-
-CHAINS = 8
-"""Independent accumulators that hide the latency of an FMA: 4 cycles on 2 units."""
-
-SLACK = 1
-"""Accumulators beyond those that just hide the latency: four of four cycles were 8 % slower."""
-
-SHORT = 4
-"""Rounds over the partial sums below which steps are too few to have any left over."""
+from .turns import CHAINS, parts, turn
 
 STACK_BYTES = 1024
 """Buffers below this size stay on the stack (kMaxStackAlloca of TVM's device_api.h)."""
@@ -59,6 +49,10 @@ UNROLL = 4
 
 HEAVY = 8
 """Operations in an epilogue above which it is not unrolled over the whole tile."""
+
+
+Ahead = Callable[[Expr, int], tirx.Stmt]
+"""Prefetches what comes next, beside so many steps of the sum from one on."""
 
 
 @dataclass(frozen=True)
@@ -156,6 +150,8 @@ class RegisterTile(ABC):
     shape: Shape
     chains: int = field(default=CHAINS, kw_only=True)
     """Independent vectors of sums that hide the latency of an FMA."""
+    common: bool = field(default=False, kw_only=True)
+    """Whether many products share the code, which is then worth more of it."""
 
     @property
     def heavy(self) -> bool:
@@ -172,12 +168,12 @@ class RegisterTile(ABC):
         panel: Panel,
         spill: Var | None,
         ranges: Mapping[Var, tuple[Expr, Expr]] = MappingProxyType({}),
-        ahead: Callable[[Expr], tirx.Stmt] | None = None,
+        ahead: Ahead | None = None,
     ) -> tirx.Stmt:
         """One register tile; the sums go through the epilogue, or to `spill` if that is not now.
 
         `ranges` gives reduce axes that do not run over their whole extent: (first, count).
-        `ahead` prefetches what comes next; it is called once for every step of the sum.
+        `ahead` prefetches what comes next beside each turn of the loop over the sum.
         """
         count = 1 if ranges else self._parts(height)
         parts = [Sums.of(height, self.shape, self.sum.dtype, row) for _ in range(count)]
@@ -219,7 +215,7 @@ class RegisterTile(ABC):
         parts: list[Sums],
         panel: Panel,
         ranges: Mapping[Var, tuple[Expr, Expr]],
-        ahead: Callable[[Expr], tirx.Stmt] | None,
+        ahead: Ahead | None,
     ) -> tirx.Stmt:
         """Add all products to `parts`."""
 
@@ -298,25 +294,6 @@ class RegisterTile(ABC):
         return every
 
 
-def hiding(per_cycle: int) -> int:
-    """Independent accumulators that hide the latency where so many FMAs begin in a cycle."""
-    return min(CHAINS, FMA_LATENCY * per_cycle + SLACK)
-
-
-def parts(rows: int, vectors: int, steps: int | None, chains: int, whole: bool = False) -> int:
-    """How many partial sums each sum of a tile is kept in, over a last reduce axis of `steps`.
-
-    Their number divides the steps if it then hides the latency, as `chains` of them do, or if it
-    has to (`whole`); else what is left of the steps goes to the first ones.
-    """
-    sums = rows * vectors
-    wanted = -(-chains // sums)
-    divisor = max(n for n in range(1, wanted + 1) if n == 1 or (steps or 1) % n == 0)
-    enough = ceil(FMA_LATENCY / max(sums * FMA_LATENCY / chains, (rows + vectors) / LOADS))
-    short = steps is not None and steps < SHORT * enough
-    return divisor if whole or short or divisor >= enough else enough
-
-
 def _joined(parts: Sequence[Sums]) -> list[tirx.Stmt]:
     """What adds partial sums to the first ones, in pairs."""
     found = []
@@ -341,44 +318,63 @@ class Kernel(RegisterTile):
         parts: list[Sums],
         panel: Panel,
         ranges: Mapping[Var, tuple[Expr, Expr]],
-        ahead: Callable[[Expr], tirx.Stmt] | None,
+        ahead: Ahead | None,
     ) -> tirx.Stmt:
         axes = self.sum.reduce
         spans = {axis.var: (index(0), axis.extent) for axis in axes} | dict(ranges)
         extents: list[Size] = [known(spans[axis.var][1]) for axis in axes]
-
         starts = [ranges[axis.var][0] if axis.var in ranges else index(0) for axis in axes]
+        if len(parts) > 1 and self._steps is not None:
+            ahead = None
 
         def step(at: list[Expr], part: Sums) -> tirx.Stmt:
             ks = {axis.var: k + start for axis, k, start in zip(axes, at, starts)}
-            fetches = ahead is not None and (len(parts) == 1 or self._steps is None)
-            next_ = ahead(ravel(at, extents)) if ahead and fetches else None
-            return block(next_, self._add(part, ks, panel))
+            return self._add(part, ks, panel)
 
-        def steps(at: list[Expr]) -> tirx.Stmt:
+        def steps(at: list[Expr], count: int) -> tirx.Stmt:
+            """A turn of so many steps, one after the other of the partial sums."""
             *others, k = at
-            every = enumerate(parts)
-            return block(*(step([*others, k * len(parts) + n], part) for n, part in every))
+            first = k * count
+            fetch = ahead(ravel([*others, first], extents), count) if ahead else None
+            every = (step([*others, first + n], parts[n % len(parts)]) for n in range(count))
+            return block(fetch, *every)
 
         *outer, last = extents
         whole, rest = known(last // len(parts)), known(last % len(parts))
         if isinstance(whole, int) and 1 < whole <= UNROLL and rest == 0:
-            return nest(outer, lambda at: loop(whole, lambda k: steps([*at, k]), UNROLLED, "k"))
+            turns = lambda at: loop(  # noqa: E731
+                whole, lambda k: steps([*at, k], len(parts)), UNROLLED, "k"
+            )
+            return self._outer(outer, turns)
         run = None if ranges else self._run
+        count = self._turn(parts, last if run is None else run)
         if run is not None:
-            each = run // len(parts)
-            pieces = [*outer, known(whole // each), each]
-            return nest(pieces, lambda at: steps([*at[:-2], at[-2] * each + at[-1]]))
-        if rest == 0:
-            return nest([*outer, whole], steps)
+            each = run // count
+            pieces = [*outer, known(last // run), each]
+            return nest(pieces, lambda at: steps([*at[:-2], at[-2] * each + at[-1]], count))
+        whole, rest = known(last // count), known(last % count)
 
-        def with_rest(at: list[Expr]) -> tirx.Stmt:
+        def along(at: list[Expr]) -> tirx.Stmt:
             return block(
-                loop(whole, lambda k: steps([*at, k]), name="k"),
-                loop(rest, lambda k: step([*at, whole * len(parts) + k], parts[0]), name="rest"),
+                loop(whole, lambda k: steps([*at, k], count), name="k"),
+                loop(rest, lambda k: step([*at, whole * count + k], parts[0]), name="rest"),
             )
 
-        return nest(outer, with_rest)
+        return self._outer(outer, along)
+
+    def _outer(self, extents: list[Size], body: Callable[[list[Expr]], tirx.Stmt]) -> tirx.Stmt:
+        """The loops over all reduce axes but the last, around ``body`` at a point of them."""
+        return nest(extents, body)
+
+    def _turn(self, parts: Sequence[Sums], steps: Size) -> int:
+        """Steps of a turn of the loop over the sum; those of a run are whole turns."""
+        if len(parts) > 1:
+            return len(parts)
+        rows = sum(constant(buffer.shape[0]) or 0 for buffer in parts[0].buffers)
+        if self._run is None and not isinstance(steps, int) and not self.common:
+            return 1
+        known = steps if isinstance(steps, int) else None
+        return turn(rows, self.shape.vectors, known, self.chains, whole=self._run is not None)
 
     def _add(self, part: Sums, ks: Values, panel: Panel) -> tirx.Stmt:
         """One step of the sum."""

@@ -15,16 +15,20 @@ memory, and the function has names of its own for what is also the kernel's.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import cache
 
 from tvm import tirx
 from tvm.ir import Expr, GlobalVar, PointerType, PrimType, TensorLoad, Var
 
-from ..kernel.analysis import REDUCE, SPATIAL, Axis, substitute
+from tvmext.arch import dtype_bits
+
+from ..kernel.analysis import REDUCE, SPATIAL, Axis, constant, substitute
 from ..kernel.choice import of_height
 from ..kernel.contraction import Contraction, Operand
 from ..kernel.emit import Size, Values, allocate, block, index
+from ..levels import LINE_BYTES
 from .panel import Panel
 from .panels import fetch
 from .tile import Kernel, Shape
@@ -84,7 +88,7 @@ def _defined(name: str, shape: Shape, heights: list[int], chains: int, dtype: st
         return Operand(load, load, load)
 
     step = run.var * steps + depth.var
-    left = tirx.BufferLoad(x.buffer, [row.var + run.var * jump + depth.var])
+    left = tirx.BufferLoad(x.buffer, [row.var + depth.var])
     right = tirx.BufferLoad(w.buffer, [step * pitch + column.var])
     operands = (operand(left), operand(right))
     total = Contraction((), (row,), (column,), (run, depth), *operands, Var("sum", dtype), ())
@@ -92,17 +96,19 @@ def _defined(name: str, shape: Shape, heights: list[int], chains: int, dtype: st
     def term(at: Values, k: Values, _panel: Panel, j: Expr) -> Expr:
         return substitute(left * right, {**at, **k, column.var: j})
 
-    def fetched(step: Expr) -> tirx.Stmt:
-        return fetch(tirx.BufferLoad(ahead.buffer, [step * fetched_elements(shape)]))
+    def fetched(step: Expr, count: int) -> tirx.Stmt:
+        each, line = fetched_elements(shape), LINE_BYTES * 8 // dtype_bits(dtype)
+        places = (step * each + more for more in range(0, each * count, line))
+        return block(*(fetch(tirx.BufferLoad(ahead.buffer, [place])) for place in places))
 
     beside = fetched if shape.vectors > 1 else None  # loads are the limit of one vector
-    tile = Kernel(total, shape, term, chains=chains)
     panel = Panel(total, {}, index(0), index(0), shape.cols, shape.cols, partial=True)
 
     def of(rows: int) -> tirx.Stmt:
         own = allocate([rows], "int64", "place")
         copied = (tirx.BufferStore(own, _element(places, i), [index(i)]) for i in range(rows))
-        at = lambda i: {row.var: own[i]}  # noqa: E731
+        tile = _Tile(total, shape, term, own, jump, chains=chains, common=True)
+        at = lambda i: {row.var: tile.here[i]}  # noqa: E731
         work = tile.tile(at, rows, panel, sums.buffer, ahead=beside)
         return block(tirx.AllocBuffer(own), *copied, work)
 
@@ -113,6 +119,29 @@ def _defined(name: str, shape: Shape, heights: list[int], chains: int, dtype: st
     )
     params = [x.pointer, places, w.pointer, sums.pointer, ahead.pointer, *sizes]
     return private(name, params, body)
+
+
+@dataclass(frozen=True, eq=False)
+class _Tile(Kernel):
+    """Rows begin at `own`, and `jump` elements on for every run: at `here`, so that an address is
+    one of x for all rows, and one of these."""
+
+    own: Var
+    jump: Expr
+    here: Var = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "here", allocate(self.own.shape, "int64", "here"))
+
+    def _outer(self, extents: list[Size], body: Callable[[list[Expr]], tirx.Stmt]) -> tirx.Stmt:
+        rows = constant(self.own.shape[0]) or 0
+
+        def along(at: list[Expr]) -> tirx.Stmt:
+            gone = at[0] * self.jump
+            places = (tirx.BufferStore(self.here, self.own[i] + gone, [i]) for i in range(rows))
+            return block(tirx.AllocBuffer(self.here), *places, body(at))
+
+        return super()._outer(extents, along)
 
 
 def private(name: str, params: list[Var], body: tirx.Stmt) -> tirx.PrimFunc:

@@ -27,7 +27,8 @@ from tvmext.arch import FAMILIES, CpuArch, resolve
 from tvmext.passes.share_kernels import RANGES
 from tvmext.schedules.cpu.gemm import Decision, Gemm
 from tvmext.schedules.cpu.gemm_variants import apart, variants
-from tvmext.schedules.cpu.tile import CHAINS, Shape, hiding, parts
+from tvmext.schedules.cpu.tile import Shape
+from tvmext.schedules.cpu.turns import CHAINS, hiding, parts
 
 Product = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
