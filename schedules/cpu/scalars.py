@@ -8,6 +8,8 @@ keeps it in a register all the same.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import tvm_ffi
 from tvm import tirx
 from tvm.ir import Expr, Var
@@ -24,23 +26,45 @@ KEPT = ("float32", "float64")
 
 
 def keep_scalars(func: tirx.PrimFunc) -> tirx.PrimFunc:
-    """`func` with loops in which no scalar stands for more than `MOST_EXPANDED` others."""
+    """`func` in which no scalar stands for more than `MOST_EXPANDED` others."""
     body = tvm_ffi.structural_map(func.body, (For, _in_loop))
+    body = tvm_ffi.structural_map(body, (SeqStmt, _alone))  # such as the last element of all
     return tirx.PrimFunc(func.params, body, func.ret_type, func.attrs)
 
 
 def _in_loop(loop: For) -> Stmt:
-    if not isinstance(loop.body, SeqStmt) or not isinstance(loop.body.seq[0], tirx.Bind):
+    if not isinstance(loop.body, SeqStmt):
         return loop
     vector = loop.kind == ForKind.VECTORIZED
     lanes = constant(loop.extent) if vector else 1
     assert lanes is not None
-    place = loop.loop_var if vector else int64(0)
+    kept, stmts = _kept(loop.body.seq, lanes, loop.loop_var if vector else int64(0))
+    if not kept:
+        return loop
+    body = For(
+        loop.loop_var,
+        loop.min,
+        loop.extent,
+        loop.kind,
+        sequence(stmts),
+        loop.thread_binding,
+        loop.annotations,
+    )
+    return sequence([*(tirx.AllocBuffer(home) for home in kept), body])
+
+
+def _alone(block: SeqStmt) -> Stmt:
+    kept, stmts = _kept(block.seq, 1, int64(0))
+    return sequence([*(tirx.AllocBuffer(home) for home in kept), *stmts]) if kept else block
+
+
+def _kept(block: Sequence[Stmt], lanes: int, place: Expr) -> tuple[list[Var], list[Stmt]]:
+    """Buffers for some of the scalars that statements bind, and the statements with these."""
     kept: list[Var] = []
     known: dict[Var, Expr] = {}
     sizes: dict[Var, int] = {}
     stmts: list[Stmt] = []
-    for stmt in loop.body.seq:
+    for stmt in block:
         new = substitute(stmt, known) if known else stmt
         if not isinstance(stmt, tirx.Bind):
             stmts.append(new)
@@ -54,15 +78,4 @@ def _in_loop(loop: For) -> Stmt:
         stmts.append(tirx.BufferStore(home, new.value, [place]))
         known[stmt.var], sizes[stmt.var] = home[place], 0
         kept.append(home)
-    if not kept:
-        return loop
-    body = For(
-        loop.loop_var,
-        loop.min,
-        loop.extent,
-        loop.kind,
-        sequence(stmts),
-        loop.thread_binding,
-        loop.annotations,
-    )
-    return sequence([*(tirx.AllocBuffer(home) for home in kept), body])
+    return kept, stmts
