@@ -57,7 +57,10 @@ def test_agrees_with_onnx_runtime(
     rng = np.random.default_rng(1)
     x = rng.integers(limits.min, limits.max, (1, channels, 13, 14), dtype, endpoint=True)
     compiled = tvmext.compile(made)
-    (expected,) = ort.InferenceSession(made.SerializeToString()).run(None, {"x": x})
+    options = ort.SessionOptions()
+    if dtype == "uint8":  # sums of its products overflow where the processor has no VNNI
+        options.add_session_config_entry("session.x64quantprecision", "1")
+    (expected,) = ort.InferenceSession(made.SerializeToString(), options).run(None, {"x": x})
     y = compiled.run(x)["y"]
     # A quotient may be rounded the other way where it is half way between two bytes.
     assert np.abs(y.astype(int) - expected.astype(int)).max() <= 1

@@ -88,6 +88,8 @@ def run(proto: onnx.ModelProto, feeds: Mapping[str, np.ndarray]) -> tuple[np.nda
     """What we and ONNX Runtime compute."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    # Without VNNI it sums products in 16 bits, which overflow, unless told not to.
+    options.add_session_config_entry("session.x64quantprecision", "1")
     session = onnxruntime.InferenceSession(
         proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )

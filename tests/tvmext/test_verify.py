@@ -224,3 +224,14 @@ def test_bfloat16_goes_through_onnx_runtime() -> None:
     y = references.make_reference(model.SerializeToString(), "onnxruntime").run({"x": x})["y"]
     assert y.dtype == ml_dtypes.bfloat16
     np.testing.assert_array_equal(y, x.T)
+
+
+def test_products_of_bytes_do_not_saturate() -> None:
+    """Two products of the largest bytes are more than 16 bits hold."""
+    nodes = [helper.make_node("MatMulInteger", ["x", "w"], ["y"])]
+    w = np.full((4, 8), 127, "int8")
+    types = {"x": (TensorProto.UINT8, [2, 4])}, {"y": (TensorProto.INT32, [2, 8])}
+    model = model_of(nodes, *types, {"w": w})
+    x = np.full((2, 4), 255, "uint8")
+    y = references.make_reference(model.SerializeToString(), "onnxruntime").run({"x": x})["y"]
+    np.testing.assert_array_equal(y, np.full((2, 8), 4 * 127 * 255))

@@ -5,13 +5,16 @@ from __future__ import annotations
 import ctypes
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 
+from tvmext.arch import from_device
 from tvmext.errors import InputError, ModelError, OptionError, ToolchainError
 
 Arrays = dict[str, np.ndarray]
@@ -62,12 +65,23 @@ def make_reference(model: str | bytes, choice: str) -> Reference:
 def _onnx_runtime(model: str | bytes) -> Reference:
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what matters comes as an exception
-    # Fusions that approximate are left out; a reference should compute what the graph says.
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    levels = onnxruntime.GraphOptimizationLevel
+
+    def loaded(level: Any, **entries: str) -> Any:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4  # what matters comes as an exception
+        options.graph_optimization_level = level
+        for name, value in entries.items():
+            options.add_session_config_entry(f"session.{name}", value)
+        return onnxruntime.InferenceSession(model, options, ["CPUExecutionProvider"])
+
+    session = None
+    if _would_saturate(model):
+        with suppress(Exception):  # not for int8 data, whose sums are right without
+            session = loaded(levels.ORT_ENABLE_EXTENDED, x64quantprecision="1")
     try:
-        session = onnxruntime.InferenceSession(model, options, ["CPUExecutionProvider"])
+        # Fusions that approximate are left out; a reference should compute what the graph says.
+        session = session or loaded(levels.ORT_ENABLE_BASIC)
     except Exception as error:
         raise ModelError(f"ONNX Runtime cannot load the model: {error}") from error
     names = [output.name for output in session.get_outputs()]
@@ -78,6 +92,26 @@ def _onnx_runtime(model: str | bytes) -> Reference:
         return {name: _from_ort(result) for name, result in zip(names, results)}
 
     return _explaining(f"ONNX Runtime {onnxruntime.__version__}", run)
+
+
+INTEGER_PRODUCTS = {"MatMulInteger", "ConvInteger", "QLinearMatMul", "QLinearConv"}
+INTEGER_PRODUCTS |= {"DynamicQuantizeMatMul", "MatMulIntegerToFloat", "QGemm", "QAttention"}
+
+
+def _would_saturate(model: str | bytes) -> bool:
+    """Whether ONNX Runtime sums products of bytes by vpmaddubsw here, which is wrong for large ones
+    (its documentation: quantization, "U8S8 saturation")."""
+    arch = from_device()
+    if arch.isa != "x86_64" or arch.has_vnni:
+        return False
+    try:
+        if isinstance(model, bytes):
+            graph = onnx.load_model_from_string(model).graph
+        else:
+            graph = onnx.load(model, load_external_data=False).graph
+    except Exception:  # ONNX Runtime says what is wrong with it
+        return False
+    return any(node.op_type in INTEGER_PRODUCTS for node in graph.node)
 
 
 def _to_ort(array: np.ndarray) -> Any:
@@ -103,7 +137,6 @@ def _from_ort(value: Any) -> np.ndarray:
 
 
 def _onnx_reference(model: str | bytes) -> Reference:
-    import onnx
     from onnx.reference import ReferenceEvaluator
 
     try:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tvm import relax, te, tirx, topi
 
 from tests.schedules.cpu.kernels import ARCH, check, composed, kernel, normal, run, scheduled
+from tvmext.arch import FAMILIES
 from tvmext.schedules.cpu.normalization import Normalization
 from tvmext.schedules.rule import Declined
 
@@ -31,7 +32,8 @@ def layer_norm(x: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
 
 
 def test_softmax_shares_the_row() -> None:
-    function, selection = scheduled(kernel(lambda x: op.nn.softmax(x, 1), ((9, 64), "float32")))
+    made = kernel(lambda x: op.nn.softmax(x, 1), ((9, 64), "float32"))
+    function, selection = scheduled(made, FAMILIES["x86-64-v4"])
     assert selection.rule == "normalization"
     assert len(selection.decision) == 1
     script = function.script()
