@@ -39,6 +39,7 @@ from .quantized.sink import SinkDequantize
 from .quantized.unsigned import UnsignedActivations
 from .safe_division import SafeDivision
 from .share_kernels import ShareKernels
+from .transposed_convolution import AS_PRODUCTS
 from .virtual.donate import UpdateDonated
 from .virtual.join import JoinLoaders, Reading
 from .virtual.narrow import NarrowRows
@@ -116,11 +117,14 @@ def phases(
         transform.EliminateCommonSubexpr(),
         transform.DeadCodeElimination(),
     ]
+    lowerings = LEGALIZE if virtual else LEGALIZE | VIEWS
+    if kind == "llvm":
+        lowerings = lowerings | AS_PRODUCTS
     kernels = [
         *([CumulativeReductions()] if kind == "cuda" else []),
         relax.backend.DispatchSampling(),
         relax.backend.DispatchSortScan(),
-        transform.LegalizeOps(LEGALIZE if virtual else LEGALIZE | VIEWS),
+        transform.LegalizeOps(lowerings),
         BoundIndices(),
         transform.AnnotateTIROpPattern(),
     ]

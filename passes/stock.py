@@ -2,7 +2,8 @@
 
 The list is that of `tvm.relax.pipeline.zero_pipeline` and `default_build_pipeline`, which agree
 on lowering and planning; only the first fuses. Constants are folded with NumPy, where TVM compiles
-a function for each, and operators are lowered to the same TIR as in our pipeline.
+a function for each, and operators are lowered to the same TIR as in our pipeline (transposed
+convolutions to that for GPUs).
 """
 
 from __future__ import annotations

@@ -11,6 +11,11 @@ t = s / gcd(s, d), so that they are a convolution of their own over those taps:
 
 No multiplication by the zeros of a dilated input is left, and any stride, padding, output padding,
 dilation and grouping is covered in any layout. One function holds all phases and interleaves them.
+
+Where each phase has one tap, and all read the input at the same places, as with kernels as wide as
+their stride, they are one product over the whole weight:
+
+    out[s y + phase] = x[y] w[phase]
 """
 
 from __future__ import annotations
@@ -59,25 +64,15 @@ def phases(
 
 def lower(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
     """A call of a transposed convolution as a call of one function."""
-    attrs, data, weight = call.attrs, call.args[0], call.args[1]
-    layout, kernel_layout = str(attrs.data_layout), str(attrs.kernel_layout)
-    dims = [c for c in layout if c not in "NC"]
-    rank = len(dims)
-    padding = [int(p) for p in attrs.padding]
-    sizes = [int(weight.ty.shape[kernel_layout.index(dim)]) for dim in dims]
-    along = [
-        phases(sizes[a], int(attrs.strides[a]), int(attrs.dilation[a]), padding[a],
-               padding[rank + a], int(attrs.output_padding[a]))
-        for a in range(rank)
-    ]  # fmt: skip
-    combinations = list(product(*along))
-    axes = [kernel_layout.index(dim) for dim in dims]
+    data, weight = call.args
+    window = _Window.of(call)
+    combinations = list(product(*_along(call)))
+    axes = [window.kernel_layout.index(dim) for dim in window.dims]
     parts = [
         _taps(builder, weight, axes, [phase.taps for phase in chosen])
         for chosen in combinations
         if all(phase.taps for phase in chosen)
     ]
-    window = _Window(layout, kernel_layout, dims, int(attrs.groups))
 
     def compute(x: te.Tensor, *weights: te.Tensor) -> te.Tensor:
         rest = iter(weights)
@@ -85,14 +80,57 @@ def lower(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
             window.sum(x, next(rest), chosen) if all(phase.taps for phase in chosen) else None
             for chosen in combinations
         ]
-        strides = [int(stride) for stride in attrs.strides]
-        return _interleaved(sums, [layout.index(d) for d in dims], strides, call.ty)
+        strides = [int(stride) for stride in call.attrs.strides]
+        where = [window.layout.index(d) for d in window.dims]
+        return _interleaved(sums, where, strides, call.ty)
 
-    lowered = builder.call_te(compute, data, *parts, primfunc_name_hint="conv_transpose")
+    return _lowered(builder, compute, data, *parts)
+
+
+def lower_as_product(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    """As `lower`, but as one sum where all phases are one product."""
+    along = _along(call)
+    strides = [len(each) for each in along]
+    if int(call.attrs.groups) > 1 or max(strides) == 1 or not all(map(_is_product, along)):
+        return lower(builder, call)
+    window = _Window.of(call)
+
+    def compute(x: te.Tensor, weight: te.Tensor) -> te.Tensor:
+        sums = window.product(x, weight, strides)
+        return window.interleaved(sums, strides, call.ty)
+
+    return _lowered(builder, compute, *call.args)
+
+
+def _is_product(along: Sequence[Phase]) -> bool:
+    """Whether each phase has the tap of its number, and all read and write at the same places."""
+    found = [(phase.taps, phase.first, phase.count) for phase in along]
+    return found == [((number,), 0, 0) for number in range(len(along))]
+
+
+def _lowered(
+    builder: relax.BlockBuilder, compute: Callable[..., te.Tensor], *args: relax.Expr
+) -> relax.Expr:
+    """A call of the function that `compute` makes, which takes elementwise consumers in."""
+    lowered = builder.call_te(compute, *args, primfunc_name_hint="conv_transpose")
     function = lowered.args[0]
     marked = builder.get()[function].with_attr("op_pattern", OUT_FUSABLE)
     builder.update_func(function, marked)
     return lowered
+
+
+def _along(call: relax.Call) -> list[list[Phase]]:
+    """The phases along each spatial axis."""
+    attrs, window = call.attrs, _Window.of(call)
+    rank = len(window.dims)
+    padding = [int(p) for p in attrs.padding]
+    shape = call.args[1].ty.shape
+    sizes = [int(shape[window.kernel_layout.index(dim)]) for dim in window.dims]
+    return [
+        phases(sizes[a], int(attrs.strides[a]), int(attrs.dilation[a]), padding[a],
+               padding[rank + a], int(attrs.output_padding[a]))
+        for a in range(rank)
+    ]  # fmt: skip
 
 
 def _taps(
@@ -122,6 +160,49 @@ class _Window:
     kernel_layout: str
     dims: list[str]
     groups: int
+
+    @staticmethod
+    def of(call: relax.Call) -> _Window:
+        """The layouts of a call."""
+        layout = str(call.attrs.data_layout)
+        dims = [c for c in layout if c not in "NC"]
+        return _Window(layout, str(call.attrs.kernel_layout), dims, int(call.attrs.groups))
+
+    def product(self, x: te.Tensor, weight: te.Tensor, strides: Sequence[int]) -> te.Tensor:
+        """``sums[phase, y] = x[y] w[phase]``, with a dim for each stride above 1."""
+        apart = self._apart(strides)
+        channel = te.reduce_axis((0, weight.shape[self.kernel_layout.index("I")]), "ci")
+
+        def value(*at: Expr) -> Expr:
+            out = dict(zip(self.layout, at[len(apart) :]))
+            tap = dict.fromkeys(self.dims, tirx.const(0, "int64")) | dict(zip(apart, at))
+            tap |= {"I": channel, "O": out["C"]}
+            factors = (
+                x(*({**out, "C": channel}[c] for c in self.layout)),
+                weight(*(tap[c] for c in self.kernel_layout)),
+            )
+            return te.sum(factors[0] * factors[1], axis=channel)
+
+        size = dict(zip(self.layout, x.shape))
+        size["C"] = weight.shape[self.kernel_layout.index("O")]
+        shape = [*apart.values(), *(size[c] for c in self.layout)]
+        return te.compute(shape, value, name="phases")
+
+    def interleaved(self, sums: te.Tensor, strides: Sequence[int], result: object) -> te.Tensor:
+        """``out[.., s y + phase, ..] = sums[phase, .., y, ..]``."""
+        apart = self._apart(strides)
+
+        def value(*at: Expr) -> Expr:
+            out = dict(zip(self.layout, at))
+            phase = [out[d] % stride for d, stride in apart.items()]
+            out |= {d: out[d] // stride for d, stride in apart.items()}
+            return sums(*phase, *(out[c] for c in self.layout))
+
+        return te.compute(list(result.shape), value, name="interleaved")  # type: ignore[attr-defined]
+
+    def _apart(self, strides: Sequence[int]) -> dict[str, int]:
+        """{axis: stride} for strides above 1."""
+        return {d: stride for d, stride in zip(self.dims, strides) if stride > 1}
 
     def sum(self, x: te.Tensor, weight: te.Tensor, chosen: Sequence[Phase]) -> te.Tensor:
         """The convolution of one phase, in the layout of the data."""
@@ -198,3 +279,6 @@ def _interleaved(
 Lowering = Callable[[relax.BlockBuilder, relax.Call], relax.Expr]
 LOWERINGS: dict[str, Lowering] = {f"relax.nn.conv{rank}d_transpose": lower for rank in (1, 2, 3)}
 """{operator: lowering} of transposed convolutions."""
+
+AS_PRODUCTS: dict[str, Lowering] = dict.fromkeys(LOWERINGS, lower_as_product)
+"""The same for schedules that take the one sum for a matrix product."""

@@ -40,6 +40,7 @@ from ..levels import (
 from ..rule import OWN_ADDRESSES, Declined, Kernel, Scheduled
 from . import masks, shared_tile
 from .dots import Dot, find_dot
+from .flat_rows import steps_from_places
 from .gemm_blocks import block_tiles_for, fetches_ahead, near_rows
 from .gemm_kernel import build
 from .gemm_variants import LEAST_BITS, known_prices, variants
@@ -162,6 +163,8 @@ class Gemm:
         if decision.rhs != "weight" or decision.dot is not None:
             return result
         if _ragged(workload, decision) and not decision.shared:
+            return result
+        if steps_from_places(workload.contraction):
             return result
         return replace(result, func=result.func.with_attr(OWN_ADDRESSES, True))
 

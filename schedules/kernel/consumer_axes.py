@@ -11,7 +11,7 @@ from tvm import tirx
 from tvm.ir import Expr, TensorLoad, Var
 from tvm_ffi import structural_equal
 
-from .analysis import Block, analyzer, constant
+from .analysis import Block, analyzer, constant, variables
 
 
 def consumer_axes(
@@ -55,24 +55,38 @@ def merged_axes(
 ) -> tuple[dict[Var, Expr], frozenset[int]]:
     """``{r: (a*B + b)*C + c}`` and these dims, for indices ``r // C // B, r // C % B, r % C``
 
-    where the axis r of the consumer runs over all of the axes a, b, c: a reshape merged them.
+    where the axis r of the consumer runs over all of the axes a, b, c: a reshape merged them, or
+    they were interleaved. The dim of the last digit may be anywhere.
     """
-    dims, ana = load.source.shape, analyzer(())
-    for last in range(len(dims) - 1, 0, -1):
-        digit = load.indices[last]
-        if not isinstance(digit, tirx.FloorMod) or not isinstance(digit.a, Var):
-            continue
-        (extent,) = (axis.extent for axis in block.axes if axis.var.same_as(digit.a))
-        rest, merged, size = digit.a, _index(0), _index(1)
-        for d in range(last, -1, -1):
-            own, index, tail = at[d], load.indices[d], tirx.floormod(rest, dims[d])
-            here = ana.can_prove_equal(index, rest) or ana.can_prove_equal(index, tail)
-            if not isinstance(own, Var) or not here:
-                break
-            merged, size, rest = merged + own * size, size * dims[d], tirx.floordiv(rest, dims[d])
-            if d < last and ana.can_prove_equal(extent, size):
-                return {digit.a: ana.simplify(merged)}, frozenset(range(d, last + 1))
-    return {}, frozenset()
+    found: dict[Var, Expr] = {}
+    dims: frozenset[int] = frozenset()
+    for last, digit in enumerate(load.indices):
+        if isinstance(digit, tirx.FloorMod) and isinstance(digit.a, Var) and last not in dims:
+            merged, own = _digits(load, at, block, last)
+            if merged is not None:
+                found[digit.a], dims = merged, dims | own
+    return found, dims
+
+
+def _digits(
+    load: TensorLoad, at: Sequence[Expr], block: Block, last: int
+) -> tuple[Expr | None, frozenset[int]]:
+    """The axis of which dim `last` is read at the last digit, as axes of the sum, and its dims."""
+    axis, shape, ana = load.indices[last].a, load.source.shape, analyzer(())
+    (extent,) = (one.extent for one in block.axes if one.var.same_as(axis))
+    others = [d for d in reversed(range(len(shape))) if axis in variables(load.indices[d])]
+    rest, merged, size = axis, _index(0), _index(1)
+    dims: frozenset[int] = frozenset()
+    for d in (last, *(d for d in others if d != last)):
+        own, index, tail = at[d], load.indices[d], tirx.floormod(rest, shape[d])
+        here = (d != last and ana.can_prove_equal(index, rest)) or ana.can_prove_equal(index, tail)
+        if not isinstance(own, Var) or not here:
+            break
+        dims, merged, size = dims | {d}, merged + own * size, size * shape[d]
+        if len(dims) > 1 and ana.can_prove_equal(extent, size):
+            return ana.simplify(merged), dims
+        rest = tirx.floordiv(rest, shape[d])
+    return None, frozenset()
 
 
 def _parts(

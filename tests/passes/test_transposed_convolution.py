@@ -14,7 +14,9 @@ from tvm.relax import op
 from tests.passes import modules
 from tests.passes.modules import build, random
 from tvmext.passes.legalize import LEGALIZE
-from tvmext.passes.transposed_convolution import phases
+from tvmext.passes.transposed_convolution import AS_PRODUCTS, phases
+from tvmext.schedules.kernel.view import view
+from tvmext.schedules.rule import Declined
 
 few = settings(max_examples=25, deadline=None)
 CALLS = {1: op.nn.conv1d_transpose, 2: op.nn.conv2d_transpose, 3: op.nn.conv3d_transpose}
@@ -40,7 +42,7 @@ def scattered(x, w, stride, padding, extra, dilation, groups):
     return out[(slice(None), slice(None), *crop)]
 
 
-def lowered(x, w, weight_is_constant, symbolic, **attrs):
+def lowered(x, w, weight_is_constant, symbolic, lowerings=LEGALIZE, **attrs):
     call = CALLS[x.ndim - 2]
     shape = [
         tirx.Var(f"d{i}", "int64") if symbolic and i != 1 else n for i, n in enumerate(x.shape)
@@ -52,7 +54,7 @@ def lowered(x, w, weight_is_constant, symbolic, **attrs):
     else:
         mod = build([*inputs, ("w", w.shape, "float32")], lambda _, x, w: call(x, w, **attrs))
         arrays = [x, w]
-    return relax.transform.LegalizeOps(LEGALIZE)(mod), arrays
+    return relax.transform.LegalizeOps(lowerings)(mod), arrays
 
 
 @few
@@ -93,6 +95,26 @@ def test_no_tap_is_multiplied_twice_or_left_out() -> None:
     for kernel, stride, dilation in product((1, 2, 3, 4, 5), (1, 2, 3), (1, 2, 3)):
         taps = [tap for phase in phases(kernel, stride, dilation, 1, 0, 0) for tap in phase.taps]
         assert sorted(taps) == list(range(kernel))
+
+
+@few
+@given(st.data())
+def test_one_product_equals_its_definition(data: st.DataObject) -> None:
+    draw = lambda *values: data.draw(st.sampled_from(values))  # noqa: E731
+    rank = draw(1, 2, 2, 3)
+    each = lambda *values: tuple(draw(*values) for _ in range(rank))  # noqa: E731
+    sizes, stride = each(1, 2, 5), each(1, 2, 3)
+    assume(max(stride) > 1)
+    x, w = random(2, 4, *sizes), random(4, 3, *stride, seed=1)
+    none, ones = (0,) * (2 * rank), (1,) * rank
+    expected = scattered(x, w, stride, none, none[:rank], ones, 1)
+    how = LEGALIZE | AS_PRODUCTS
+    mod, arrays = lowered(x, w, draw(True, False), draw(True, False), how, strides=stride)
+    (function,) = (func for func in mod.functions.values() if isinstance(func, tirx.PrimFunc))
+    seen = view(function)
+    assert not isinstance(seen, Declined) and len(seen.reductions) == 1
+    (result,) = modules.run(mod, *arrays)
+    np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("layout", ["NHWC", "NCHW"])
