@@ -19,7 +19,8 @@ from ..levels import (
     register_tiles,
 )
 from .dots import find_dot
-from .gemm import Decision, Workload, decide, placed, register_units
+from .gemm import Decision, Workload, decide, placed, register_units, variant
+from .gemm_variants import Kept, candidates
 from .tile import Shape, operations
 
 MOST_TILES = 20
@@ -82,6 +83,13 @@ class GemmChoices:
                 for d, u in zip(decisions, units)
             ],
         )
+
+
+def each_alone(workload: Workload, picked: Decision, arch: CpuArch) -> list[Decision]:
+    """A decision for each variant of which `picked` has the best few: that one for all sizes."""
+    bare = replace(picked, others=())
+    every = (Kept(*one, rows=0, cols=0) for one in candidates(workload, arch))
+    return [variant(workload, bare, one, arch) for one in every]
 
 
 def _tiles(work: Workload, arch: CpuArch) -> list[Shape]:

@@ -43,7 +43,7 @@ from .dots import Dot, find_dot
 from .flat_rows import steps_from_places
 from .gemm_blocks import block_tiles_for, fetches_ahead, near_rows
 from .gemm_kernel import build
-from .gemm_variants import LEAST_BITS, known_prices, variants
+from .gemm_variants import LEAST_BITS, Kept, known_prices, variants
 from .heights import tile_heights
 from .one_column import free_columns, of_one_column
 from .one_row import columns_at_once, contiguous_sum
@@ -309,18 +309,20 @@ def _varied(workload: Workload, decision: Decision, arch: CpuArch) -> Decision:
         return replace(decision, others=tuple(_alone(workload, decision, arch)))
     if decision.rhs not in ("pack", "in place") or decision.dot is not None or not unknown:
         return decision
-    first, *others = (
-        replace(
-            decision,
-            tile=one.tile,
-            rhs=one.rhs,
-            least_cols=one.cols,
-            shared=_shares(workload, one.rhs),
-            heights=_heights(workload, one.tile, None, arch, least=one.rows),
-        )
-        for one in variants(workload, arch)
-    )
+    first, *others = (variant(workload, decision, one, arch) for one in variants(workload, arch))
     return replace(first, others=(*others, *_alone(workload, first, arch)))
+
+
+def variant(workload: Workload, decision: Decision, one: Kept, arch: CpuArch) -> Decision:
+    """`decision` with the tile and the operand of `one`."""
+    return replace(
+        decision,
+        tile=one.tile,
+        rhs=one.rhs,
+        least_cols=one.cols,
+        shared=_shares(workload, one.rhs),
+        heights=_heights(workload, one.tile, None, arch, least=one.rows),
+    )
 
 
 def _alone(workload: Workload, usual: Decision, arch: CpuArch) -> Iterator[Decision]:

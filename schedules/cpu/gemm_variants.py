@@ -71,6 +71,13 @@ def variants(workload: Workload, arch: CpuArch) -> tuple[Kept, ...]:
     return _kept(known, workload.spans, workload.rhs, lanes, arch.vector_registers, arch.fma_units)
 
 
+def candidates(workload: Workload, arch: CpuArch) -> Iterator[Variant]:
+    """All of which `variants` are the fewest that are needed."""
+    lanes = arch.vector_lanes(workload.dtype)
+    known = (workload.rows, workload.cols, workload.reduce)
+    return _candidates(known, workload.rhs, lanes, arch.vector_registers)
+
+
 @cache
 def _kept(
     known: tuple[int | None, int | None, int | None],
@@ -80,8 +87,8 @@ def _kept(
     registers: int,
     units: int,
 ) -> tuple[Kept, ...]:
-    candidates = list(_candidates(known, rhs, lanes, registers))
-    heights = {tile.rows for tile, _ in candidates}
+    every = list(_candidates(known, rhs, lanes, registers))
+    heights = {tile.rows for tile, _ in every}
     rows, cols = spans
     ranges = (bends(heights, *rows), bends(range(lanes, 6 * lanes, lanes), *cols), DEPTHS)
     sizes = grid([own if n is None else [n] for own, n in zip(ranges, known)])
@@ -89,7 +96,7 @@ def _kept(
     def price(variant: Variant) -> np.ndarray:
         return _price(variant, sizes, rhs, units)
 
-    kept = fewest(candidates, price, worst=WORST)
+    kept = fewest(every, price, worst=WORST)
     best = np.argmin([price(variant) for variant in kept], axis=0)
 
     def least(number: int, axis: int) -> int:

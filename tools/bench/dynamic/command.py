@@ -25,7 +25,8 @@ def add(commands: Any, common: Any) -> None:
     parser = commands.add_parser("dynamic", help="kernels for any size, by MikPoly's protocol")
     parser.add_argument("--gemms", type=int, default=60, metavar="N", help="products to draw")
     parser.add_argument("--convs", type=int, default=30, metavar="N", help="convolutions to draw")
-    parser.add_argument("--oracles", type=int, default=20, metavar="N", help="cases with an oracle")
+    told = "cases that are compared with each of their candidates, as kernels for any size"
+    parser.add_argument("--oracles", type=int, default=20, metavar="N", help=told)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", metavar="TEXT", help="cases with this in their name")
     parser.add_argument("--compile", action="store_true", help="compile only, measure nothing")

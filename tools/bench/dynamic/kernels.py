@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,12 @@ from tvmext.arch import CpuArch, resolve, to_target
 from tvmext.build.kernels import build_kernels
 from tvmext.measure.timing import Call
 from tvmext.passes.share_kernels import ShareKernels
-from tvmext.schedules.cpu import RULES
-from tvmext.schedules.cpu.tile import Shape
+from tvmext.schedules.cpu import RULES, gemm
+from tvmext.schedules.cpu.choices import choices
+from tvmext.schedules.cpu.choices_gemm import each_alone
 from tvmext.schedules.kernel.analysis import substitute
 from tvmext.schedules.layout import relayout
-from tvmext.schedules.levels import register_tiles
-from tvmext.schedules.rule import Declined, Kernel, Layout
+from tvmext.schedules.rule import Declined, Kernel, Layout, Rule
 
 from ..cases.case import Arrays
 from .cases import Case, Conv, Gemm
@@ -64,25 +65,37 @@ def arch() -> CpuArch:
 
 def dynamic(case: Case) -> Ready:
     """The kernel for any size; cases that differ in free sizes alone have the same one."""
-    return _scheduled(*_free(case), None)
+    return _dynamic(_layer(case))
+
+
+@cache
+def _dynamic(case: Case) -> Ready:
+    plain = _plain(*_free(case))
+    return plain.scheduled(plain.picked)
 
 
 def static(case: Case) -> Ready:
     """The kernel for the sizes of the case."""
-    return _scheduled(_build(case), _shapes(case, {}), _weights(case), None)
+    plain = _plain(_build(case), _shapes(case, {}), _weights(case))
+    return plain.scheduled(plain.picked)
 
 
-def candidates(case: Case) -> Iterator[Ready]:
-    """The kernel for the sizes of the case with every register tile, but the one that is picked."""
-    picked = getattr(static(case).decision, "tile", None)
-    if isinstance(picked, Shape):
-        for rows, vectors in register_tiles(arch().vector_registers):
-            tile = Shape(rows, vectors, picked.lanes)
-            if tile != picked:
-                try:
-                    yield _scheduled(_build(case), _shapes(case, {}), _weights(case), tile)
-                except (AssertionError, ValueError):
-                    continue  # a rule need not be able to build a tile that it would not choose
+def candidates(case: Case) -> tuple[Ready, ...]:
+    """The kernel for any size as each of its candidates alone makes it."""
+    return _candidates(_layer(case))
+
+
+@cache
+def _candidates(case: Case) -> tuple[Ready, ...]:
+    plain = _plain(*_free(case))
+    return tuple(plain.scheduled(decision) for decision in plain.candidates())
+
+
+def _layer(case: Case) -> Case:
+    """The first of the cases that differ from this one in free sizes alone."""
+    if isinstance(case, Conv):
+        return replace(case, batch=1, side=case.window)
+    return replace(case, m=1) if case.weight else replace(case, m=1, n=1, k=1)
 
 
 def inputs(case: Case) -> Arrays:
@@ -135,12 +148,39 @@ def _build(case: Case) -> Callable[..., Any]:
     return lambda x, w, b: relax.op.nn.relu(relax.op.nn.conv2d(x, w, **settings) + b)
 
 
-def _scheduled(
-    build: Callable[..., Any],
-    shapes: Sequence[tuple[Any, ...]],
-    weights: frozenset[int],
-    tile: Shape | None,
-) -> Ready:
+@dataclass(frozen=True)
+class _Plain:
+    """A kernel that is to be scheduled by `rule`. For `sizes` and `dims` see `Ready`."""
+
+    kernel: Kernel
+    sizes: tuple[Any, ...]
+    dims: Mapping[str, tirx.Var]
+    rule: Rule
+    workload: Any
+
+    @property
+    def picked(self) -> Any:
+        return self.rule.choose(self.workload, arch())
+
+    def candidates(self) -> Sequence[Any]:
+        """Decisions for all sizes; what chooses when it runs has each of its variants instead."""
+        picked = self.picked
+        if isinstance(picked, gemm.Decision) and picked.others:
+            return each_alone(self.workload, picked, arch())
+        family = choices().get(self.rule.name)
+        return family.candidates(self.workload, arch()) if family else [picked]
+
+    def scheduled(self, decision: Any) -> Ready:
+        result = self.rule.apply(self.kernel, self.workload, decision, arch())
+        digest = hashlib.sha256(result.func.script().encode()).hexdigest()[:16]
+        name = f"kernel_{digest}"
+        func = result.func.with_attr("global_symbol", name)
+        return Ready(name, func, result.layouts, self.sizes, self.dims, decision)
+
+
+def _plain(
+    build: Callable[..., Any], shapes: Sequence[tuple[Any, ...]], weights: frozenset[int]
+) -> _Plain:
     """The one kernel of ``build(..)``, as the pipeline of a network would make it."""
     builder = relax.BlockBuilder()
     params = [
@@ -160,23 +200,12 @@ def _scheduled(
     module = tvm.transform.Sequential(passes)(builder.get())
     (call,) = (b.value for block in module["main"].body.blocks for b in block.bindings)
     kernel = Kernel("kernel", module[call.args[0]], weights)
-    func, layouts, decision = _decided(kernel, tile)
-    digest = hashlib.sha256(func.script().encode()).hexdigest()[:16]
-    named = func.with_attr("global_symbol", f"kernel_{digest}")
     dims = {d.name: d for shape in shapes for d in shape if isinstance(d, tirx.Var)}
     scalars = tuple(call.args[1].fields[len(shapes) :])
-    return Ready(f"kernel_{digest}", named, layouts, scalars, dims, decision)
-
-
-def _decided(kernel: Kernel, tile: Shape | None) -> tuple[tirx.PrimFunc, Any, Any]:
     for rule in RULES:
         workload = rule.match(kernel)
         if not isinstance(workload, Declined):
-            decision = rule.choose(workload, arch())
-            if tile is not None:
-                decision = replace(decision, tile=tile)
-            result = rule.apply(kernel, workload, decision, arch())
-            return result.func, result.layouts, decision
+            return _Plain(kernel, scalars, dims, rule, workload)
     raise AssertionError("the last rule takes everything")
 
 

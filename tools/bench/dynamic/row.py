@@ -38,12 +38,13 @@ def dynamic_row(
     """{"case", "family", "decisions", "sides", "ratios"}, and "oracle" if the request asks for it.
 
     A request is {"dynamic": fields of a case, "folder": of the libraries, "oracle": bool}. Ratios
-    are of a side's time to that of the kernel for any size. The oracle is the fastest register tile
-    of a kernel for just this shape.
+    are of a side's time to that of the kernel for any size. The oracle is the fastest of the
+    kernels for any size that have one of its candidates alone.
     """
     case, folder = case_of(request["dynamic"]), Path(request["folder"])
     ours, fixed = kernels.dynamic(case), kernels.static(case)
     others = {k.name: k for k in kernels.candidates(case)} if request["oracle"] else {}
+    others.pop(ours.name, None)
     library = kernels.libraries([ours, fixed, *others.values()], folder)
     arrays = kernels.inputs(case)
     rival, shares = _rival(case, arrays, threads)
@@ -54,11 +55,15 @@ def dynamic_row(
     calls[ONNX_RUNTIME] = rival.call
     if TORCH in against:
         calls[TORCH] = _torch(case, arrays, threads)
-    found = [_bound(kernel, library, case, arrays)[0] for kernel in others.values()]
-    best = sorted(found, key=_trial)[:FINALISTS]
-    calls |= {f"{BEST}{i}": call for i, call in enumerate(best)}
+    best: list[tuple[float, kernels.Ready, Call]] = []
+    for kernel in others.values():
+        call, result = _bound(kernel, library, case, arrays)
+        agreement(result, rival.result)
+        best.append((_trial(call), kernel, call))
+        best = sorted(best, key=lambda one: one[0])[:FINALISTS]
+    calls |= {f"{BEST}{i}": call for i, (_, _, call) in enumerate(best)}
     turns = rounds(calls)
-    row = {
+    row: Figures = {
         "case": case.name,
         "family": case.name.partition("/")[0],
         "threads": threads,
@@ -66,9 +71,11 @@ def dynamic_row(
         "decisions": {OURS: str(ours.decision), STATIC: str(fixed.decision)},
         **figures(turns, OURS, None, shares),
     }
-    if request["oracle"]:
-        tiles = [name for name in calls if name == STATIC or name.startswith(BEST)]
-        row["oracle"] = min(1.0, *(_share(turns, name) for name in tiles))
+    if best:
+        taken = [_share(turns, f"{BEST}{i}") for i in range(len(best))]
+        fastest = min(range(len(best)), key=lambda i: taken[i])
+        row["oracle"] = min(1.0, taken[fastest])
+        row["decisions"][BEST] = str(best[fastest][1].decision)
     return row
 
 
