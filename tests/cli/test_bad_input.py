@@ -206,7 +206,7 @@ def test_an_output_that_cannot_be_written_is_explained(
 
 def test_ctrl_c_leaves_nothing_behind(tiny: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tvmext", "compile", str(tiny), "-o", "out.so"]
-    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    environment = os.environ | {"TMPDIR": str(tmp_path), "TVMEXT_CACHE": "off"}
     process = subprocess.Popen(
         command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
     )
