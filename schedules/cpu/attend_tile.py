@@ -22,6 +22,7 @@ from ..kernel.attend import Attention
 from ..kernel.choice import of_height
 from ..kernel.emit import (
     VECTORIZED,
+    Body,
     Size,
     Values,
     allocate,
@@ -33,12 +34,14 @@ from ..kernel.emit import (
     known,
     least,
     loop,
+    turned,
     unravel,
     zeros,
 )
 from .exponential import LOG2_E, exp2_of_negative
 from .math import approximate
 from .tile import Shape, Sums
+from .turns import turn
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +102,8 @@ class Tile:
     buffer: Var
     """Scores of the tile, one row of `buffer` for a query row, with room for a vector more."""
     state: State
+    chains: int
+    """Independent vectors of sums that hide the latency of an FMA."""
 
     def attend_all(
         self, first: Expr, count: Size, per_block: Size, running: Running | None
@@ -166,9 +171,14 @@ class Tile:
         return block(
             sums.allocate(),
             sums.each(lambda buffer, i, j, _at: zeros(buffer, [i, j])),
-            loop(known(self.found.depth.extent), step, name="d"),
+            self._turned(height, shape.vectors, known(self.found.depth.extent), step),
             sums.each_chunk(keep),
         )
+
+    def _turned(self, rows: int, vectors: int, steps: Size, step: Body) -> tirx.Stmt:
+        """The loop over the sum of a tile, if its steps are known in turns of several."""
+        count = turn(rows, vectors, steps, self.chains) if isinstance(steps, int) else 1
+        return turned(steps, count, step)
 
     def _row(self, i: Expr) -> Values:
         return unravel(self.row + i, self.found.rows)
@@ -343,7 +353,7 @@ class Tile:
         return block(
             accumulated.allocate(),
             accumulated.each_chunk(begin),
-            loop(count, step, name="k"),
+            self._turned(height, self.values.vectors, count, step),
             accumulated.each_chunk(leave),
         )
 

@@ -49,6 +49,7 @@ from .gemm import PARALLEL_FLOPS, known_size
 from .maps import turned
 from .rows import Tiles, cut
 from .tile import Shape
+from .turns import hiding
 
 
 @dataclass(frozen=True)
@@ -122,11 +123,11 @@ class FusedAttention:
     def apply(
         self, kernel: Kernel, workload: Workload, decision: Decision, arch: CpuArch
     ) -> Scheduled:
-        found = workload.attention
+        found, chains = workload.attention, hiding(arch.fma_units)
         body = cut(
             size(found.rows),
             decision.scores.rows,
-            lambda tiles: _tasks(found, tiles, decision),
+            lambda tiles: _tasks(found, tiles, decision, chains),
             decision.heights,
         )
         func = tirx.PrimFunc(kernel.func.params, body, kernel.func.ret_type, kernel.func.attrs)
@@ -256,7 +257,7 @@ def _cycles(rows: int, cols: int, depth: int, tile: Shape, units: int) -> float:
     return total
 
 
-def _tasks(found: Attention, tiles: Tiles, decision: Decision) -> tirx.Stmt:
+def _tasks(found: Attention, tiles: Tiles, decision: Decision, chains: int) -> tirx.Stmt:
     """One task for each batch point and part of its rows."""
     batch = [axis for axis in found.batch if axis.size != 1]
     units = {axis.var: index(0) for axis in (*found.batch, *found.rows) if axis.size == 1}
@@ -266,7 +267,7 @@ def _tasks(found: Attention, tiles: Tiles, decision: Decision) -> tirx.Stmt:
         part = flat % parts if parts > 1 else index(0)
         return bind_each(
             unravel(flat // parts if parts > 1 else flat, batch),
-            lambda at: _rows(found, tiles, decision, {**units, **at}, part),
+            lambda at: _rows(found, tiles, decision, chains, {**units, **at}, part),
         )
 
     kind = PARALLEL if decision.parallel else SERIAL
@@ -275,7 +276,9 @@ def _tasks(found: Attention, tiles: Tiles, decision: Decision) -> tirx.Stmt:
     return loop(known(size(batch) * parts), task, kind, "task")
 
 
-def _rows(found: Attention, tiles: Tiles, decision: Decision, at: Values, part: Expr) -> tirx.Stmt:
+def _rows(
+    found: Attention, tiles: Tiles, decision: Decision, chains: int, at: Values, part: Expr
+) -> tirx.Stmt:
     """Every ``decision.parts``-th tile of rows from `part` on: causal ones cost more and more."""
     keys, rows, width = known(found.keys.extent), decision.scores.rows, decision.scores.cols
     per_block = decision.block_keys or keys
@@ -298,6 +301,7 @@ def _rows(found: Attention, tiles: Tiles, decision: Decision, at: Values, part: 
             panels,
             scores,
             state,
+            chains,
         )
         hides = mask(found) if decision.skips else None
         if hides is None:

@@ -58,6 +58,19 @@ def loop(
     return tirx.For(var, index(start), index(extent), kind, body(var))
 
 
+def turned(extent: Size, count: int, body: Body, name: str = "k") -> tirx.Stmt:
+    """``body(name)`` for every index below `extent`, `count` of them in a turn of the loop."""
+    whole, rest = known(extent // count), known(extent % count)
+
+    def turn(at: Expr) -> tirx.Stmt:
+        return block(*(body(at * count + n) for n in range(count)))
+
+    if rest == 0:
+        return loop(whole, turn, name=name)
+    left = loop(rest, lambda n: body(whole * count + n), name="rest")
+    return left if whole == 0 else block(loop(whole, turn, name=name), left)
+
+
 def nest(extents: Iterable[Size], body: Callable[[list[Expr]], tirx.Stmt]) -> tirx.Stmt:
     """Serial loops, outermost first."""
 

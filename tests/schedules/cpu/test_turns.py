@@ -10,6 +10,8 @@ from tvm import relax
 
 from tests.schedules.cpu.kernels import ARCH, normal
 from tests.schedules.cpu.products import compare, convolve, schedule
+from tests.schedules.cpu.test_attention import PLAIN, heads
+from tests.schedules.cpu.test_attention import check as attend
 from tests.schedules.cpu.test_conv import nhwc
 from tvmext.arch import FAMILIES
 from tvmext.schedules.cpu.functions import called_by
@@ -76,3 +78,10 @@ def test_a_turn_has_its_steps() -> None:
     _, shared, _ = schedule(relax.op.matmul, *shapes, weights=[1], arch=AVX2)
     (function,) = called_by([shared.func]).values()
     assert "range(steps // T.int64(4))" in function.script()
+
+
+@runs_here
+@pytest.mark.parametrize("keys", [3, 8, 61])
+@pytest.mark.parametrize("depth", [16, 24, 70])
+def test_attention(keys: int, depth: int) -> None:
+    attend(PLAIN, heads(1, 2, 13, keys, depth), arch=AVX2)
