@@ -161,4 +161,5 @@ def _with_narrow(
     narrow = (
         _passes(total, workload, replace(decision, tile=one, rhs=how), arch) for one in shapes
     )
-    return replace(found, narrow=tuple(narrow))
+    tile = replace(found.tile, turned_from=shape.rows)  # most steps are those of whole panels
+    return replace(found, tile=tile, narrow=tuple(narrow))

@@ -150,8 +150,8 @@ class RegisterTile(ABC):
     shape: Shape
     chains: int = field(default=CHAINS, kw_only=True)
     """Independent vectors of sums that hide the latency of an FMA."""
-    common: bool = field(default=False, kw_only=True)
-    """Whether many products share the code, which is then worth more of it."""
+    turned_from: int | None = field(default=None, kw_only=True)
+    """The height from which on tiles are worth the code of turns whose number is not known."""
 
     @property
     def heavy(self) -> bool:
@@ -371,9 +371,9 @@ class Kernel(RegisterTile):
         if len(parts) > 1:
             return len(parts)
         rows = sum(constant(buffer.shape[0]) or 0 for buffer in parts[0].buffers)
-        if self._run is None and not isinstance(steps, int) and not self.common:
-            return 1
         known = steps if isinstance(steps, int) else None
+        if known is None and (self.turned_from is None or rows < self.turned_from):
+            return 1
         return turn(rows, self.shape.vectors, known, self.chains, whole=self._run is not None)
 
     def _add(self, part: Sums, ks: Values, panel: Panel) -> tirx.Stmt:

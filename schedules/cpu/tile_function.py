@@ -107,7 +107,7 @@ def _defined(name: str, shape: Shape, heights: list[int], chains: int, dtype: st
     def of(rows: int) -> tirx.Stmt:
         own = allocate([rows], "int64", "place")
         copied = (tirx.BufferStore(own, _element(places, i), [index(i)]) for i in range(rows))
-        tile = _Tile(total, shape, term, own, jump, chains=chains, common=True)
+        tile = _Tile(total, shape, term, own, jump, chains=chains, turned_from=1)
         at = lambda i: {row.var: tile.here[i]}  # noqa: E731
         work = tile.tile(at, rows, panel, sums.buffer, ahead=beside)
         return block(tirx.AllocBuffer(own), *copied, work)

@@ -56,6 +56,15 @@ def test_products(rows: int | str, k: int, arch: object) -> None:
 
 
 @runs_here
+@pytest.mark.parametrize("k", [0, 3, 4, 9, 131])
+@pytest.mark.parametrize("m, n", [(6, 16), (17, 40), (64, 7)])
+def test_products_of_two_results(m: int, n: int, k: int) -> None:
+    """All sizes are known at run time only: the highest tiles take turns of several steps."""
+    x, y = normal(m, k), normal(k, n, seed=1)
+    compare(relax.op.matmul, [x, y], x @ y, dims=[("m", "k"), ("k", "n")], arch=AVX2)
+
+
+@runs_here
 @pytest.mark.parametrize("channels", [3, 8, 20, 33])
 @pytest.mark.parametrize("size", [(9, 11), ("h", "w")])
 def test_windows(size: tuple[int | str, int | str], channels: int) -> None:
