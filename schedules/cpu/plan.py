@@ -226,7 +226,8 @@ def _interleaves(stage: Stage, axes: Sequence[Axis]) -> bool:
 
 def _whole(size: int | None, lanes: int) -> int:
     """Lanes of vectors that leave nothing over, if they need not be much narrower."""
-    return next((n for n in (lanes, lanes // 2, lanes // 4) if n and (size or 0) % n == 0), lanes)
+    halves = (lanes, lanes // 2, lanes // 4)
+    return next((n for n in halves if n > 1 and (size or 0) % n == 0), lanes)
 
 
 def _bits(stage: Stage, inner: Sequence[Axis]) -> list[int]:

@@ -11,6 +11,7 @@ import pytest
 from tvm import te
 
 from tests.schedules.cpu.kernels import ARCH, check, composed, normal, scheduled
+from tvmext.arch import FAMILIES
 from tvmext.schedules.cpu.staged import as_stages
 from tvmext.schedules.kernel.stages import Stages
 
@@ -82,3 +83,19 @@ def test_several_runs_are_stored_in_turns(dims: tuple[int, int, int], symbolic: 
     assert selection.decision[0].plans[0].mode == "interleave"
     expected = (x * b + np.arange(runs, dtype="float32")[:, None]).transpose(0, 2, 1)
     check(build, [x, b], expected, dims=shapes, how=composed)
+
+
+@pytest.mark.parametrize("dims", [(3, 37, 2), (2, 5, 3)])
+def test_wide_elements_are_stored_in_turns(dims: tuple[int, int, int]) -> None:
+    """A register of four 64-bit integers, and an odd length: a vector of one would be none."""
+
+    def build(x: te.Tensor) -> te.Tensor:
+        shape = [x.shape[0], x.shape[2], x.shape[1]]
+        return te.compute(shape, lambda n, i, r: x[n, r, i] * 3, name="shuffle")
+
+    n, size, runs = dims
+    x = np.arange(n * runs * size).reshape(n, runs, size)
+    narrow = FAMILIES["x86-64-v3"]
+    _, selection = scheduled(composed(build, (x.shape, "int64")), narrow)
+    assert selection.decision[0].plans[0].mode == "interleave"
+    check(build, [x], (x * 3).transpose(0, 2, 1), how=composed, arch=narrow)
