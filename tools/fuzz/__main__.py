@@ -10,6 +10,7 @@ import argparse
 import json
 import random
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -78,10 +79,11 @@ def mutants(seed: int, count: int) -> list[Mutant]:
 
 
 def search(jobs: Sequence[Mutant], limit: float, workers: int, heard: object) -> None:
-    checker = check.Checker()
-    work = forked.Work(checker.check, check.ended, checker.begin)
     limits = forked.Limits(limit, MEMORY, jobs=1000)
-    forked.run(jobs, work, limits, heard, workers)  # type: ignore[arg-type]
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
+        checker = check.Checker(Path(folder))
+        work = forked.Work(checker.check, check.ended, checker.begin)
+        forked.run(jobs, work, limits, heard, workers)  # type: ignore[arg-type]
 
 
 def write(path: Path, counts: Counter[str], found: list[check.Result]) -> None:

@@ -48,15 +48,16 @@ class Result:
 
 
 class Checker:
-    """Checks the mutants of a run."""
+    """Checks the mutants of a run, whose files are below `folder`."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
+        self._below = folder
         self._opened: list[str] = []
         self._folder = Path()
 
     def begin(self) -> None:
         """Lay out the folder of this worker, and listen to what is opened."""
-        self._folder = Path(os.path.realpath(tempfile.mkdtemp(prefix="fuzz-")))
+        self._folder = Path(os.path.realpath(tempfile.mkdtemp(dir=self._below)))
         lay_out(self._folder)
         os.environ["CXX"] = "true"  # nothing of the model is left for the linker to fall over
         os.chdir(self._folder / "here")
