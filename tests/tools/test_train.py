@@ -13,7 +13,7 @@ import xgboost as xgb
 
 from tools.collect.journal import ONCE, SCHEMA, write
 from tools.train import networks
-from tools.train.__main__ import machines_held_out, parse
+from tools.train.__main__ import machines_held_out, on_each_machine, parse
 from tools.train.data import Data, by_machine, folds, load
 from tools.train.fit import booster, fit
 from tools.train.judge import APART, judge, text
@@ -326,3 +326,13 @@ def test_what_was_drawn_once_is_held_out_on_all_machines(data: Data) -> None:
         assert len(np.unique(data.machine[held])) == 2
     for number, (name, _, rows) in enumerate(machines_held_out(data, SMALL)):
         assert name == data.machines[number] and set(data.machine[rows]) == {number}
+
+
+def test_each_machine_has_a_table_of_its_own(data: Data, model: Learned) -> None:
+    halves = [(model, rows) for _, rows in folds(data, 2, 0)]
+    every = judge(data, halves)["all"]
+    own = {name: found["all"] for name, found in on_each_machine(data, halves)}
+    assert list(own) == ["machine 0", "machine 1"]
+    assert sum(one.workloads for one in own.values()) == every.workloads
+    logs = [one.workloads * np.log(one.analytic) for one in own.values()]
+    assert np.exp(sum(logs) / every.workloads) == pytest.approx(every.analytic)

@@ -20,7 +20,7 @@ from tvmext.schedules.cost.weights import SHIPPED, read, write
 
 from .data import Data, by_machine, families, folds, load
 from .fit import fit
-from .judge import judge, text
+from .judge import Verdict, judge, text
 from .settings import Settings
 
 FOLDS = 5
@@ -85,7 +85,7 @@ def only(model: Learned, names: Sequence[str]) -> Learned:
     return replace(model, offsets=np.where(known, model.offsets, np.nan))
 
 
-def held_out(data: Data, settings: Settings) -> list[tuple[CostModel, object]]:
+def held_out(data: Data, settings: Settings) -> list[tuple[CostModel, np.ndarray]]:
     """A model for each fold, and the rows that it did not see."""
     return [(fit(data.where(seen), settings), held) for seen, held in folds(data, FOLDS, 0)]
 
@@ -93,13 +93,25 @@ def held_out(data: Data, settings: Settings) -> list[tuple[CostModel, object]]:
 def _judge(args: argparse.Namespace) -> None:
     data, settings = load(args.data), Settings(seed=args.seed)
     print(f"{len(data.seconds)} rows, workloads held out, {FOLDS} folds\n")
-    print(text(judge(data, held_out(data, settings))), end="\n\n")
+    models = held_out(data, settings)
+    print(text(judge(data, models)), end="\n\n")
+    if len(data.machines) > 1:
+        for name, verdicts in on_each_machine(data, models):
+            print(f"{name} of these\n\n{text(verdicts)}", end="\n\n")
     print("families held out\n")
     print(text(judge(data, families_held_out(data, settings))))
     if len(data.machines) > 1:
         print("\nmachines held out\n")
         for name, model, rows in machines_held_out(data, settings):
             print(name, text(judge(data, [(model, rows)])), sep="\n", end="\n\n")
+
+
+def on_each_machine(
+    data: Data, models: Sequence[tuple[CostModel, np.ndarray]]
+) -> Iterator[tuple[str, dict[str, Verdict]]]:
+    """How good models of all machines are on each, for the rows that they did not see."""
+    for name, rows in by_machine(data):
+        yield name, judge(data, [(model, np.intersect1d(held, rows)) for model, held in models])
 
 
 def families_held_out(data: Data, settings: Settings) -> list[tuple[CostModel, object]]:
