@@ -29,9 +29,6 @@ from .turned import Turned
 FLAT_PIXELS = 128
 """Images up to this many output pixels may be taken as one row of pixels; the code is unrolled."""
 
-FLAT_GAIN = 0.95
-"""The share of the price below which that is worth it."""
-
 
 @dataclass(frozen=True)
 class Workload:
@@ -202,7 +199,7 @@ def _tile(work: Workload, dot: Dot | None, arch: CpuArch) -> tuple[Shape, bool]:
         image = Product(work.width * work.height, work.channels, steps)
         joined = best_tile(image, lanes, registers, units)
         flat = product_cycles(image, *joined, lanes, units)
-        if work.width * work.height <= FLAT_PIXELS and flat < FLAT_GAIN * price:
+        if work.width * work.height <= FLAT_PIXELS and flat < price:
             return (Shape(*joined, lanes), True), flat
         return (Shape(*apart, lanes), False), price
 

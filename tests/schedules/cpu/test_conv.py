@@ -13,7 +13,7 @@ from tvm import relax, te, tirx, topi
 from tests.schedules.cpu.kernels import ARCH, composed, kernel, normal, run
 from tests.schedules.cpu.products import compare, convolve, schedule
 from tvmext.arch import FAMILIES
-from tvmext.schedules.cpu import rules
+from tvmext.schedules.cpu import conv_choice, rules
 from tvmext.schedules.cpu.conv import Conv
 from tvmext.schedules.cpu.depthwise import Depthwise
 from tvmext.schedules.rule import OWN_ADDRESSES, Declined
@@ -49,6 +49,21 @@ def test_depthwise_copies_nothing() -> None:
     )
     assert selection.rule == "depthwise"
     assert "if_then_else" not in result.func.script()
+
+
+def test_pixels_of_small_pictures_are_one_row() -> None:
+    """Lines of 7 pixels are tiles of 4 and 3 rows; 49 pixels are 6 and 7 at a time, which is less
+    by the price, if not much. Lines of 12 are two tiles of 6."""
+
+    def decided(size: int) -> conv_choice.Decision:
+        shapes = ((1, 2 * size, 2 * size, 16), "float32"), ((32, 3, 3, 16), "float32")
+        build = nhwc(padding=1, strides=2)
+        arch = FAMILIES["x86-64-v3"]
+        found: conv_choice.Decision = schedule(build, *shapes, weights=[1], arch=arch)[2].decision
+        return found
+
+    assert decided(7).flat and decided(11).flat
+    assert not decided(12).flat and not decided(6).flat
 
 
 @pytest.mark.parametrize("rule", [Conv(), Depthwise()])
