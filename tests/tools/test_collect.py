@@ -131,6 +131,19 @@ def test_disturbed_samples_do_not_count(tmp_path: Path) -> None:
     assert wild.calls == most, "outliers are measured again"
 
 
+def test_rounds_are_brought_to_one_level() -> None:
+    """A round that was half as fast as a whole, one sample that was, and a candidate left earlier."""
+    usual = {"a": 1.0, "b": 2.0, "c": 3.0, "d": 4.0, "e": 5.0}
+    samples = {name: [(t, True), (2 * t, False), (t, True)] for name, t in usual.items()}
+    samples["b"][0] = (3.0, True)
+    samples["e"] = samples["e"][:2]
+    found = turns.levelled(samples)
+    assert found["a"] == [(1.0, True), (1.0, False), (1.0, True)]
+    assert found["b"] == [(3.0, True), (2.0, False), (2.0, True)]
+    few = {name: samples[name] for name in "abc"}
+    assert turns.levelled(few) == few
+
+
 KILLED = """
 import sys; from pathlib import Path
 from tests.tools.test_collect import Stub, Journal, collect
@@ -190,12 +203,29 @@ def test_sessions_are_packed_as_their_medians(tmp_path: Path) -> None:
     joint = joined(latest(Journal(folder).rows()) for folder in folders)
     assert sorted(row["seconds"] for row in joint) == pytest.approx([1.1e-3, 2.2e-3])
     assert {row["sessions"] for row in joint} == {3}
-    assert [row["apart"] for row in joint] == pytest.approx([np.log(1.3)] * 2)
+    assert [row["apart"] for row in joint] == pytest.approx([0, 0]), "slower as a whole"
     wild = {key: {**row, "noisy": True, "seconds": 9.0} for key, row in first.items()}
     assert max(row["seconds"] for row in joined([wild, first])) == pytest.approx(2e-3)
     output = tmp_path / "all.parquet"
     assert main(["pack", *map(str, folders), "-o", str(output)]) == 0
     assert pq.read_table(output)["sessions"].to_pylist() == [3, 3]
+
+
+def test_sessions_are_apart_by_what_differs_from_candidate_to_candidate(tmp_path: Path) -> None:
+    units(tmp_path / "units", 1, candidates=4)
+    journal = Journal(tmp_path / "data")
+    collect(tmp_path / "units", journal, Stub())
+    first = latest(journal.rows())
+    late, *others = first
+    second = {key: {**row, "seconds": 2 * row["seconds"]} for key, row in first.items()}
+    second[late] = {**second[late], "seconds": 1.2 * second[late]["seconds"]}
+    joint = {row["key"]: row for row in joined([first, second])}
+    assert joint[late]["apart"] == pytest.approx(np.log(1.2))
+    assert [joint[key]["apart"] for key in others] == pytest.approx([0] * 3)
+    shares = [joint[key]["seconds"] / first[key]["seconds"] for key in (late, *others)]
+    assert shares == pytest.approx([1.5] * 4), "the shorter of two, at the level of both"
+    alone = {late: second[late]}
+    assert [row["seconds"] for row in joined([alone])] == [second[late]["seconds"]]
 
 
 def test_a_device_that_is_lost_is_not_lost_again(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pyarrow as pa
@@ -108,13 +109,44 @@ def latest(rows: Iterable[Row]) -> dict[str, Row]:
 def joined(sessions: Iterable[Mapping[str, Row]]) -> list[Row]:
     """Measurements of several sessions: of those of one key that are not noisy, if any, the median.
 
-    Where memory lies differs from one process to the next, and with it the time of a call.
+    Where memory lies differs from one process to the next, and with it the time of a call. That a
+    session was slower than others as a whole tells nothing of the candidates of a workload, which
+    took turns: they are brought to the level that the workload has in the median of sessions.
     """
-    found: dict[str, list[Row]] = {}
-    for session in sessions:
+    workloads: dict[tuple[Any, ...], list[dict[str, Row]]] = {}
+    for number, session in enumerate(sessions):
         for key, row in session.items():
-            found.setdefault(key, []).append(row)
+            owner = tuple(row.get(name) for name in ("workload", "arch", "device", "threads"))
+            own = workloads.setdefault(owner, [])
+            own += [{} for _ in range(number + 1 - len(own))]
+            own[number][key] = row
+    found: dict[str, list[Row]] = {}
+    for own in workloads.values():
+        for session in _levelled([session for session in own if session]):
+            for key, row in session.items():
+                found.setdefault(key, []).append(row)
     return [_median(rows) for rows in found.values()]
+
+
+def _levelled(sessions: list[dict[str, Row]]) -> list[dict[str, Row]]:
+    """Sessions of one workload at one level: the times of each over those of all, in the median."""
+    clean = [{k: row["seconds"] for k, row in s.items() if not row["noisy"]} for s in sessions]
+    times: dict[str, list[float]] = {}
+    for session in clean:
+        for key, seconds in session.items():
+            times.setdefault(key, []).append(seconds)
+    usual = {key: median(own) for key, own in times.items() if len(own) > 1}
+    shares = [[own[key] / usual[key] for key in own.keys() & usual.keys()] for own in clean]
+    levels = [median(own) if own else 1.0 for own in shares]
+    middle = median(levels)
+    return [
+        {key: _scaled(row, middle / level) for key, row in session.items()}
+        for session, level in zip(sessions, levels)
+    ]
+
+
+def _scaled(row: Row, factor: float) -> Row:
+    return {**row, **{name: row[name] * factor for name in ("seconds", "least")}}
 
 
 def _median(rows: list[Row]) -> Row:
