@@ -132,7 +132,7 @@ def test_disturbed_samples_do_not_count(tmp_path: Path) -> None:
 
 
 def test_rounds_are_brought_to_one_level() -> None:
-    """A round that was half as fast as a whole, one sample that was, and a candidate left earlier."""
+    """A round half as fast as a whole, one sample that was alone, a candidate that left earlier."""
     usual = {"a": 1.0, "b": 2.0, "c": 3.0, "d": 4.0, "e": 5.0}
     samples = {name: [(t, True), (2 * t, False), (t, True)] for name, t in usual.items()}
     samples["b"][0] = (3.0, True)
