@@ -67,7 +67,8 @@ class Analytic:
 class Learned:
     """`forests` and `perceptrons` are those of `GROUPS`, None for one that was not measured.
 
-    `low` and `high` are the ranges of the features in the training set.
+    `low` and `high` are the ranges of the features in the training set, a row for each kind of
+    machine: what lies between two of them is neither.
 
     `offsets` has, for each family, what the logarithm of measured over analytic seconds is on
     average: outside of the ranges the price is the analytic one times that. Families that were not
@@ -110,7 +111,9 @@ class Learned:
         return found
 
     def knows(self, values: np.ndarray, family: np.ndarray) -> np.ndarray:
-        """Which candidates lie in the ranges of the training set, each feature by itself."""
-        room = BEYOND * (self.high - self.low)
-        inside = ((values >= self.low - room) & (values <= self.high + room)).all(axis=1)
+        """Which candidates lie in the ranges of a machine, each feature by itself."""
+        inside = np.zeros(len(values), bool)
+        for low, high in zip(self.low, self.high):
+            room = BEYOND * (high - low)
+            inside |= ((values >= low - room) & (values <= high + room)).all(axis=1)
         return inside & ~np.isnan(self.offsets[family])

@@ -54,8 +54,8 @@ def write(model: Learned, path: Path, kind: str, origin: dict[str, Any]) -> None
         "groups": [list(group) for group in GROUPS],
         "forests": [forest and _plain(forest) for forest in model.forests],
         "perceptrons": [one and _plain_layers(one) for one in model.perceptrons],
-        "low": _short(model.low),
-        "high": _short(model.high),
+        "low": [_short(own) for own in model.low],
+        "high": [_short(own) for own in model.high],
         "offsets": _short(model.offsets),
         "origin": origin,
     }
@@ -141,6 +141,8 @@ def _model(content: dict[str, Any]) -> Learned:
     if [one is None for one in forests] != [one is None for one in perceptrons]:
         raise ValueError("perceptrons of other groups")
     low, high = (np.array(content[name], np.float32) for name in ("low", "high"))
+    if low.shape != high.shape or low.shape[1:] != (len(NAMES),):
+        raise ValueError("ranges of other features")
     offsets = np.array([np.nan if v is None else v for v in content["offsets"]], np.float64)
     return Learned(forests, perceptrons, low, high, offsets)
 

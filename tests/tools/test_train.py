@@ -328,6 +328,17 @@ def test_what_was_drawn_once_is_held_out_on_all_machines(data: Data) -> None:
         assert name == data.machines[number] and set(data.machine[rows]) == {number}
 
 
+def test_what_lies_between_two_machines_is_not_known(data: Data, model: Learned) -> None:
+    low, high = model.low.copy(), model.high.copy()
+    assert low.shape == (2, data.features.shape[1])
+    low[0], high[0], low[1], high[1] = 0, 1, 3, 4
+    apart = replace(model, low=low, high=high)
+    values = np.repeat([[0.5], [2.0], [3.5]], low.shape[1], axis=1)
+    values[2, 0] = 0.5  # of one machine by one feature, of the other by all others
+    gemm = np.zeros(3, int)
+    assert apart.knows(values, gemm).tolist() == [True, False, False]
+
+
 def test_each_machine_has_a_table_of_its_own(data: Data, model: Learned) -> None:
     halves = [(model, rows) for _, rows in folds(data, 2, 0)]
     every = judge(data, halves)["all"]

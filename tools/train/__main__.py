@@ -70,6 +70,7 @@ def _fit(args: argparse.Namespace) -> None:
         "xgboost": xgboost.__version__,
     }
     verdicts = judge(data, held_out(data, settings))
+    print(text(verdicts))
     gains = {name for name, one in verdicts.items() if one.pick > one.analytic}
     origin["families"] = [name for name, _ in families(data) if name in gains]
     args.output.parent.mkdir(parents=True, exist_ok=True)

@@ -24,7 +24,7 @@ from tvmext.schedules.cost.perceptron import Perceptrons
 from tvmext.schedules.cost.terms import FAMILIES
 
 from . import perceptron
-from .data import Data
+from .data import Data, by_machine
 from .loss import Loss
 from .settings import Settings
 
@@ -50,7 +50,8 @@ def fit(data: Data, settings: Settings | None = None) -> Learned:
     own = data.terms.column("family").astype(int)
     for family in np.unique(own):
         offsets[family] = np.median(data.target[own == family])
-    low, high = data.features.min(axis=0), data.features.max(axis=0)
+    machines = [data.features[rows] for _, rows in by_machine(data)]
+    low, high = (np.stack([f(own, axis=0) for own in machines]) for f in (np.min, np.max))
     return Learned(tuple(forests), tuple(perceptrons), low, high, offsets)
 
 
