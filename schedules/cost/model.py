@@ -5,8 +5,11 @@
 The learned model has for families that compete (`GROUPS`) an ensemble of boosted trees (XGBoost)
 and one of multilayer perceptrons, trained by tools/train; either takes the mean over its members.
 It leaves the rule's choice only where that gains by the mean of both, and never outside of what was
-measured, nor for the other method of a convolution: Winograd's is measured mostly with F(4, 3),
-which says nothing of F(2, 3), and of 134 workloads that have both only 5 would change theirs.
+measured, nor for the other method of a convolution. Two things are the rule's alone, for kernels
+that are measured by themselves say nothing of them: tiles of Winograd's method, which is measured
+mostly with F(4, 3), where networks take F(2, 3) (U-Net took 1.25 of its time with AVX2), and
+whether the next panel of a weight is fetched ahead: a weight of one kernel stays in L3, where
+fetching gains nothing, those of a network come from memory (T5 took 1.1 of its time).
 """
 
 from __future__ import annotations
@@ -92,8 +95,9 @@ class Learned:
     def pick(self, terms: Terms) -> int:
         values = features(terms)
         family = terms.column("family").astype(int)
-        inside = self.knows(values, family) & (family == family[0])
-        if not inside[0]:
+        ahead = terms.column("ahead") > 0
+        inside = self.knows(values, family) & (family == family[0]) & (ahead == ahead[0])
+        if not inside[0] or FAMILIES[family[0]] == "winograd":
             return 0
         prices = self.corrections(values, family) + np.log(terms.seconds)
         gains = prices[0] - prices

@@ -165,6 +165,22 @@ def test_a_convolution_keeps_its_method(data: Data) -> None:
     assert pick("winograd") == 2
 
 
+def test_what_kernels_alone_do_not_tell_stays_with_the_rule(data: Data, model: Learned) -> None:
+    """Whether the next panel is fetched, and tiles of Winograd's method."""
+    sure = replace(model, low=np.full_like(model.low, -1e9), high=np.full_like(model.high, 1e9))
+    own = next(r for r in data.workloads() if model.knows(data.features[r], data.family[r]).all())
+    order = [*own[data.picked[own]], *own[~data.picked[own]]]
+    columns = {name: data.terms.column(name)[order] for name in FIELDS}
+    best = sure.pick(Terms(columns, len(order)))
+    assert best > 0
+    fetched = np.zeros(len(order))
+    fetched[best] = 4.0
+    assert sure.pick(Terms({**columns, "ahead": fetched}, len(order))) != best
+    winograd = np.full(len(order), float(FAMILIES.index("winograd")))
+    both = replace(sure, offsets=np.zeros_like(sure.offsets))
+    assert both.pick(Terms({**columns, "family": winograd}, len(order))) == 0
+
+
 def test_outside_of_what_was_measured_it_stays_analytic(data: Data, model: Learned) -> None:
     columns = {name: data.terms.column(name)[:4] for name in FIELDS}
     assert model.pick(Terms(columns, 4)) != 3
